@@ -1,0 +1,1 @@
+"""From event to edge: Kafka messages become rows of the edge store, each exactly once."""

@@ -1,0 +1,134 @@
+"""The event: bytes of a Kafka message <-> Event, or EventError with a reason.
+
+A message is a JSON object, or an array of them; DESIGN.md has the fields and their limits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from datetime import UTC, datetime
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+ID_BYTES = 256
+TYPE_BYTES = 64
+REMOVE = "remove"
+FORGET = "forget"
+_FIRST_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
+_DAY_MS = 86_400_000
+
+
+class EventError(Exception):
+    """A message is not a valid event; the text says why and what would be."""
+
+
+class Event(NamedTuple):
+    """One interaction of a user with an item."""
+
+    user_id: str
+    item_id: str
+    interaction: float
+    timestamp: int  # epoch milliseconds
+    type: str
+
+
+class _Wire(msgspec.Struct, gc=False):
+    """The JSON object as clients send it."""
+
+    user_id: str | int
+    item_id: str | int
+    interaction: float = 1.0
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | int | float | None = None
+    type: str = "interaction"
+
+
+_decoder = msgspec.json.Decoder(_Wire | list[_Wire])
+_encoder = msgspec.json.Encoder()
+
+
+def decode(value: bytes | None, message_ms: int) -> list[Event]:
+    """Events of a message.
+
+    Args:
+        value: the message's value, UTF-8 JSON.
+        message_ms: the Kafka message's own timestamp, epoch milliseconds, for events without one.
+
+    Raises:
+        EventError: the message as a whole is rejected, for its first wrong event.
+    """
+    if not value:
+        raise EventError("the message is empty; send a JSON object with user_id and item_id")
+    try:
+        wire = _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EventError(_explain(value, error)) from None
+    if isinstance(wire, _Wire):
+        return [_event(wire, message_ms)]
+    return [_event(each, message_ms) for each in wire]
+
+
+def encode(event: Event) -> bytes:
+    """The JSON object of one event; `decode` gives the event back."""
+    return _encoder.encode(event._asdict())
+
+
+def _event(wire: _Wire, message_ms: int) -> Event:
+    if not math.isfinite(wire.interaction):
+        raise EventError(f"interaction is {wire.interaction}; send a finite number")
+    if len(wire.type) > TYPE_BYTES or len(wire.type.encode()) > TYPE_BYTES:
+        raise EventError(f"type is longer than {TYPE_BYTES} bytes: {wire.type[:20]!r}...")
+    if wire.type == FORGET:
+        raise EventError("type 'forget' is not supported yet; erase the user's rows by hand")
+    return Event(
+        _id("user_id", wire.user_id),
+        _id("item_id", wire.item_id),
+        wire.interaction,
+        _milliseconds(wire.timestamp, message_ms),
+        wire.type,
+    )
+
+
+def _id(field: str, value: str | int) -> str:
+    text = value if isinstance(value, str) else str(value)
+    # A character has up to 4 bytes, so short strings need no encoding to be measured.
+    if not text:
+        raise EventError(f"{field} is empty; send 1 to {ID_BYTES} bytes")
+    if len(text) * 4 > ID_BYTES and len(text.encode()) > ID_BYTES:
+        raise EventError(f"{field} is longer than {ID_BYTES} bytes: {text[:20]!r}...")
+    return text
+
+
+def _milliseconds(value: datetime | int | float | None, message_ms: int) -> int:
+    if value is None:
+        return message_ms
+    if isinstance(value, datetime):
+        ms = int((value - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)
+    elif math.isfinite(value):
+        ms = int(value)
+    else:
+        raise EventError(f"timestamp is {value}; send RFC 3339 or epoch milliseconds")
+    if not _FIRST_MS <= ms <= time.time() * 1000 + _DAY_MS:
+        raise EventError(
+            f"timestamp {value} is more than a day ahead or before the year 1; "
+            "send RFC 3339 or epoch milliseconds"
+        )
+    return ms
+
+
+def _explain(value: bytes, error: Exception) -> str:
+    """A reason that names the value where the strict decoder names only a position."""
+    reason = str(error)
+    if isinstance(error, msgspec.ValidationError):
+        return reason
+    try:
+        loose = json.loads(value)  # takes NaN and Infinity, which JSON has not
+    except (ValueError, RecursionError):
+        return f"not JSON: {reason}"
+    for each in loose if isinstance(loose, list) else [loose]:
+        number = each.get("interaction") if isinstance(each, dict) else None
+        if isinstance(number, float) and not math.isfinite(number):
+            return f"interaction is {number}; send a finite number"
+    return f"not JSON: {reason}"

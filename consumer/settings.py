@@ -1,0 +1,87 @@
+"""Settings of the stream and the edge store, read from environment variables."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting has a value that is not allowed, or a name that does not exist."""
+
+
+class ConsumerSettings(BaseSettings):
+    """What the consumer needs; the trainer's and serving's settings extend it."""
+
+    model_config = SettingsConfigDict(populate_by_name=True, extra="ignore", frozen=True)
+
+    kafka_bootstrap_servers: str = Field("localhost:9092", min_length=1)
+    kafka_topic: str = Field("interactions", pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    kafka_group: str = Field("streamgcn", min_length=1)
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_cafile: Path | None = None
+    kafka_ssl_certfile: Path | None = None
+    kafka_ssl_keyfile: Path | None = None
+    edge_store: str = Field("./data/edges", min_length=1)
+
+    commit_events: int = Field(
+        10_000, ge=1, validation_alias="STREAMGCN_COMMIT_EVENTS", description="events a commit"
+    )
+    commit_seconds: float = Field(
+        1.0, gt=0, validation_alias="STREAMGCN_COMMIT_SECONDS", description="oldest age of a commit"
+    )
+    log_format: Literal["text", "json"] = Field("text", validation_alias="STREAMGCN_LOG_FORMAT")
+    metrics_port: int = Field(0, ge=0, le=65_533, validation_alias="STREAMGCN_METRICS_PORT")
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            SettingsError: naming the variable, its value and what is allowed.
+        """
+        _refuse_unknown(cls)
+        try:
+            return cls()
+        except ValidationError as error:
+            lines = [_sentence(cls, dict(detail)) for detail in error.errors()]
+            raise SettingsError("; ".join(lines)) from None
+
+
+def variable(cls: type[BaseSettings], field: str) -> str:
+    """Name of the environment variable that sets `field` of `cls`."""
+    alias = cls.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else field.upper()
+
+
+def variables(cls: type[BaseSettings]) -> Iterable[str]:
+    """Names of all environment variables that `cls` reads."""
+    return (variable(cls, field) for field in cls.model_fields)
+
+
+def _sentence(cls: type[BaseSettings], detail: dict[str, object]) -> str:
+    location = detail["loc"]
+    name = str(location[0]) if isinstance(location, tuple) and location else "settings"
+    name = variable(cls, name) if name in cls.model_fields else name
+    secret = "PASSWORD" in name
+    value = "<hidden>" if secret else repr(detail["input"])
+    return f"{name}={value} is refused: {detail['msg']}"
+
+
+def _refuse_unknown(cls: type[BaseSettings]) -> None:
+    known = set(variables(cls))
+    for name in sorted(os.environ):
+        if not name.startswith("STREAMGCN_") or name in known:
+            continue
+        close = difflib.get_close_matches(name, [k for k in known if k.startswith("STREAMGCN_")], 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise SettingsError(f"{name} is not a setting{hint}")

@@ -1,0 +1,1 @@
+"""From embedding to recommendation: every user's list in Redis, fresh after each event."""

@@ -1,0 +1,44 @@
+"""A new snapshot: every user's list, every item's neighbours, the popular list, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from serving.fold_in import Recommender
+from serving.store import Recommendations, Store
+from serving.user_edges import UserEdges
+
+BLOCK = 256  # users or items between two looks at the stream
+
+
+def publish(
+    recommender: Recommender, edges: UserEdges, popular: Recommendations, store: Store
+) -> Iterator[int]:
+    """Write everything of a snapshot, yielding the number of users written after each block.
+
+    It is interleaved with the live loop, on the same edges, so a user refreshed meanwhile is only
+    ever rewritten from edges as new or newer.
+
+    Raises:
+        RedisDown: from `next`; what was not written is for the next publish.
+    """
+    users = edges.users()
+    for begin in range(0, len(users), BLOCK):
+        block = [(user, edges.items(user)) for user in users[begin : begin + BLOCK]]
+        store.put_users(recommender.lists(block, "model", popular))
+        yield begin + len(block)
+    for begin in range(0, len(recommender.item_ids), BLOCK):
+        store.put_neighbors(recommender.neighbors(begin, begin + BLOCK))
+        yield len(users)
+    manifest = recommender.manifest
+    store.put_model(
+        {
+            "version": manifest.version,
+            "trained_at": manifest.trained_at,
+            "users": manifest.users,
+            "items": manifest.items,
+            "edges": manifest.edges,
+            "recall@20": round(manifest.metrics.get("recall@20", 0.0), 5),
+            "ndcg@20": round(manifest.metrics.get("ndcg@20", 0.0), 5),
+        }
+    )

@@ -1,0 +1,206 @@
+"""The live loop: an event -> its user's edges -> fold-in -> that user's list in Redis.
+
+Between two micro-batches of the stream it publishes a block of the newest snapshot, if one is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from consumer.edges import EdgeStore, StoreError
+from consumer.events import EventError, decode
+from consumer.log import Figures
+from consumer.stream import Message, Stream, wait_for_topics
+from serving.fold_in import Recommender
+from serving.publish import BLOCK, publish
+from serving.settings import ServingSettings
+from serving.store import Recommendations, RedisDown, Store
+from serving.user_edges import UserEdges
+from trainer.snapshots import SnapshotError, Snapshots
+from trainer.train import device
+
+log = logging.getLogger("serving")
+
+LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot, and between two tries of Redis
+POPULAR_EVERY = 10.0  # seconds between two popular lists
+POPULAR_SPARE = 20  # times the list's length, so that something is left without what a user has
+
+
+class Refresh:
+    """One serving process: the users' edges, the live model, the users whose list is due."""
+
+    def __init__(self, settings: ServingSettings, stop: threading.Event) -> None:
+        """Wait for Kafka and the edge store, read the edges, then follow the log from there."""
+        self._settings = settings
+        self._stop = stop
+        self._device = device(settings.device)
+        self._figures = Figures("serving", settings.metrics_port)
+        self._store = Store(settings.redis_url, settings.redis_prefix)
+        self._snapshots = Snapshots(settings.model_store)
+        self._recommender: Recommender | None = None
+        self._publishing: Iterator[int] | None = None
+        self._popular = Recommendations([], [], [], "", "popular", 0, 0)
+        self._popular_at = self._looked_at = 0.0
+        self._redis_away = 0.0
+        self._due: dict[str, None] = {}  # users to be refreshed, in order of their events
+        self._arrived: list[int] = []  # Kafka timestamps of events not yet answered
+        self._delays: list[float] = []  # seconds, of answered ones
+        self._events = self._refreshed = 0
+        self._started_ms = time.time() * 1000
+        self.edges = UserEdges()
+        wait_for_topics(settings, stop, log)
+        self._edge_store = self._open()
+        self.edges.grow(self._edge_store)
+        group = f"{settings.kafka_group}-serving"
+        self._stream = Stream(settings, group, log, self.edges.watermark.get, lambda: None)
+
+    def run(self) -> None:
+        """Take events, refresh, publish, until told to stop."""
+        with self._stream:
+            while not self._stop.is_set():
+                self._take(self._stream.poll(0.0 if self._busy() else 0.1))
+                try:
+                    self._look()
+                    self._refresh()
+                    self._publish()
+                except RedisDown as error:
+                    self._lost(error)
+                if self._figures.due():
+                    self._report()
+        log.info("Stopped.")
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            try:
+                events = decode(message.value, message.timestamp)
+            except EventError:
+                continue  # the consumer sends it to the dead letters
+            for event in events:
+                self.edges.apply(event, message.partition, message.offset)
+                self._due[event.user_id] = None
+            self._events += len(events)
+            self._arrived.append(message.timestamp)
+
+    def _look(self) -> None:
+        """Take up a new live snapshot; see that Redis is there and has not lost its lists."""
+        if time.monotonic() - self._looked_at < LOOK_EVERY:
+            return
+        self._looked_at = time.monotonic()
+        self._write_popular()
+        known = self._store.model()
+        if self._redis_away:
+            log.info("Redis is back after %.0f s.", time.time() - self._redis_away)
+            self._redis_away = 0.0
+        live = self._snapshots.live()
+        if live and (self._recommender is None or live != self._recommender.version):
+            self._load(live)
+        elif self._recommender and not self._publishing and not known:
+            log.warning("The lists are gone from Redis; publishing all again.")
+            self._start_publishing()
+
+    def _load(self, version: str) -> None:
+        try:
+            snapshot = self._snapshots.read(version)
+            self.edges.grow(self._edge_store)
+        except (SnapshotError, StoreError) as error:
+            log.warning("%s; the model in use stays.", error)
+            return
+        self._recommender = Recommender(snapshot, self._device, self._settings.top_k)
+        self._popular_at = 0.0
+        self._write_popular()
+        self._start_publishing()
+
+    def _start_publishing(self) -> None:
+        if self._recommender:
+            log.info("Publishing snapshot %s.", self._recommender.version)
+            self._publishing = publish(self._recommender, self.edges, self._popular, self._store)
+
+    def _refresh(self) -> None:
+        """Rewrite the lists of some users whose events came first."""
+        if not self._due or self._redis_away:
+            return
+        if self._recommender:
+            users = list(self._due)[:BLOCK]
+            block = [(user, self.edges.items(user)) for user in users]
+            self._store.put_users(self._recommender.lists(block, "live", self._popular))
+            for user in users:
+                del self._due[user]
+            self._refreshed += len(users)
+        else:
+            self._due.clear()  # the first publish writes them
+        if not self._due:
+            now = time.time() * 1000
+            fresh = (at for at in self._arrived if at >= self._started_ms)
+            self._delays += [(now - at) / 1000 for at in fresh]
+            self._arrived.clear()
+
+    def _publish(self) -> None:
+        if not self._publishing or self._redis_away:
+            return
+        if next(self._publishing, None) is None:
+            self._publishing = None
+            log.info("Published all lists of %s.", self._recommender and self._recommender.version)
+
+    def _lost(self, error: RedisDown) -> None:
+        if not self._redis_away:
+            self._redis_away = time.time()
+            log.warning("Redis is unreachable (%s); waiting for it.", error)
+        if self._publishing:
+            self._start_publishing()  # a generator that raised is spent: from the start, then
+            log.info("It will be published from the start when Redis is back.")
+
+    def _write_popular(self) -> None:
+        if time.monotonic() - self._popular_at < POPULAR_EVERY:
+            return
+        items, counts = self.edges.popular()
+        most = self._settings.top_k * POPULAR_SPARE
+        now = int(time.time() * 1000)
+        version = self._recommender.version if self._recommender else ""
+        scores = [round(float(count), 5) for count in counts[:most]]
+        self._popular = Recommendations(items[:most], scores, [], version, "popular", now, now)
+        self._popular_at = time.monotonic()
+        k = self._settings.top_k
+        shown = Recommendations(items[:k], scores[:k], [], version, "popular", now, now)
+        if items:
+            self._store.put_popular(shown)
+
+    def _busy(self) -> bool:
+        return not self._redis_away and bool(self._due or self._publishing)
+
+    def _open(self) -> EdgeStore:
+        told = False
+        while True:
+            try:
+                return EdgeStore(self._settings.edge_store, self._settings.kafka_topic)
+            except StoreError as error:
+                if self._stop.is_set():
+                    raise
+                if not told:
+                    log.warning("%s; waiting for it.", error)
+                    told = True
+                self._stop.wait(LOOK_EVERY)
+
+    def _report(self) -> None:
+        p50, p99 = np.percentile(self._delays or [0.0], [50, 99])
+        self._delays.clear()
+        self._figures.report(
+            "served",
+            events=self._events,
+            refreshed=self._refreshed,
+            users=len(self.edges.users()),
+            due=len(self._due),
+            lag=self._stream.lag(),
+            freshness_p50_ms=round(p50 * 1000),
+            freshness_p99_ms=round(p99 * 1000),
+            model=self._recommender.version if self._recommender else "none",
+        )
+
+
+def run(settings: ServingSettings, stop: threading.Event) -> None:
+    """The process `streamgcn serving`."""
+    Refresh(settings, stop).run()

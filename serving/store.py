@@ -1,0 +1,107 @@
+"""The Redis contract; the only file that imports redis.
+
+<prefix>:rec:<user_id>         a user's list        STRING, JSON of Recommendations
+<prefix>:popular               for everyone else    STRING, the same
+<prefix>:neighbors:<item_id>   similar items        STRING, the same
+<prefix>:model                 the live model       HASH
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+import redis
+
+
+class RedisDown(Exception):
+    """Redis does not answer or refuses; the text says which."""
+
+
+class Recommendations(msgspec.Struct):
+    """One value of the contract; `items`, `scores` and `because` run in parallel, best first.
+
+    `because` names the user's own item with the largest share of the score; empty in lists that
+    no user's items led to. event_at and updated_at are epoch milliseconds.
+    """
+
+    items: list[str]
+    scores: list[float]
+    because: list[str]
+    model: str
+    source: Literal["model", "live", "popular"]
+    event_at: int
+    updated_at: int
+
+
+class Store:
+    """Writes and reads the contract's keys. A value is replaced whole, never seen in part."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        """Nothing is connected before the first call.
+
+        Raises:
+            ValueError: `url` is not a Redis URL.
+        """
+        self._redis = redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=10)
+        self._prefix = prefix
+
+    def put_users(self, lists: Iterable[tuple[str, Recommendations]]) -> None:
+        """Write the lists of users, in one pipeline."""
+        self._put((f"{self._prefix}:rec:{user}", value) for user, value in lists)
+
+    def put_neighbors(self, lists: Iterable[tuple[str, Recommendations]]) -> None:
+        """Write the similar items of items, in one pipeline."""
+        self._put((f"{self._prefix}:neighbors:{item}", value) for item, value in lists)
+
+    def put_popular(self, value: Recommendations) -> None:
+        """Write the list for users without one."""
+        self._put([(f"{self._prefix}:popular", value)])
+
+    def put_model(self, fields: Mapping[str, str | int | float]) -> None:
+        """Replace the description of the live model."""
+        key = f"{self._prefix}:model"
+        try:
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.delete(key)
+                pipe.hset(key, mapping=dict(fields))
+                pipe.execute()
+        except redis.RedisError as error:
+            raise RedisDown(str(error)) from error
+
+    def user(self, user: str) -> Recommendations | None:
+        """The list of a user, None if there is none."""
+        return self._get(f"{self._prefix}:rec:{user}")
+
+    def popular(self) -> Recommendations | None:
+        """The list for users without one, None before the first event."""
+        return self._get(f"{self._prefix}:popular")
+
+    def neighbors(self, item: str) -> Recommendations | None:
+        """Items similar to an item, None if it is not in the model."""
+        return self._get(f"{self._prefix}:neighbors:{item}")
+
+    def model(self) -> dict[str, str]:
+        """The description of the live model, empty if there is none."""
+        try:
+            fields = self._redis.hgetall(f"{self._prefix}:model")
+        except redis.RedisError as error:
+            raise RedisDown(str(error)) from error
+        return {name.decode(): value.decode() for name, value in fields.items()}
+
+    def _put(self, values: Iterable[tuple[str, Recommendations]]) -> None:
+        try:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for key, value in values:
+                    pipe.set(key, msgspec.json.encode(value))
+                pipe.execute()
+        except redis.RedisError as error:
+            raise RedisDown(str(error)) from error
+
+    def _get(self, key: str) -> Recommendations | None:
+        try:
+            value = self._redis.get(key)
+        except redis.RedisError as error:
+            raise RedisDown(str(error)) from error
+        return None if value is None else msgspec.json.decode(value, type=Recommendations)

@@ -1,0 +1,101 @@
+"""Every user's edges as of now: the graph read from the edge store, plus what the log says since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from consumer.edges import EdgeStore, watermark
+from consumer.events import REMOVE, Event
+from trainer.graph import Float32s, InteractionGraph
+
+HALF_LIFE_MS = 7 * 86_400_000  # of an edge's part in the popular list
+
+
+@dataclass
+class Changed:
+    """All edges of a user whom the log changed; `at` is the last change's Kafka position."""
+
+    items: dict[str, int]  # item -> epoch milliseconds
+    at: tuple[int, int]  # partition, offset
+
+
+class UserEdges:
+    """Grows from the edge store in bulk and from the log event by event."""
+
+    def __init__(self) -> None:
+        self.graph = InteractionGraph()
+        self.changed: dict[str, Changed] = {}
+        self.watermark: dict[int, int] = {}
+        self._numbers: dict[str, int] = {}
+
+    def grow(self, store: EdgeStore) -> None:
+        """Read the store's new rows, and forget what the log had told of them.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        if not store.changed():
+            return
+        rows = store.since(self.watermark)
+        known = self.graph.n_users
+        self.graph.extend(rows)
+        self.watermark = watermark(rows, self.watermark)
+        new = self.graph.user_ids.values[known:].to_pylist()
+        self._numbers.update(zip(new, range(known, known + len(new)), strict=True))
+        self.changed = {
+            user: change
+            for user, change in self.changed.items()
+            if change.at[1] >= self.watermark.get(change.at[0], 0)
+        }
+
+    def apply(self, event: Event, partition: int, offset: int) -> None:
+        """One event of the log; applying a stretch of the log again ends in the same edges."""
+        change = self.changed.get(event.user_id)
+        if change is None:
+            if offset < self.watermark.get(partition, 0):
+                return  # the graph has it
+            change = Changed(self._of_graph(event.user_id), (partition, offset))
+            self.changed[event.user_id] = change
+        change.at = (partition, offset)
+        if event.type == REMOVE:
+            change.items.pop(event.item_id, None)
+        else:
+            change.items[event.item_id] = event.timestamp
+
+    def items(self, user: str) -> dict[str, int]:
+        """Item -> epoch milliseconds of the user's edges."""
+        change = self.changed.get(user)
+        return change.items if change else self._of_graph(user)
+
+    def users(self) -> list[str]:
+        """All users with or without an edge, those that only the log knows last."""
+        known = self.graph.user_ids.values.to_pylist()
+        return known + [user for user in self.changed if user not in self._numbers]
+
+    def popular(self) -> tuple[list[str], Float32s]:
+        """All items, recently popular ones first, and their decayed number of edges."""
+        graph = self.graph
+        recent = [edge for change in self.changed.values() for edge in change.items.items()]
+        items = pa.chunked_array(
+            [graph.item_ids.values, pa.array([i for i, _ in recent], pa.string())]
+        )
+        ids = items.combine_chunks().dictionary_encode()
+        numbers = ids.indices.to_numpy()
+        edges = np.concatenate([numbers[graph.items], numbers[graph.n_items :]])
+        times = np.concatenate([graph.timestamps, np.array([t for _, t in recent], np.int64)])
+        age = (times.max(initial=0) - times) / HALF_LIFE_MS
+        counts = np.bincount(edges, np.exp2(-age), minlength=len(ids.dictionary))
+        order = np.argsort(-counts, kind="stable")
+        order = order[counts[order] > 0]
+        return ids.dictionary.take(pa.array(order)).to_pylist(), counts[order].astype(np.float32)
+
+    def _of_graph(self, user: str) -> dict[str, int]:
+        number = self._numbers.get(user)
+        if number is None:
+            return {}
+        begin, end = np.searchsorted(self.graph.users, [number, number + 1])
+        items = self.graph.item_ids.values.take(pa.array(self.graph.items[begin:end])).to_pylist()
+        return dict(zip(items, self.graph.timestamps[begin:end].tolist(), strict=True))

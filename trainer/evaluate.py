@@ -1,0 +1,142 @@
+"""Offline measures: recall and NDCG over a full ranking, RMSE of explicit ratings, baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainer.embeddings import Embeddings
+from trainer.graph import Float32s, Int64s, InteractionGraph
+
+BLOCK = 1_024  # users ranked at a time
+Scorer = Callable[[Tensor], Tensor]  # int64 user numbers [block] -> scores [block, items]
+
+
+def measure(
+    embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
+) -> dict[str, float]:
+    """The figures of a model trained on `train` and propagated over it, measured on `test`.
+
+    Both graphs have the same nodes. A model that predicts interactions (its scores are no cosines)
+    has `rmse` beside that of the mean and of user and item biases.
+    """
+    figures = ranking(scorer(embeddings, train), train, test)
+    figures["popularity_ndcg@20"] = ranking(popularity(train), train, test)["ndcg@20"]
+    if not embeddings.cosine:
+        mean = np.full(len(test), train.weights.mean(), np.float32)
+        figures["rmse"] = rmse(predictions(embeddings, train, test), test.weights)
+        figures["rmse_mean"] = rmse(mean, test.weights)
+        figures["rmse_biases"] = rmse(user_item_biases(train, test), test.weights)
+    return figures
+
+
+def scorer(embeddings: Embeddings, graph: InteractionGraph) -> Scorer:
+    """Scores each user by its edges in `graph`, with the embeddings' own fold-in."""
+
+    def score(users: Tensor) -> Tensor:
+        starts, items = graph.own(users.numpy())
+        vectors = embeddings.user_vectors(users, torch.from_numpy(starts), torch.from_numpy(items))
+        return vectors @ embeddings.outgoing.T
+
+    return score
+
+
+def predictions(
+    embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
+) -> Float32s:
+    """Predicted interaction of each test edge from the train edges, float32 [test edges]."""
+    starts, items = train.own(np.arange(train.n_users))
+    users = torch.arange(train.n_users)
+    vectors = embeddings.user_vectors(users, torch.from_numpy(starts), torch.from_numpy(items))
+    ends = vectors[test.users.astype(np.int64)] * embeddings.outgoing[test.items.astype(np.int64)]
+    predicted: Float32s = ends.sum(1).numpy()
+    return predicted
+
+
+def ranking(
+    score: Scorer,
+    train: InteractionGraph,
+    test: InteractionGraph,
+    k: int = 20,
+    most: int | None = None,
+) -> dict[str, float]:
+    """Recall@k and NDCG@k, each a mean over users with test edges.
+
+    Every item that the user has no train edge to is ranked. recall = hits / test items;
+    NDCG with binary relevance, the ideal over min(k, test items) (He et al., LightGCN, 2020).
+
+    Args:
+        score: scores of all items for a block of users.
+        train: edges to leave out of the ranking; `test` has the same nodes.
+        most: users to measure at most, evenly taken, for a quick look.
+    """
+    recall, ndcg = 0.0, 0.0
+    discounts = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
+    ideal = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cumsum(0)])
+    users = np.flatnonzero(test.user_degrees)
+    users = users[:: max(1, len(users) // most)] if most else users
+    for begin in range(0, len(users), BLOCK):
+        block = users[begin : begin + BLOCK]
+        scores = score(torch.from_numpy(block)).float()
+        scores[_entries(train, block)] = -torch.inf
+        top = scores.topk(min(k, scores.shape[1]), dim=1).indices
+        relevant = torch.zeros(scores.shape, dtype=torch.bool)
+        relevant[_entries(test, block)] = True
+        hits = relevant.gather(1, top)
+        wanted = relevant.sum(1)
+        recall += float((hits.sum(1) / wanted).sum())
+        gain = (hits * discounts[: hits.shape[1]]).sum(1)
+        ndcg += float((gain / ideal[wanted.clamp(max=k)]).sum())
+    counted = max(1, len(users))
+    return {f"recall@{k}": recall / counted, f"ndcg@{k}": ndcg / counted}
+
+
+def popularity(train: InteractionGraph) -> Scorer:
+    """The scorer that ranks items by their number of train edges, the same for everyone."""
+    counts = torch.from_numpy(np.bincount(train.items, minlength=train.n_items).astype(np.float32))
+    return lambda users: counts.repeat(len(users), 1)
+
+
+def rmse(predicted: Float32s, actual: Float32s) -> float:
+    """Root of the mean squared error; both float [edges], in the interaction's unit."""
+    return float(np.sqrt(np.mean((predicted.astype(np.float64) - actual) ** 2)))
+
+
+def user_item_biases(
+    train: InteractionGraph, test: InteractionGraph, damping: float = 5.0, rounds: int = 10
+) -> Float32s:
+    """Predictions mean + bias_u + bias_i for the test edges, float32 [test edges].
+
+    Damped means in turn (Koren, "Factor in the Neighbors", 2010, the baseline estimates).
+    """
+    mean = float(train.weights.mean())
+    user_bias, item_bias = np.zeros(train.n_users), np.zeros(train.n_items)
+    for _ in range(rounds):
+        item_bias = _damped(
+            train.items, train.weights - mean - user_bias[train.users], item_bias, damping
+        )
+        user_bias = _damped(
+            train.users, train.weights - mean - item_bias[train.items], user_bias, damping
+        )
+    return (mean + user_bias[test.users] + item_bias[test.items]).astype(np.float32)
+
+
+def _damped(
+    nodes: npt.NDArray[np.int32],
+    residuals: npt.NDArray[np.float64],
+    biases: npt.NDArray[np.float64],
+    damping: float,
+) -> npt.NDArray[np.float64]:
+    sums = np.bincount(nodes, residuals, minlength=len(biases))
+    return sums / (np.bincount(nodes, minlength=len(biases)) + damping)
+
+
+def _entries(graph: InteractionGraph, users: Int64s) -> tuple[Tensor, Tensor]:
+    """Positions (row in the block, item) of the users' edges, int64 [edges of the block]."""
+    starts, items = graph.own(users)
+    rows = np.repeat(np.arange(len(users)), np.diff(starts))
+    return torch.from_numpy(rows), torch.from_numpy(items)

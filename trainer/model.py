@@ -1,0 +1,141 @@
+"""The graph networks: LightGCN, and the three-layer GCNConv recommender it grew from."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv
+
+from trainer.embeddings import Embeddings
+from trainer.graph import Adjacency
+
+
+class _Product(torch.autograd.Function):
+    """Sparse times dense with the transpose at hand, so that the backward is a product as well."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, dense: Tensor) -> Tensor:
+        ctx.transpose = transpose
+        return torch.sparse.mm(matrix, dense)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, torch.sparse.mm(ctx.transpose, gradients[0].contiguous())
+
+
+def product(matrix: Tensor, transpose: Tensor, dense: Tensor) -> Tensor:
+    """matrix [n, m] @ dense [m, dim], differentiable in `dense`; `transpose` is the matrix's."""
+    result: Tensor = _Product.apply(matrix, transpose, dense)  # type: ignore[no-untyped-call]
+    return result
+
+
+class LightGCN(nn.Module):
+    """LightGCN (He et al., SIGIR 2020): mean over layers of neighbourhood averages, nothing else."""
+
+    def __init__(self, n_users: int, n_items: int, dim: int, layers: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.users = nn.Parameter(torch.empty(n_users, dim))
+        self.items = nn.Parameter(torch.empty(n_items, dim))
+        nn.init.normal_(self.users, std=0.1)
+        nn.init.normal_(self.items, std=0.1)
+
+    def forward(self, graph: Adjacency) -> tuple[Tensor, Tensor]:
+        """User [users, dim] and item [items, dim] embeddings."""
+        users, items = self.users, self.items
+        user_sum, item_sum = users, items
+        for _ in range(self.layers):
+            users, items = (
+                product(graph.by_user, graph.by_item, items),
+                product(graph.by_item, graph.by_user, users),
+            )
+            user_sum = user_sum + users
+            item_sum = item_sum + items
+        return user_sum / (self.layers + 1), item_sum / (self.layers + 1)
+
+    def predict(self, users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
+        """Interactions float [edges] of the edges int64 `user`, `item`, from forward's embeddings."""
+        return (users[user] * items[item]).sum(1)
+
+    @torch.no_grad()
+    def embeddings(self, graph: Adjacency, cosine: bool) -> Embeddings:
+        """What scores and folds in over `graph`.
+
+        z_i = sum over layers 0..L-1 of the item's layer vector / sqrt(d_i) is what an edge brings:
+        user = (e_u0 + sum over own items of z_i / sqrt(d_u)) / (L + 1), which is forward's.
+        """
+        users, items, incoming = self.users, self.items, torch.zeros_like(self.items)
+        for _ in range(self.layers):
+            incoming += items
+            users, items = graph.by_user @ items, graph.by_item @ users
+        tensors = {
+            "base": self.users.detach(),
+            "incoming": incoming / graph.item_degrees.clamp(min=1).sqrt()[:, None],
+            "outgoing": _outgoing(self(graph)[1], torch.zeros_like(graph.item_degrees), cosine),
+            "user_bias": torch.zeros_like(graph.user_degrees),
+            "unknown_bias": torch.zeros_like(graph.user_degrees[:1]),
+        }
+        return Embeddings("lightgcn", self.layers, cosine, tensors)
+
+
+class RecommenderGCN(nn.Module):
+    """Learnable node features, GCNConv layers with ReLU between, an edge's interaction from its ends.
+
+    prediction = mean + bias_u + bias_i + <h_u, h_i>; nodes are the users, then the items.
+    """
+
+    def __init__(self, n_users: int, n_items: int, dim: int, layers: int, mean: float) -> None:
+        super().__init__()
+        self.n_users = n_users
+        self.mean = mean
+        self.features = nn.Parameter(torch.empty(n_users + n_items, dim))
+        nn.init.normal_(self.features, std=0.1)
+        self.convs = nn.ModuleList(GCNConv(dim, dim) for _ in range(layers))
+        self.bias = nn.Parameter(torch.zeros(n_users + n_items))
+
+    def forward(self, graph: Adjacency) -> tuple[Tensor, Tensor]:
+        """User [users, dim] and item [items, dim] embeddings."""
+        nodes = self._states(graph)[-1]
+        return nodes[: self.n_users], nodes[self.n_users :]
+
+    def predict(self, users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
+        """Interactions float [edges] of the edges int64 `user`, `item`, from forward's embeddings."""
+        bias = self.mean + self.bias[user] + self.bias[item + self.n_users]
+        return bias + (users[user] * items[item]).sum(1)
+
+    @torch.no_grad()
+    def embeddings(self, graph: Adjacency, cosine: bool) -> Embeddings:
+        """What scores and folds in over `graph`: each layer's item messages, weights and bias."""
+        n = self.n_users
+        states = self._states(graph)
+        roots = (graph.item_degrees + 1).sqrt()[:, None]
+        tensors = {
+            "base": self.features[:n].detach(),
+            "outgoing": _outgoing(states[-1][n:], self.bias[n:], cosine),
+            "user_bias": (self.mean + self.bias[:n]).detach(),
+            "unknown_bias": torch.tensor([self.mean], device=self.bias.device),
+        }
+        for number, conv in enumerate(self.convs):
+            weight = cast(GCNConv, conv).lin.weight.T
+            name = "incoming" if number == len(self.convs) - 1 else f"incoming.{number}"
+            tensors[name] = states[number][n:] @ weight / roots
+            tensors[f"weight.{number}"] = weight.detach()
+            tensors[f"bias.{number}"] = cast(Tensor, conv.bias).detach()
+        return Embeddings("gcn", len(self.convs), cosine, tensors)
+
+    def _states(self, graph: Adjacency) -> list[Tensor]:
+        """Input of each layer, then the output of the last; each [users + items, dim]."""
+        states = [self.features]
+        for number, conv in enumerate(self.convs):
+            out = conv(states[-1], graph.edge_index)
+            states.append(out.relu() if number < len(self.convs) - 1 else out)
+        return states
+
+
+def _outgoing(items: Tensor, bias: Tensor, cosine: bool) -> Tensor:
+    """Item rows [items, dim + 2] for user rows [vector, 1, user bias]; a cosine has no bias yet."""
+    if cosine:
+        items, bias = nn.functional.normalize(items, dim=1), torch.zeros_like(bias)
+    return torch.cat([items, bias[:, None], torch.ones_like(bias)[:, None]], 1)

@@ -1,0 +1,170 @@
+"""The trainer's process: follow the edge store, retrain when due, put the new snapshot live."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from dataclasses import asdict
+
+import torch
+from rich.progress import Progress as Bar
+
+from consumer.edges import EdgeStore, StoreError, watermark
+from consumer.log import Figures
+from trainer.fit import fit
+from trainer.graph import InteractionGraph
+from trainer.settings import TrainerSettings
+from trainer.snapshots import Manifest, Snapshot, SnapshotError, Snapshots, new_version
+from trainer.train import Diverged, Progress, Stopped, device
+
+log = logging.getLogger("trainer")
+
+LOOK_EVERY = 1.0  # seconds between two looks at the edge store
+LINE_EVERY = 10.0  # seconds between two log lines of a training
+
+
+class Retrain:
+    """The graph as far as it was read, and when it was trained last."""
+
+    def __init__(self, settings: TrainerSettings, stop: threading.Event) -> None:
+        """Raises ValueError where the settings ask for a GPU that is not there."""
+        log.info("Training will run on %s.", device(settings.device))
+        self._settings = settings
+        self._stop = stop
+        self._figures = Figures("trainer", settings.metrics_port)
+        self._snapshots = Snapshots(settings.model_store)
+        self._store: EdgeStore | None = None
+        self._graph = InteractionGraph()
+        self._watermark: dict[int, int] = {}
+        self._new_rows = 0
+        self._trained_at = 0.0
+        self._away_since = 0.0
+
+    def run(self) -> None:
+        """Look, train, wait, until told to stop."""
+        while not self._stop.is_set():
+            self._figures.alive()
+            self._read()
+            if self._due():
+                self._retrain()
+            self._stop.wait(LOOK_EVERY)
+        log.info("Stopped.")
+
+    def _read(self) -> None:
+        """Grow the graph by the store's new rows."""
+        try:
+            self._store = self._store or EdgeStore(
+                self._settings.edge_store, self._settings.kafka_topic
+            )
+            if not self._store.changed():
+                return
+            rows = self._store.since(self._watermark)
+        except StoreError as error:
+            if not self._away_since:
+                self._away_since = time.time()
+                log.warning("%s; waiting for it.", error)
+            return
+        if self._away_since:
+            log.info("The edge store is back after %.0f s.", time.time() - self._away_since)
+            self._away_since = 0.0
+        self._graph.extend(rows)
+        self._watermark = watermark(rows, self._watermark)
+        self._new_rows += len(rows)
+
+    def _due(self) -> bool:
+        if len(self._graph) < self._settings.min_edges or not self._new_rows:
+            return False
+        waited = time.monotonic() - self._trained_at
+        return (
+            not self._trained_at
+            or self._new_rows >= self._settings.retrain_edges
+            or waited >= self._settings.retrain_seconds
+        )
+
+    def _retrain(self) -> None:
+        self._trained_at = time.monotonic()
+        self._new_rows = 0
+        try:
+            snapshot = self._snapshot()
+            self._snapshots.write(snapshot)
+            self._snapshots.promote(snapshot.manifest.version)
+            self._snapshots.prune()
+        except (Diverged, SnapshotError, MemoryError, torch.OutOfMemoryError) as error:
+            log.error("This training is lost, the live model stays: %s.", error)
+            return
+        except Stopped:
+            log.info("Told to stop in the middle of a training; the live model stays.")
+            return
+        manifest = snapshot.manifest
+        log.info("Snapshot %s is live.", manifest.version)
+        self._figures.report(
+            "trained",
+            users=manifest.users,
+            items=manifest.items,
+            edges=manifest.edges,
+            **{name: round(value, 4) for name, value in manifest.metrics.items()},
+            **{f"{name}_s": round(value, 1) for name, value in manifest.seconds.items()},
+        )
+
+    def _snapshot(self) -> Snapshot:
+        graph, settings = self._graph, self._settings.hyperparameters()
+        log.info(
+            "Training %s on %d edges of %d users and %d items.",
+            settings.model, len(graph), graph.n_users, graph.n_items,
+        )  # fmt: skip
+        fitted = fit(graph, settings, self._progress())
+        manifest = Manifest(
+            version=new_version(),
+            model=settings.model,
+            layers=fitted.embeddings.layers,
+            cosine=fitted.embeddings.cosine,
+            trained_at=int(time.time() * 1000),
+            users=graph.n_users,
+            items=graph.n_items,
+            edges=len(graph),
+            store_version=self._store.version if self._store else 0,
+            offsets=self._watermark,
+            settings=asdict(settings),
+            metrics=fitted.metrics,
+            seconds=fitted.seconds,
+        )
+        return Snapshot(manifest, fitted.embeddings, graph.user_ids.values, graph.item_ids.values)
+
+    def _progress(self) -> Progress:
+        """A bar on a terminal, else a line every few seconds; stops the training when told to."""
+        bar = Bar(transient=True) if sys.stderr.isatty() else None
+        task = bar.add_task("training") if bar else None
+        started = time.monotonic()
+        line = started
+
+        def progress(epoch: int, epochs: int, loss: float) -> None:
+            nonlocal line
+            if bar and task is not None:
+                bar.start()
+                bar.update(
+                    task, total=epochs, completed=epoch, description=f"training loss={loss:.4f}"
+                )
+            if bar and (epoch == epochs or self._stop.is_set()):
+                bar.stop()
+            if self._stop.is_set():
+                raise Stopped
+            now = time.monotonic()
+            if now - line >= LINE_EVERY or epoch in (1, epochs):
+                line = now
+                left = (now - started) / epoch * (epochs - epoch)
+                self._figures.report(
+                    "training",
+                    epoch=epoch,
+                    epochs=epochs,
+                    loss=round(loss, 4),
+                    remaining_s=round(left),
+                )
+
+        return progress
+
+
+def run(settings: TrainerSettings, stop: threading.Event) -> None:
+    """The process `streamgcn trainer`."""
+    Retrain(settings, stop).run()

@@ -1,0 +1,140 @@
+"""Versioned snapshots of the model: written whole, read whole, one of them live.
+
+<MODEL_STORE>/<version>/tables.safetensors, users.parquet, items.parquet, manifest.json
+<MODEL_STORE>/live           the version that serving uses, replaced atomically
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from trainer.embeddings import Embeddings
+
+KEPT = 5  # newest snapshots; the live one is always kept
+
+
+class SnapshotError(Exception):
+    """A snapshot cannot be read or written; the text names the file."""
+
+
+class Manifest(msgspec.Struct):
+    """What a snapshot was made of and how good it is."""
+
+    version: str
+    model: str
+    layers: int
+    cosine: bool
+    trained_at: int  # epoch milliseconds
+    users: int
+    items: int
+    edges: int
+    store_version: int  # of the edge store
+    offsets: dict[int, int]  # Kafka partition -> offset after the newest edge in it
+    settings: dict[str, str | int | float | None]
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A manifest, the embeddings, and the ids of their rows."""
+
+    manifest: Manifest
+    embeddings: Embeddings
+    user_ids: pa.Array
+    item_ids: pa.Array
+
+
+class Snapshots:
+    """The snapshots in one folder."""
+
+    def __init__(self, root: str) -> None:
+        self.root = Path(root)
+
+    def live(self) -> str | None:
+        """Version of the live snapshot, None before the first."""
+        try:
+            return (self.root / "live").read_text().strip() or None
+        except FileNotFoundError:
+            return None
+
+    def versions(self) -> list[str]:
+        """All whole snapshots, oldest first."""
+        return sorted(path.parent.name for path in self.root.glob("[0-9]*/manifest.json"))
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Write it beside the others; it is seen whole or not at all.
+
+        Raises:
+            SnapshotError: the disk refuses; what was begun is deleted.
+        """
+        version = snapshot.manifest.version
+        draft = self.root / f".{version}.draft"
+        try:
+            draft.mkdir(parents=True)
+            tensors = {k: t.cpu().contiguous() for k, t in snapshot.embeddings.tensors.items()}
+            save_file(tensors, draft / "tables.safetensors")
+            pq.write_table(pa.table({"user_id": snapshot.user_ids}), draft / "users.parquet")
+            pq.write_table(pa.table({"item_id": snapshot.item_ids}), draft / "items.parquet")
+            manifest = msgspec.json.format(msgspec.json.encode(snapshot.manifest), indent=2)
+            (draft / "manifest.json").write_bytes(manifest)
+            draft.rename(self.root / version)
+        except (OSError, SafetensorError, pa.ArrowException) as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise SnapshotError(f"cannot write snapshot {self.root / version}: {error}") from error
+
+    def promote(self, version: str) -> None:
+        """Make a snapshot the live one.
+
+        Raises:
+            SnapshotError: there is no such snapshot, or the pointer cannot be written.
+        """
+        if version not in self.versions():
+            raise SnapshotError(f"there is no snapshot {version} in {self.root}")
+        draft = self.root / ".live.draft"
+        try:
+            draft.write_text(version + "\n")
+            os.replace(draft, self.root / "live")
+        except OSError as error:
+            raise SnapshotError(f"cannot promote {version}: {error}") from error
+
+    def read(self, version: str) -> Snapshot:
+        """Load a snapshot to the CPU.
+
+        Raises:
+            SnapshotError: it is missing or broken.
+        """
+        folder = self.root / version
+        try:
+            manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+            tensors = load_file(folder / "tables.safetensors")
+            users = pq.read_table(folder / "users.parquet")["user_id"].combine_chunks()
+            items = pq.read_table(folder / "items.parquet")["item_id"].combine_chunks()
+        except (OSError, SafetensorError, msgspec.MsgspecError, pa.ArrowException) as error:
+            raise SnapshotError(f"cannot read snapshot {folder}: {error}") from error
+        embeddings = Embeddings(manifest.model, manifest.layers, manifest.cosine, tensors)
+        return Snapshot(manifest, embeddings, users, items)
+
+    def prune(self) -> None:
+        """Delete all but the live and the newest snapshots, and drafts of a killed writer."""
+        for version in self.versions()[:-KEPT]:
+            if version != self.live():
+                shutil.rmtree(self.root / version, ignore_errors=True)
+        for draft in self.root.glob(".*.draft"):
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+
+
+def new_version() -> str:
+    """A version name that sorts by time."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")

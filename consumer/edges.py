@@ -10,6 +10,9 @@ or neither does, so the offsets of the store, not Kafka's committed ones, say wh
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import reduce
@@ -40,7 +43,7 @@ class StoreError(Exception):
 
 
 class Fenced(Exception):
-    """Another consumer has moved a partition on; drop what is buffered and read the offsets again."""
+    """Another consumer has moved a partition on: drop what is buffered, read the offsets again."""
 
 
 class EdgeStore:
@@ -177,6 +180,29 @@ class EdgeStore:
 
     def _app(self, partition: int) -> str:
         return f"{self._topic}/{partition}"
+
+
+def wait_for_store(uri: str, topic: str, stop: threading.Event, log: logging.Logger) -> EdgeStore:
+    """Open the edge store, waiting for its place to be there.
+
+    Raises:
+        StoreError: told to stop before it was.
+    """
+    since = 0.0
+    while True:
+        try:
+            store = EdgeStore(uri, topic)
+        except StoreError as error:
+            if stop.is_set():
+                raise
+            if not since:
+                since = time.time()
+                log.warning("%s; waiting for it.", error)
+            stop.wait(1.0)
+            continue
+        if since:
+            log.info("The edge store is there after %.0f s.", time.time() - since)
+        return store
 
 
 def watermark(rows: pa.Table, before: Offsets | None = None) -> dict[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from consumer.dead_letters import DeadLetters
-from consumer.edges import SCHEMA, EdgeStore, Fenced, StoreError
+from consumer.edges import SCHEMA, Fenced, StoreError, wait_for_store
 from consumer.events import EventError, decode
 from consumer.log import Figures
 from consumer.settings import ConsumerSettings
@@ -85,12 +85,11 @@ class Ingest:
     """One consumer: its store, its batch, its partitions."""
 
     def __init__(self, settings: ConsumerSettings, stop: threading.Event) -> None:
-        """Wait for Kafka and the store, then join the consumer group."""
+        """Wait for the store, then join the consumer group."""
         self._settings = settings
         self._stop = stop
         self._figures = Figures("consumer", settings.metrics_port)
-        wait_for_topics(settings, stop, log)
-        self._store = self._open()
+        self._store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
         self._letters = DeadLetters(Publisher(settings), settings.kafka_topic)
         self._batch = Batch()
         self._position: dict[
@@ -99,6 +98,7 @@ class Ingest:
         self._refused_at = self._refused_since = 0.0
         self._commits = self._events = self._reported = 0
         self._commit_ms = 0.0
+        self._reported_at = time.monotonic()
         self._stream = Stream(settings, settings.kafka_group, log, self._start_at, self._on_revoked)
 
     def run(self) -> None:
@@ -192,22 +192,10 @@ class Ingest:
         self._batch.clear()  # what could not be stored now is the next owner's
         self._position.clear()
 
-    def _open(self) -> EdgeStore:
-        told = False
-        while True:
-            try:
-                return EdgeStore(self._settings.edge_store, self._settings.kafka_topic)
-            except StoreError as error:
-                if self._stop.is_set():
-                    raise
-                if not told:
-                    log.warning("%s; waiting for it.", error)
-                    told = True
-                self._stop.wait(RETRY_SECONDS)
-
     def _report(self) -> None:
-        rate = (self._events - self._reported) / 5
-        self._reported = self._events
+        now = time.monotonic()
+        rate = (self._events - self._reported) / (now - self._reported_at)
+        self._reported, self._reported_at = self._events, now
         self._figures.report(
             "ingested",
             events=self._events,
@@ -225,4 +213,6 @@ def run(settings: ConsumerSettings, stop: threading.Event) -> None:
     Raises:
         TopicShorter: the topic was created anew since the store was filled.
     """
-    Ingest(settings, stop).run()
+    wait_for_topics(settings, stop, log)
+    if not stop.is_set():
+        Ingest(settings, stop).run()

@@ -20,16 +20,18 @@ FIGURES_EVERY = 5.0  # seconds between two lines of figures
 HEALTHY_FOR = 60.0  # seconds without a line after which /healthz says 503
 
 
-class _Text(logging.Formatter):
-    converter = time.gmtime
+class _Utc(logging.Formatter):
+    @staticmethod
+    def converter(seconds: float | None) -> time.struct_time:
+        return time.gmtime(seconds)
 
+
+class _Text(_Utc):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
 
 
-class _Json(logging.Formatter):
-    converter = time.gmtime
-
+class _Json(_Utc):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
@@ -70,7 +72,7 @@ class Figures:
         return time.monotonic() - self._last >= FIGURES_EVERY
 
     def report(self, headline: str, **figures: float | int | str) -> None:
-        """Log `headline name=value ...`; a number becomes the gauge `streamgcn_<process>_<name>`."""
+        """Log `headline name=value ...`; numbers become gauges `streamgcn_<process>_<name>`."""
         self._last = time.monotonic()
         words = " ".join(f"{name}={value}" for name, value in figures.items())
         self.log.info("%s %s", headline, words, extra={"figures": figures})
@@ -94,7 +96,8 @@ class Figures:
 
         def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
             if environ.get("PATH_INFO") != "/healthz":
-                return metrics(environ, start)
+                page: Iterable[bytes] = metrics(environ, start)
+                return page
             healthy = time.monotonic() - self._last < HEALTHY_FOR
             start("200 OK" if healthy else "503 Service Unavailable", [])
             return [b"ok\n" if healthy else b"stuck\n"]

@@ -54,7 +54,7 @@ class Message(NamedTuple):
 def connection(settings: ConsumerSettings) -> dict[str, Any]:
     """The client's arguments to reach the broker."""
     password = settings.kafka_sasl_password
-    given = {
+    given: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
         "security_protocol": settings.kafka_security_protocol,
         "ssl_cafile": settings.kafka_ssl_cafile and str(settings.kafka_ssl_cafile),
@@ -236,8 +236,8 @@ class Stream:
         end = self._consumer.end_offsets([tp])[tp]
         if offset > end:
             raise TopicShorter(
-                f"partition {tp.partition} of topic {self._topic} ends at offset {end}, but the edge "
-                f"store holds it up to {offset}: the topic was created anew. Point EDGE_STORE at a "
+                f"partition {tp.partition} of topic {self._topic} ends at offset {end}, but the "
+                f"edge store holds it up to {offset}: the topic was created anew. Point EDGE_STORE at a "
                 "new place, or KAFKA_TOPIC at the topic that the store was filled from"
             )
         self._consumer.seek(tp, offset)

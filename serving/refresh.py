@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from consumer.edges import EdgeStore, StoreError
+from consumer.edges import StoreError, wait_for_store
 from consumer.events import EventError, decode
 from consumer.log import Figures
 from consumer.stream import Message, Stream, wait_for_topics
@@ -35,7 +35,7 @@ class Refresh:
     """One serving process: the users' edges, the live model, the users whose list is due."""
 
     def __init__(self, settings: ServingSettings, stop: threading.Event) -> None:
-        """Wait for Kafka and the edge store, read the edges, then follow the log from there."""
+        """Wait for the edge store, read the edges, then follow the log from there."""
         self._settings = settings
         self._stop = stop
         self._device = device(settings.device)
@@ -53,8 +53,7 @@ class Refresh:
         self._events = self._refreshed = 0
         self._started_ms = time.time() * 1000
         self.edges = UserEdges()
-        wait_for_topics(settings, stop, log)
-        self._edge_store = self._open()
+        self._edge_store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
         self.edges.grow(self._edge_store)
         group = f"{settings.kafka_group}-serving"
         self._stream = Stream(settings, group, log, self.edges.watermark.get, lambda: None)
@@ -172,19 +171,6 @@ class Refresh:
     def _busy(self) -> bool:
         return not self._redis_away and bool(self._due or self._publishing)
 
-    def _open(self) -> EdgeStore:
-        told = False
-        while True:
-            try:
-                return EdgeStore(self._settings.edge_store, self._settings.kafka_topic)
-            except StoreError as error:
-                if self._stop.is_set():
-                    raise
-                if not told:
-                    log.warning("%s; waiting for it.", error)
-                    told = True
-                self._stop.wait(LOOK_EVERY)
-
     def _report(self) -> None:
         p50, p99 = np.percentile(self._delays or [0.0], [50, 99])
         self._delays.clear()
@@ -192,7 +178,7 @@ class Refresh:
             "served",
             events=self._events,
             refreshed=self._refreshed,
-            users=len(self.edges.users()),
+            users=self.edges.n_users,
             due=len(self._due),
             lag=self._stream.lag(),
             freshness_p50_ms=round(p50 * 1000),
@@ -203,4 +189,6 @@ class Refresh:
 
 def run(settings: ServingSettings, stop: threading.Event) -> None:
     """The process `streamgcn serving`."""
-    Refresh(settings, stop).run()
+    wait_for_topics(settings, stop, log)
+    if not stop.is_set():
+        Refresh(settings, stop).run()

@@ -44,7 +44,9 @@ class Store:
         Raises:
             ValueError: `url` is not a Redis URL.
         """
-        self._redis = redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=10)
+        self._redis = redis.Redis.from_url(
+            url, socket_connect_timeout=2, socket_timeout=10, decode_responses=True
+        )
         self._prefix = prefix
 
     def put_users(self, lists: Iterable[tuple[str, Recommendations]]) -> None:
@@ -65,7 +67,7 @@ class Store:
         try:
             with self._redis.pipeline(transaction=True) as pipe:
                 pipe.delete(key)
-                pipe.hset(key, mapping=dict(fields))
+                pipe.hset(key, mapping={name: str(value) for name, value in fields.items()})
                 pipe.execute()
         except redis.RedisError as error:
             raise RedisDown(str(error)) from error
@@ -88,7 +90,7 @@ class Store:
             fields = self._redis.hgetall(f"{self._prefix}:model")
         except redis.RedisError as error:
             raise RedisDown(str(error)) from error
-        return {name.decode(): value.decode() for name, value in fields.items()}
+        return {str(name): str(value) for name, value in fields.items()}
 
     def _put(self, values: Iterable[tuple[str, Recommendations]]) -> None:
         try:

@@ -17,8 +17,8 @@ def topk(
         starts: int64 [users + 1], seen: int64 [edges]: the items to leave out.
 
     Returns:
-        scores float [users, k] and items int64 [users, k], k at most the number of items. A score is
-        -inf where a user has fewer items left; such entries are to be dropped.
+        scores float [users, k] and items int64 [users, k], k at most the number of items; a score
+        is -inf where a user has fewer items left, and such an entry is to be dropped.
     """
     scores = vectors @ outgoing.T
     users = torch.arange(len(vectors), device=seen.device).repeat_interleave(starts.diff())

@@ -1,4 +1,4 @@
-"""Every user's edges as of now: the graph read from the edge store, plus what the log says since."""
+"""Every user's edges as of now: the graph read from the edge store, and what the log says since."""
 
 from __future__ import annotations
 
@@ -70,9 +70,14 @@ class UserEdges:
         change = self.changed.get(user)
         return change.items if change else self._of_graph(user)
 
+    @property
+    def n_users(self) -> int:
+        """Users with or without an edge."""
+        return self.graph.n_users + sum(user not in self._numbers for user in self.changed)
+
     def users(self) -> list[str]:
         """All users with or without an edge, those that only the log knows last."""
-        known = self.graph.user_ids.values.to_pylist()
+        known: list[str] = self.graph.user_ids.values.to_pylist()
         return known + [user for user in self.changed if user not in self._numbers]
 
     def popular(self) -> tuple[list[str], Float32s]:

@@ -37,8 +37,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Recommendations that follow every event: Kafka in, Redis out, a graph network in between. "
-    "Settings are environment variables; the README lists them.",
+    help="Recommendations that follow every event: Kafka in, Redis out, a graph network "
+    "in between. Settings are environment variables; the README lists them.",
 )
 out = Console()
 err = Console(stderr=True)

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -121,7 +122,7 @@ class _Demo:
         """Mean share of the lists that follow their user's taste."""
         shares = []
         for user, has in self._has.items():
-            found = self._wait(f"the list of {user}", lambda user=user: self._store.user(user))
+            found = self._wait(f"the list of {user}", partial(self._store.user, user))
             shares.append(self._check(user, found, has, user.split("-")[0]))
         followed = sum(share >= MOSTLY for share in shares) / len(shares)
         if followed < 0.9:
@@ -145,7 +146,7 @@ class _Demo:
             event_at = self._publish(NEWCOMER, item)
             self._publisher.flush()
             has = self._has[NEWCOMER]
-            found = self._wait(f"the list after {item}", lambda at=event_at: self._reflecting(at))
+            found = self._wait(f"the list after {item}", partial(self._reflecting, event_at))
             elapsed = (time.time() - started) * 1000
             share = self._check(NEWCOMER, found, has, taste)
             self._say(

@@ -184,7 +184,8 @@ def redis_command(port: int) -> list[str]:
         binary = str(Path(spec.submodule_search_locations[0]) / "bin" / "redis-server")
     if binary is None:
         raise EmbeddedError(
-            "there is no redis-server; install one, pip install 'streamgcn[embedded]', or set REDIS_URL"
+            "there is no redis-server; install one, pip install 'streamgcn[embedded]', "
+            "or set REDIS_URL"
         )
     return [
         binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -33,8 +34,8 @@ def read(path: Path, columns: Columns) -> pd.DataFrame:
     """Interactions of a file, in its order.
 
     Returns:
-        Columns user_id, item_id (strings), interaction (float64), type (string) and, if the file has
-        it, timestamp (int64, epoch milliseconds).
+        Columns user_id, item_id, type (strings), interaction (float64) and, if the file has it,
+        timestamp (int64, epoch milliseconds).
 
     Raises:
         FileError: the file is missing, of an unknown kind, or lacks a column.
@@ -69,7 +70,9 @@ def events(frame: pd.DataFrame, now_ms: int) -> Iterator[Event]:
 def rows(frame: pd.DataFrame) -> pa.Table:
     """The rows of `read` as the columns that the graph takes of the edge store."""
     times = frame["timestamp"].to_numpy() * 1000 if "timestamp" in frame else [0] * len(frame)
-    columns = {name: frame[name].tolist() for name in ("user_id", "item_id", "type")}
+    columns: dict[str, Any] = {
+        name: frame[name].tolist() for name in ("user_id", "item_id", "type")
+    }
     columns["interaction"] = frame["interaction"].to_numpy()
     return pa.table(columns | {"timestamp": pa.array(times, pa.timestamp("us", tz="UTC"))})
 
@@ -100,7 +103,7 @@ def _numbers(path: Path, frame: pd.DataFrame, column: str) -> pd.Series[float]:
     return numbers.fillna(1.0)
 
 
-def _milliseconds(path: Path, column: pd.Series[object]) -> pd.Series[int]:
+def _milliseconds(path: Path, column: pd.Series[Any]) -> pd.Series[int]:
     try:
         if pd.api.types.is_numeric_dtype(column):
             seconds = float(column.max()) < SECONDS_BELOW

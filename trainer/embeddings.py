@@ -92,7 +92,7 @@ class Embeddings:
         return (incoming @ outgoing.T).argmax(0)
 
     def _gcn(self, state: Tensor, counts: Tensor, starts: Tensor, items: Tensor) -> Tensor:
-        """The layers of GCNConv on each user's own neighbourhood; the degree counts the self-loop."""
+        """GCNConv's layers on each user's own neighbourhood; the degree counts the self-loop."""
         degrees = counts + 1
         for number in range(self.layers):
             last = number == self.layers - 1

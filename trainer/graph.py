@@ -6,6 +6,7 @@ last interaction's, and a row of type `remove` takes it out.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
@@ -40,7 +41,8 @@ class Ids:
         numbers = known.to_numpy(zero_copy_only=False).astype(np.float64)
         numbers[np.isnan(numbers)] = len(self.values) + np.arange(len(new))
         self.values = pa.concat_arrays([self.values, new])
-        return numbers.astype(np.int32)[coded.indices.to_numpy()]
+        grown: Int32s = numbers.astype(np.int32)[coded.indices.to_numpy()]
+        return grown
 
 
 def _int32s() -> Int32s:
@@ -127,7 +129,7 @@ class InteractionGraph:
         return mask
 
     def own(self, users: Int64s) -> tuple[Int64s, Int64s]:
-        """Items of the users int64 [block]: starts int64 [block + 1], item numbers int64 [edges]."""
+        """Items of users int64 [block]: starts int64 [block + 1], item numbers int64 [edges]."""
         rows = self.row_starts()
         counts = rows[users + 1] - rows[users]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
@@ -217,11 +219,13 @@ def _csr(
     starts = np.concatenate(
         [np.zeros(1, np.int64), np.cumsum(np.bincount(rows, minlength=shape[0]))]
     )
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(starts.astype(np.int32)),
-        torch.from_numpy(columns),
-        torch.from_numpy(values.astype(np.float32)),
-        shape,
-        device=device,
-        check_invariants=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(starts.astype(np.int32)),
+            torch.from_numpy(columns),
+            torch.from_numpy(values.astype(np.float32)),
+            shape,
+            device=device,
+            check_invariants=False,
+        )

@@ -18,7 +18,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, transpose: Tensor, dense: Tensor) -> Tensor:
         ctx.transpose = transpose
-        return torch.sparse.mm(matrix, dense)
+        result: Tensor = torch.sparse.mm(matrix, dense)
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor]:
@@ -32,7 +33,7 @@ def product(matrix: Tensor, transpose: Tensor, dense: Tensor) -> Tensor:
 
 
 class LightGCN(nn.Module):
-    """LightGCN (He et al., SIGIR 2020): mean over layers of neighbourhood averages, nothing else."""
+    """LightGCN (He et al., SIGIR 2020): the mean over layers of neighbourhood averages."""
 
     def __init__(self, n_users: int, n_items: int, dim: int, layers: int) -> None:
         super().__init__()
@@ -44,7 +45,8 @@ class LightGCN(nn.Module):
 
     def forward(self, graph: Adjacency) -> tuple[Tensor, Tensor]:
         """User [users, dim] and item [items, dim] embeddings."""
-        users, items = self.users, self.items
+        users: Tensor = self.users
+        items: Tensor = self.items
         user_sum, item_sum = users, items
         for _ in range(self.layers):
             users, items = (
@@ -56,7 +58,7 @@ class LightGCN(nn.Module):
         return user_sum / (self.layers + 1), item_sum / (self.layers + 1)
 
     def predict(self, users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
-        """Interactions float [edges] of the edges int64 `user`, `item`, from forward's embeddings."""
+        """Interaction float [edges] of edges int64 `user`, `item`, from forward's embeddings."""
         return (users[user] * items[item]).sum(1)
 
     @torch.no_grad()
@@ -66,7 +68,9 @@ class LightGCN(nn.Module):
         z_i = sum over layers 0..L-1 of the item's layer vector / sqrt(d_i) is what an edge brings:
         user = (e_u0 + sum over own items of z_i / sqrt(d_u)) / (L + 1), which is forward's.
         """
-        users, items, incoming = self.users, self.items, torch.zeros_like(self.items)
+        users: Tensor = self.users
+        items: Tensor = self.items
+        incoming = torch.zeros_like(items)
         for _ in range(self.layers):
             incoming += items
             users, items = graph.by_user @ items, graph.by_item @ users
@@ -81,7 +85,7 @@ class LightGCN(nn.Module):
 
 
 class RecommenderGCN(nn.Module):
-    """Learnable node features, GCNConv layers with ReLU between, an edge's interaction from its ends.
+    """Learnable node features, GCNConv layers with ReLU between; an edge is predicted by its ends.
 
     prediction = mean + bias_u + bias_i + <h_u, h_i>; nodes are the users, then the items.
     """
@@ -101,7 +105,7 @@ class RecommenderGCN(nn.Module):
         return nodes[: self.n_users], nodes[self.n_users :]
 
     def predict(self, users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
-        """Interactions float [edges] of the edges int64 `user`, `item`, from forward's embeddings."""
+        """Interaction float [edges] of edges int64 `user`, `item`, from forward's embeddings."""
         bias = self.mean + self.bias[user] + self.bias[item + self.n_users]
         return bias + (users[user] * items[item]).sum(1)
 
@@ -127,7 +131,7 @@ class RecommenderGCN(nn.Module):
 
     def _states(self, graph: Adjacency) -> list[Tensor]:
         """Input of each layer, then the output of the last; each [users + items, dim]."""
-        states = [self.features]
+        states: list[Tensor] = [self.features]
         for number, conv in enumerate(self.convs):
             out = conv(states[-1], graph.edge_index)
             states.append(out.relu() if number < len(self.convs) - 1 else out)

@@ -92,7 +92,7 @@ def train(graph: InteractionGraph, settings: Hyperparameters, progress: Progress
                 f"the loss is {float(loss.detach())} in epoch {epoch}; nothing of it is kept"
             )
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         optimizer.step()
         schedule.step()
         progress(epoch, epochs, float(loss.detach()))

@@ -1,0 +1,36 @@
+"""Fixtures: brokers and a Redis, started once for the whole run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests import services
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with services.embedded_kafka(tmp_path_factory.mktemp("embedded")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session", params=["embedded", "apache"])
+def kafka(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Address of a broker; each test of the path runs with both kinds."""
+    if request.param == "embedded":
+        yield request.getfixturevalue("embedded")
+        return
+    if "KAFKA_HOME" not in os.environ:
+        pytest.skip("KAFKA_HOME does not name an Apache Kafka 4 distribution")
+    with services.apache_kafka(tmp_path_factory.mktemp("apache")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with services.real_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import reduce
 
@@ -21,6 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from pyarrow.dataset import Scanner
+
+from consumer.errors import StreamGCNError
 
 SCHEMA = pa.schema(
     [
@@ -38,11 +41,11 @@ KEEP_REPLACED_FILES = timedelta(hours=1)  # for readers that still hold an older
 Offsets = Mapping[int, int]  # Kafka partition -> next offset
 
 
-class StoreError(Exception):
+class StoreError(StreamGCNError):
     """The edge store cannot be read or written now; the cause is in the text."""
 
 
-class Fenced(Exception):
+class Fenced(StreamGCNError):
     """Another consumer has moved a partition on: drop what is buffered, read the offsets again."""
 
 
@@ -124,26 +127,27 @@ class EdgeStore:
     def since(self, watermark: Offsets) -> pa.Table:
         """Rows of SCHEMA at or past the watermark, ordered by partition and offset.
 
-        The statistics of each file tell which need not be opened at all.
-
         Raises:
             StoreError: the store cannot be read.
         """
-        self._refresh()
-        known = pc.field("kafka_partition").isin(list(watermark))
-        past = [
-            (pc.field("kafka_partition") == partition) & (pc.field("kafka_offset") >= offset)
-            for partition, offset in watermark.items()
-        ]
         try:
-            dataset = self._table.to_pyarrow_dataset()
-            rows = dataset.to_table(
-                filter=reduce(lambda a, b: a | b, past, ~known) if past else None
-            )
+            rows = self._past(watermark).to_table()
         except (DeltaError, OSError, pa.ArrowException) as error:
             raise StoreError(f"edge store {self.uri}: {error}") from error
         self._read = self.version
         return rows.sort_by([("kafka_partition", "ascending"), ("kafka_offset", "ascending")])
+
+    def ids_since(self, watermark: Offsets) -> Iterator[pa.RecordBatch]:
+        """User, item, partition and offset of the rows at or past the watermark, in any order.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        columns = ["user_id", "item_id", "kafka_partition", "kafka_offset"]
+        try:
+            yield from self._past(watermark, columns).to_batches()
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            raise StoreError(f"edge store {self.uri}: {error}") from error
 
     def count(self) -> int:
         """Number of rows, from the files' statistics."""
@@ -167,6 +171,17 @@ class EdgeStore:
             )
         except (DeltaError, OSError) as error:
             raise StoreError(f"edge store {self.uri}: {error}") from error
+
+    def _past(self, watermark: Offsets, columns: list[str] | None = None) -> Scanner:
+        """A scan of what is at or past the watermark; the files' statistics spare most of them."""
+        self._refresh()
+        known = pc.field("kafka_partition").isin(list(watermark))
+        past = [
+            (pc.field("kafka_partition") == partition) & (pc.field("kafka_offset") >= offset)
+            for partition, offset in watermark.items()
+        ]
+        wanted = reduce(lambda a, b: a | b, past, ~known) if past else None
+        return self._table.to_pyarrow_dataset().scanner(columns=columns, filter=wanted)
 
     def _refresh(self) -> None:
         try:

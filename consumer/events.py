@@ -13,6 +13,8 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from consumer.errors import StreamGCNError
+
 ID_BYTES = 256
 TYPE_BYTES = 64
 REMOVE = "remove"
@@ -21,7 +23,7 @@ _FIRST_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
 _DAY_MS = 86_400_000
 
 
-class EventError(Exception):
+class EventError(StreamGCNError):
     """A message is not a valid event; the text says why and what would be."""
 
 

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pyarrow as pa
 
+from consumer.counts import Counts
 from consumer.dead_letters import DeadLetters
 from consumer.edges import SCHEMA, Fenced, StoreError, wait_for_store
 from consumer.events import EventError, decode
@@ -92,11 +93,11 @@ class Ingest:
         self._store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
         self._letters = DeadLetters(Publisher(settings), settings.kafka_topic)
         self._batch = Batch()
-        self._position: dict[
-            int, int
-        ] = {}  # partition -> stored offset, where the next batch begins
+        self._counts = Counts()
+        # partition -> stored offset, where the next batch begins
+        self._position: dict[int, int] = {}
         self._refused_at = self._refused_since = 0.0
-        self._commits = self._events = self._reported = 0
+        self._commits = self._events = self._reported = self._edges = 0
         self._commit_ms = 0.0
         self._reported_at = time.monotonic()
         self._stream = Stream(settings, settings.kafka_group, log, self._start_at, self._on_revoked)
@@ -193,6 +194,11 @@ class Ingest:
         self._position.clear()
 
     def _report(self) -> None:
+        try:
+            self._counts.grow(self._store)
+            self._edges = self._store.count()
+        except StoreError:
+            pass  # the commit says so; the counts are as they were
         now = time.monotonic()
         rate = (self._events - self._reported) / (now - self._reported_at)
         self._reported, self._reported_at = self._events, now
@@ -201,7 +207,9 @@ class Ingest:
             events=self._events,
             rate=f"{rate:.0f}/s",
             rejected=self._letters.count,
-            edges=self._store.count(),
+            edges=self._edges,
+            users=self._counts.users,
+            items=self._counts.items,
             lag=self._stream.lag(),
             commit_ms=round(self._commit_ms),
         )

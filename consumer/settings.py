@@ -11,8 +11,10 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from consumer.errors import StreamGCNError
 
-class SettingsError(Exception):
+
+class SettingsError(StreamGCNError):
     """A setting has a value that is not allowed, or a name that does not exist."""
 
 

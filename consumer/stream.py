@@ -22,6 +22,7 @@ from kafka import (
 )
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
+from consumer.errors import StreamGCNError
 from consumer.settings import ConsumerSettings
 
 SESSION_MS = 6_000  # a dead member's partitions move on after this long
@@ -32,7 +33,7 @@ PARTITIONS = 4  # of a topic that is created here
 Headers = Sequence[tuple[str, bytes]]
 
 
-class StreamError(Exception):
+class StreamError(StreamGCNError):
     """Kafka refuses or does not answer; the text says what to do."""
 
 
@@ -237,8 +238,8 @@ class Stream:
         if offset > end:
             raise TopicShorter(
                 f"partition {tp.partition} of topic {self._topic} ends at offset {end}, but the "
-                f"edge store holds it up to {offset}: the topic was created anew. Point EDGE_STORE at a "
-                "new place, or KAFKA_TOPIC at the topic that the store was filled from"
+                f"edge store holds it up to {offset}: the topic was created anew. Point EDGE_STORE "
+                "at a new place, or KAFKA_TOPIC at the topic that the store was filled from"
             )
         self._consumer.seek(tp, offset)
 

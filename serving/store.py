@@ -14,8 +14,10 @@ from typing import Literal
 import msgspec
 import redis
 
+from consumer.errors import StreamGCNError
 
-class RedisDown(Exception):
+
+class RedisDown(StreamGCNError):
     """Redis does not answer or refuses; the text says which."""
 
 

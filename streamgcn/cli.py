@@ -18,6 +18,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from consumer.edges import EdgeStore, StoreError
+from consumer.errors import StreamGCNError
 from consumer.events import encode
 from consumer.log import configure
 from consumer.settings import SettingsError
@@ -26,12 +27,7 @@ from serving.settings import ServingSettings
 from serving.store import RedisDown, Store
 from streamgcn import demo as demonstration
 from streamgcn import files
-from streamgcn.embedded import EmbeddedError, Up, stop_on_signals
-from trainer.evaluate import measure
-from trainer.fit import fit
-from trainer.graph import InteractionGraph
-from trainer.snapshots import SnapshotError
-from trainer.train import Diverged
+from streamgcn.embedded import Up, stop_on_signals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -208,6 +204,10 @@ def evaluate(
     Recall and NDCG at 20; with STREAMGCN_LOSS=mse the RMSE too, beside that of the mean and of user
     and item biases.
     """
+    from trainer.evaluate import measure
+    from trainer.fit import HELD_OUT, fit
+    from trainer.graph import InteractionGraph
+
     settings = _settings()
     columns = files.Columns(
         user_column, item_column, interaction_column, timestamp_column, type_column
@@ -221,7 +221,7 @@ def evaluate(
         tested.extend(files.rows(files.read(test, columns)))
         kept = graph.subset(graph.users >= 0)  # the same ids, now with the test file's
     else:
-        newest = graph.newest(0.1)
+        newest = graph.newest(HELD_OUT)
         kept, tested = graph.subset(~newest), graph.subset(newest)
     with _progress("training", 1) as bar:
         fitted = fit(kept, hyperparameters, lambda epoch, epochs, _: bar(epoch / epochs))
@@ -254,10 +254,7 @@ def main() -> None:
     except SettingsError as error:
         err.print(f"streamgcn: {error}", style="red", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except (
-        StreamError, StoreError, RedisDown, SnapshotError, EmbeddedError, Diverged,
-        files.FileError, demonstration.DemoFailed, ValueError,
-    ) as error:  # fmt: skip
+    except StreamGCNError as error:
         err.print(f"streamgcn: {error}", style="red", highlight=False, soft_wrap=True)
         sys.exit(1)
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from consumer.errors import StreamGCNError
 from consumer.events import Event, encode
 from consumer.settings import ConsumerSettings
 from consumer.stream import Publisher
@@ -34,7 +35,7 @@ PATIENCE = 150.0  # seconds for a training and its lists
 NEWCOMER = "newcomer"
 
 
-class DemoFailed(Exception):
+class DemoFailed(StreamGCNError):
     """A list is missing or wrong."""
 
 

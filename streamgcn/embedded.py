@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from consumer.errors import StreamGCNError
+
 log = logging.getLogger("up")
 
 ROOMS = ("consumer", "trainer", "serving")
@@ -30,7 +32,7 @@ RESTARTS, WITHIN = (
 )  # a room that ends more often than this within so many seconds is given up
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(StreamGCNError):
     """An embedded part cannot be started, or a room keeps ending; the text says what to do."""
 
 

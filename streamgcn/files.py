@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from consumer.errors import StreamGCNError
 from consumer.events import Event
 
 SECONDS_BELOW = 1e11  # a numeric timestamp below is in seconds: as milliseconds it were before 1973
 
 
-class FileError(Exception):
+class FileError(StreamGCNError):
     """An interaction file cannot be read; the text names the file and the fix."""
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from trainer.embeddings import Embeddings
 from trainer.evaluate import measure, ranking, scorer
 from trainer.graph import InteractionGraph
-from trainer.train import Hyperparameters, Progress, embeddings, quiet, train
+from trainer.hyperparameters import Hyperparameters
+from trainer.train import Progress, embeddings, quiet, train
 
 HELD_OUT = 0.1  # newest share of each user's edges
 POPULARITY = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5)  # tried on the held-out edges
@@ -37,7 +38,7 @@ def fit(graph: InteractionGraph, settings: Hyperparameters, progress: Progress =
     """Train, choose, measure, propagate.
 
     Raises:
-        Diverged, Stopped, ValueError: as `train`.
+        Diverged, Stopped, DeviceMissing: as `train`.
     """
     begun = time.monotonic()
     newest = graph.newest(HELD_OUT)

@@ -29,7 +29,7 @@ class Retrain:
     """The graph as far as it was read, and when it was trained last."""
 
     def __init__(self, settings: TrainerSettings, stop: threading.Event) -> None:
-        """Raises ValueError where the settings ask for a GPU that is not there."""
+        """Raises DeviceMissing where the settings ask for a GPU that is not there."""
         log.info("Training will run on %s.", device(settings.device))
         self._settings = settings
         self._stop = stop

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from consumer.settings import ConsumerSettings
-from trainer.train import Hyperparameters
+from trainer.hyperparameters import Hyperparameters
 
 
 class TrainerSettings(ConsumerSettings):

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from consumer.errors import StreamGCNError
 from trainer.embeddings import Embeddings
 
 KEPT = 5  # newest snapshots; the live one is always kept
 
 
-class SnapshotError(Exception):
+class SnapshotError(StreamGCNError):
     """A snapshot cannot be read or written; the text names the file."""
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from consumer.errors import StreamGCNError
 from trainer import losses
 from trainer.embeddings import Embeddings
 from trainer.graph import Adjacency, InteractionGraph, both_ways
+from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN, RecommenderGCN, product
 
 Model = LightGCN | RecommenderGCN
@@ -21,41 +21,28 @@ Objective = Callable[[Tensor, Tensor], Tensor]  # users, items -> loss
 Progress = Callable[[int, int, float], None]  # epoch (from 1), epochs, loss
 
 
-@dataclass(frozen=True)
-class Hyperparameters:
-    """What is trained and how; None stands for the model's own default."""
-
-    model: Literal["lightgcn", "gcn"] = "lightgcn"
-    loss: Literal["softmax", "mse"] | None = None
-    dim: int = 128
-    layers: int = 3
-    epochs: int | None = None
-    device: str = "auto"
-    temperature: float = 0.1
-    negatives: int = 1_024  # items sampled in each step, shared by all users
-    negative_power: float = 0.5  # sampled in proportion to degree ** this
-    popularity: float | None = None  # of the items' bias; None: what the held-out slice says
-    seed: int = 0
-
-
 class Stopped(Exception):
     """Training was told to stop; nothing of it is kept."""
 
 
-class Diverged(Exception):
+class Diverged(StreamGCNError):
     """The loss is not finite; nothing of the training is kept."""
+
+
+class DeviceMissing(StreamGCNError):
+    """A GPU is asked for and there is none."""
 
 
 def device(name: str) -> torch.device:
     """The device of the setting `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        ValueError: a GPU is asked for and there is none.
+        DeviceMissing: a GPU is asked for and there is none.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
+        raise DeviceMissing(
             f"STREAMGCN_DEVICE={name}, but no GPU is usable here; set it to auto or cpu"
         )
     return torch.device(name)
@@ -71,7 +58,7 @@ def train(graph: InteractionGraph, settings: Hyperparameters, progress: Progress
     Raises:
         Diverged: the loss is not finite.
         Stopped: from `progress`.
-        ValueError: the device is not there.
+        DeviceMissing: as `device`.
     """
     torch.manual_seed(settings.seed)
     where = device(settings.device)

@@ -1,0 +1,21 @@
+"""The root of all errors that the project expects and explains.
+
+StreamGCNError
+├── SettingsError    consumer/settings.py    a variable's value or name is wrong
+├── EventError       consumer/events.py      a message is no valid event
+├── StoreError       consumer/edges.py       the edge store cannot be read or written now
+├── Fenced           consumer/edges.py       another consumer has the partition
+├── StreamError      consumer/stream.py      Kafka refuses or does not answer
+│   └── TopicShorter                         the topic was created anew
+├── Diverged         trainer/train.py        the loss is not finite
+├── DeviceMissing    trainer/train.py        a GPU is asked for and there is none
+├── SnapshotError    trainer/snapshots.py    a snapshot cannot be read or written
+├── RedisDown        serving/store.py        Redis does not answer or refuses
+├── FileError        streamgcn/files.py      an interaction file cannot be read
+├── EmbeddedError    streamgcn/embedded.py   an embedded part cannot be started
+└── DemoFailed       streamgcn/demo.py       a list of the demo is missing or wrong
+"""
+
+
+class StreamGCNError(Exception):
+    """Something went wrong that a user can mend; the text says what and how."""

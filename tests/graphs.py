@@ -1,0 +1,52 @@
+"""Small graphs whose right answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from trainer.graph import InteractionGraph
+
+Row = tuple[str, str] | tuple[str, str, float] | tuple[str, str, float, int, str]
+
+
+def table(rows: Sequence[Row]) -> pa.Table:
+    """Rows of (user, item, interaction = 1, milliseconds = 0, type = view)."""
+    whole = [(*row, *(1.0, 0, "view")[len(row) - 2 :]) for row in rows]
+    users, items, interactions, times, types = zip(*whole, strict=True)
+    return pa.table(
+        {
+            "user_id": pa.array(users, pa.string()),
+            "item_id": pa.array(items, pa.string()),
+            "interaction": pa.array(interactions, pa.float64()),
+            "timestamp": pa.array([t * 1000 for t in times], pa.timestamp("us", tz="UTC")),
+            "type": pa.array(types, pa.string()),
+        }
+    )
+
+
+def graph(rows: Sequence[Row]) -> InteractionGraph:
+    """The graph of these rows."""
+    made = InteractionGraph()
+    made.extend(table(rows))
+    return made
+
+
+def blocks(
+    n_blocks: int = 4, users: int = 30, items: int = 12, edges: int = 7, seed: int = 0
+) -> InteractionGraph:
+    """Users who only touch items of their own block, `edges` random ones each.
+
+    User n of block b is "b-n", its items "b-0" to "b-11": what is right to recommend is known.
+    """
+    rng = np.random.default_rng(seed)
+    return graph(
+        [
+            (f"{b}-{user}", f"{b}-{item}")
+            for b in range(n_blocks)
+            for user in range(users)
+            for item in rng.choice(items, edges, replace=False)
+        ]
+    )

@@ -1,0 +1,81 @@
+import numpy as np
+import torch
+
+from tests.graphs import blocks, graph, table
+from trainer.graph import Adjacency, InteractionGraph
+
+
+def edges(made: InteractionGraph) -> dict[tuple[str, str], float]:
+    users, items = made.user_ids.values.to_pylist(), made.item_ids.values.to_pylist()
+    ends = zip(made.users, made.items, made.weights, strict=True)
+    return {(users[u], items[i]): float(w) for u, i, w in ends}
+
+
+def test_a_node_keeps_its_number_while_the_graph_grows() -> None:
+    made = graph([("b", "y"), ("a", "x")])
+    made.extend(table([("c", "x"), ("a", "z"), ("b", "y")]))
+    assert made.user_ids.values.to_pylist() == ["b", "a", "c"]
+    assert made.item_ids.values.to_pylist() == ["y", "x", "z"]
+    assert len(made) == 4
+
+
+def test_the_last_event_of_a_pair_is_its_edge() -> None:
+    made = graph([("u", "i", 1.0), ("u", "j", 2.0), ("u", "i", 3.0)])
+    assert edges(made) == {("u", "i"): 3.0, ("u", "j"): 2.0}
+    made.extend(table([("u", "j", 5.0), ("v", "i", 4.0)]))
+    assert edges(made) == {("u", "i"): 3.0, ("u", "j"): 5.0, ("v", "i"): 4.0}
+
+
+def test_remove_takes_the_edge_out_until_the_pair_meets_again() -> None:
+    made = graph([("u", "i"), ("u", "j"), ("u", "i", 1.0, 0, "remove")])
+    assert edges(made) == {("u", "j"): 1.0}
+    made.extend(table([("u", "j", 1.0, 0, "remove"), ("u", "i", 2.0, 0, "view")]))
+    assert edges(made) == {("u", "i"): 2.0}
+    made.extend(table([("u", "i", 1.0, 0, "remove")]))
+    assert edges(made) == {}
+    assert made.n_users == 1
+
+
+def test_growing_in_steps_gives_the_same_edges_as_all_at_once() -> None:
+    rng = np.random.default_rng(1)
+    rows = [
+        (f"u{rng.integers(20)}", f"i{rng.integers(20)}", float(n), n, str(kind))
+        for n, kind in enumerate(rng.choice(["view", "remove"], 2000, p=[0.7, 0.3]))
+    ]
+    whole, steps = graph(rows), InteractionGraph()
+    for begin in range(0, 2000, 137):
+        steps.extend(table(rows[begin : begin + 137]))
+    assert edges(steps) == edges(whole)
+    assert np.array_equal(steps.users, np.sort(steps.users))
+
+
+def test_the_newest_edges_are_each_users_own() -> None:
+    rows = [(f"u{u}", f"i{i}", 1.0, 100 * u + i, "view") for u in range(3) for i in range(20)]
+    rows += [("rare", f"i{i}", 1.0, i, "view") for i in range(4)]
+    made = graph(rows)
+    newest = made.subset(made.newest(0.1))
+    assert set(edges(newest)) == {(f"u{u}", f"i{i}") for u in range(3) for i in (18, 19)}
+
+
+def test_a_user_of_five_edges_has_its_newest_one_held_out() -> None:
+    made = graph([("u", f"i{i}", 1.0, -i, "view") for i in range(5)])
+    assert set(edges(made.subset(made.newest(0.1)))) == {("u", "i0")}
+
+
+def test_own_gives_the_items_of_a_block_of_users() -> None:
+    made = graph([("a", "x"), ("a", "y"), ("b", "z"), ("c", "x")])
+    starts, items = made.own(np.array([2, 0]))
+    assert starts.tolist() == [0, 1, 3]
+    assert items.tolist() == [0, 0, 1]
+
+
+def test_the_adjacency_is_the_symmetrically_normalised_one_both_ways() -> None:
+    made = blocks(2, 5, 4, 3)
+    dense = np.zeros((made.n_users, made.n_items))
+    dense[made.users, made.items] = 1
+    expected = dense / np.sqrt(dense.sum(1, keepdims=True) * dense.sum(0))
+    adjacency = Adjacency.of(made, torch.device("cpu"))
+    np.testing.assert_allclose(adjacency.by_user.to_dense(), expected, rtol=1e-6)
+    np.testing.assert_allclose(adjacency.by_item.to_dense(), expected.T, rtol=1e-6)
+    assert adjacency.edge_index.shape == (2, 2 * len(made))
+    assert adjacency.edge_index[:, 0].tolist() == [made.users[0], made.items[0] + made.n_users]

@@ -1,0 +1,60 @@
+import pytest
+
+from consumer.settings import SettingsError, variables
+from serving.settings import ServingSettings
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in variables(ServingSettings):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_defaults_are_those_of_a_local_installation() -> None:
+    settings = ServingSettings.load()
+    assert settings.kafka_bootstrap_servers == "localhost:9092"
+    assert settings.top_k == 50
+    assert settings.min_edges == 1000
+
+
+def test_settings_are_read_from_their_environment_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAFKA_TOPIC", "clicks")
+    monkeypatch.setenv("STREAMGCN_TOP_K", "7")
+    settings = ServingSettings.load()
+    assert (settings.kafka_topic, settings.top_k) == ("clicks", 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("STREAMGCN_TOP_K", "many", "valid integer"),
+        ("STREAMGCN_TOP_K", "0", "greater than or equal to 1"),
+        ("STREAMGCN_MODEL", "svd", "'lightgcn' or 'gcn'"),
+        ("STREAMGCN_DEVICE", "tpu", "auto|cpu|cuda"),
+        ("REDIS_URL", "localhost", "redis"),
+        ("KAFKA_SECURITY_PROTOCOL", "TLS", "'PLAINTEXT', 'SSL'"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_value_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as refused:
+        ServingSettings.load()
+    assert f"{name}='{value}'" in str(refused.value)
+    assert allowed in str(refused.value)
+
+
+def test_a_misspelt_setting_is_refused_with_the_right_spelling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STREAMGCN_TOPK", "7")
+    with pytest.raises(SettingsError, match="did you mean STREAMGCN_TOP_K"):
+        ServingSettings.load()
+
+
+def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hunter2")
+    assert "hunter2" not in repr(ServingSettings.load())

@@ -62,6 +62,13 @@ def test_a_user_of_five_edges_has_its_newest_one_held_out() -> None:
     assert set(edges(made.subset(made.newest(0.1)))) == {("u", "i0")}
 
 
+def test_without_times_the_held_out_edges_are_random_ones() -> None:
+    made = graph([(f"u{u}", f"i{i}") for u in range(200) for i in range(10)])
+    held_out = made.subset(made.newest(0.1))
+    assert held_out.user_degrees.tolist() == [1] * 200
+    assert held_out.item_degrees.max() < 50  # by item number it were 200 of one item
+
+
 def test_own_gives_the_items_of_a_block_of_users() -> None:
     made = graph([("a", "x"), ("a", "y"), ("b", "z"), ("c", "x")])
     starts, items = made.own(np.array([2, 0]))

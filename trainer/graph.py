@@ -117,9 +117,11 @@ class InteractionGraph:
         """Mask [edges] of each user's newest edges: `share` of them, at least one of five or more.
 
         Each user's own newest, not the newest of all: where users come in sessions the latter
-        belong to users of whom nothing older is left to recommend from.
+        belong to users of whom nothing older is left to recommend from. Edges of the same time are
+        taken at random, so that data without times is held out at random.
         """
-        by_age = np.lexsort((self.timestamps, self.users))
+        chance = np.random.default_rng(0).permutation(len(self))
+        by_age = np.lexsort((chance, self.timestamps, self.users))
         start = self.row_starts()
         counts = np.diff(start)
         rank = np.arange(len(self)) - start[self.users]  # users are sorted, so by_age keeps rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
@@ -23,26 +24,52 @@ class ConsumerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(populate_by_name=True, extra="ignore", frozen=True)
 
-    kafka_bootstrap_servers: str = Field("localhost:9092", min_length=1)
-    kafka_topic: str = Field("interactions", pattern=r"^[A-Za-z0-9._-]{1,200}$")
-    kafka_group: str = Field("streamgcn", min_length=1)
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    kafka_sasl_username: str | None = None
-    kafka_sasl_password: SecretStr | None = None
-    kafka_ssl_cafile: Path | None = None
-    kafka_ssl_certfile: Path | None = None
-    kafka_ssl_keyfile: Path | None = None
-    edge_store: str = Field("./data/edges", min_length=1)
-
+    kafka_bootstrap_servers: str = Field(
+        "localhost:9092", min_length=1, description="Brokers, host:port, separated by commas."
+    )
+    kafka_topic: str = Field(
+        "interactions", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="Topic of the events."
+    )
+    kafka_group: str = Field(
+        "streamgcn", min_length=1, description="Consumer group; serving's is <group>-serving."
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."
+    )
+    kafka_sasl_username: str | None = Field(None, description="User name for SASL.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Password for SASL.")
+    kafka_ssl_cafile: Path | None = Field(None, description="PEM file of the authority to trust.")
+    kafka_ssl_certfile: Path | None = Field(None, description="PEM file of the own certificate.")
+    kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of the own key.")
+    edge_store: str = Field(
+        "./data/edges", min_length=1, description="Path or URI of the Delta Lake table of events."
+    )
     commit_events: int = Field(
-        10_000, ge=1, validation_alias="STREAMGCN_COMMIT_EVENTS", description="events a commit"
+        10_000,
+        ge=1,
+        validation_alias="STREAMGCN_COMMIT_EVENTS",
+        description="Events after which the consumer commits.",
     )
     commit_seconds: float = Field(
-        1.0, gt=0, validation_alias="STREAMGCN_COMMIT_SECONDS", description="oldest age of a commit"
+        1.0,
+        gt=0,
+        validation_alias="STREAMGCN_COMMIT_SECONDS",
+        description="Seconds after which the consumer commits what it has.",
     )
-    log_format: Literal["text", "json"] = Field("text", validation_alias="STREAMGCN_LOG_FORMAT")
-    metrics_port: int = Field(0, ge=0, le=65_533, validation_alias="STREAMGCN_METRICS_PORT")
+    log_format: Literal["text", "json"] = Field(
+        "text", validation_alias="STREAMGCN_LOG_FORMAT", description="text or json lines."
+    )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_533,
+        validation_alias="STREAMGCN_METRICS_PORT",
+        description="Port of /metrics and /healthz, 0 for none; `up` gives the consumer this one, "
+        "the trainer the next, serving the one after.",
+    )
 
     @classmethod
     def load(cls) -> Self:
@@ -74,8 +101,8 @@ def _sentence(cls: type[BaseSettings], detail: dict[str, object]) -> str:
     location = detail["loc"]
     name = str(location[0]) if isinstance(location, tuple) and location else "settings"
     name = variable(cls, name) if name in cls.model_fields else name
-    secret = "PASSWORD" in name
-    value = "<hidden>" if secret else repr(detail["input"])
+    value = "<hidden>" if "PASSWORD" in name else repr(detail["input"])
+    value = re.sub(r"//[^/]*@", "//<hidden>@", value)  # a URL may carry a password
     return f"{name}={value} is refused: {detail['msg']}"
 
 

@@ -47,6 +47,7 @@ class Refresh:
         self._popular = Recommendations([], [], [], "", "popular", 0, 0)
         self._popular_at = self._looked_at = 0.0
         self._redis_away = 0.0
+        self._refused = ""  # live snapshot that could not be read
         self._due: dict[str, None] = {}  # users to be refreshed, in order of their events
         self._arrived: list[int] = []  # Kafka timestamps of events not yet answered
         self._delays: list[float] = []  # seconds, of answered ones
@@ -95,6 +96,8 @@ class Refresh:
         if self._redis_away:
             log.info("Redis is back after %.0f s.", time.time() - self._redis_away)
             self._redis_away = 0.0
+            if self._publishing:
+                self._start_publishing()  # what it had begun may be lost
         live = self._snapshots.live()
         if live and (self._recommender is None or live != self._recommender.version):
             self._load(live)
@@ -107,7 +110,9 @@ class Refresh:
             snapshot = self._snapshots.read(version)
             self.edges.grow(self._edge_store)
         except (SnapshotError, StoreError) as error:
-            log.warning("%s; the model in use stays.", error)
+            if version != self._refused:
+                self._refused = version
+                log.warning("%s; the model in use stays.", error)
             return
         self._recommender = Recommender(snapshot, self._device, self._settings.top_k)
         self._popular_at = 0.0
@@ -149,9 +154,6 @@ class Refresh:
         if not self._redis_away:
             self._redis_away = time.time()
             log.warning("Redis is unreachable (%s); waiting for it.", error)
-        if self._publishing:
-            self._start_publishing()  # a generator that raised is spent: from the start, then
-            log.info("It will be published from the start when Redis is back.")
 
     def _write_popular(self) -> None:
         if time.monotonic() - self._popular_at < POPULAR_EVERY:

@@ -44,11 +44,14 @@ class Store:
         """Nothing is connected before the first call.
 
         Raises:
-            ValueError: `url` is not a Redis URL.
+            RedisDown: `url` is not a Redis URL.
         """
-        self._redis = redis.Redis.from_url(
-            url, socket_connect_timeout=2, socket_timeout=10, decode_responses=True
-        )
+        try:
+            self._redis = redis.Redis.from_url(
+                url, socket_connect_timeout=2, socket_timeout=10, decode_responses=True
+            )
+        except ValueError as error:
+            raise RedisDown(f"REDIS_URL is refused: {error}; redis://host:6379/0 is one") from None
         self._prefix = prefix
 
     def put_users(self, lists: Iterable[tuple[str, Recommendations]]) -> None:

@@ -21,7 +21,7 @@ from consumer.edges import EdgeStore, StoreError
 from consumer.errors import StreamGCNError
 from consumer.events import encode
 from consumer.log import configure
-from consumer.settings import SettingsError
+from consumer.settings import SettingsError, variable
 from consumer.stream import Publisher, StreamError, group_lag, wait_for_topics
 from serving.settings import ServingSettings
 from serving.store import RedisDown, Store
@@ -29,12 +29,27 @@ from streamgcn import demo as demonstration
 from streamgcn import files
 from streamgcn.embedded import Up, stop_on_signals
 
+
+def _settings_help(*names: str) -> str:
+    """Markdown list of settings by the names of their fields; `x_` stands for all that so begin."""
+    groups = tuple(name for name in names if name.endswith("_"))
+    lines = ["Settings (environment variables):\n"]
+    for name, field in ServingSettings.model_fields.items():
+        if name in names or name.startswith(groups):
+            default = "unset" if field.default is None else field.default
+            lines.append(f"- {variable(ServingSettings, name)} ({default}): {field.description}")
+    return "\n".join(lines)
+
+
+PROCESS = ("log_", "metrics_")
+TRAINING = ("model", "loss", "embedding_dim", "layers", "epochs", "device")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="Recommendations that follow every event: Kafka in, Redis out, a graph network "
-    "in between. Settings are environment variables; the README lists them.",
+    "in between. Settings are environment variables; the help of each command lists its own.",
 )
 out = Console()
 err = Console(stderr=True)
@@ -48,7 +63,7 @@ TimestampColumn = Annotated[
 TypeColumn = Annotated[str, typer.Option(help="Column with the event's type; may lack.")]
 
 
-@app.command()
+@app.command(epilog=_settings_help(""))
 def up() -> None:
     """Run everything on this machine until Ctrl-C.
 
@@ -68,7 +83,7 @@ def up() -> None:
     logging.getLogger("up").info("Stopped everything that was started.")
 
 
-@app.command()
+@app.command(epilog=_settings_help("kafka_", "edge_store", "commit_", *PROCESS))
 def consumer() -> None:
     """Add events from Kafka to the edge store, each exactly once."""
     from consumer import ingest
@@ -78,7 +93,9 @@ def consumer() -> None:
     ingest.run(settings, stop_on_signals())
 
 
-@app.command()
+@app.command(
+    epilog=_settings_help("edge_store", "model_store", "min_edges", "retrain_", *TRAINING, *PROCESS)
+)
 def trainer() -> None:
     """Retrain the model on the grown graph whenever it is due."""
     from trainer import retrain
@@ -88,7 +105,11 @@ def trainer() -> None:
     retrain.run(settings, stop_on_signals())
 
 
-@app.command()
+@app.command(
+    epilog=_settings_help(
+        "kafka_", "edge_store", "model_store", "redis_", "top_k", "device", *PROCESS
+    )
+)
 def serving() -> None:
     """Keep every user's list in Redis, from each new model and after each event."""
     from serving import refresh
@@ -98,7 +119,7 @@ def serving() -> None:
     refresh.run(settings, stop_on_signals())
 
 
-@app.command()
+@app.command(epilog=_settings_help("kafka_"))
 def publish(
     file: File,
     user_column: UserColumn = "user_id",
@@ -134,7 +155,7 @@ def publish(
         raise typer.Exit(130)
 
 
-@app.command()
+@app.command(epilog=_settings_help("redis_"))
 def recommend(
     user: Annotated[str, typer.Argument(help="The user's id.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Items to show.")] = 10,
@@ -153,7 +174,7 @@ def recommend(
     out.print(table)
 
 
-@app.command()
+@app.command(epilog=_settings_help("kafka_", "edge_store", "redis_"))
 def status() -> None:
     """Show lag, edges, the live model and who is there."""
     settings = _settings()
@@ -187,7 +208,7 @@ def status() -> None:
     raise typer.Exit(0 if whole else 1)
 
 
-@app.command()
+@app.command(epilog=_settings_help(*TRAINING))
 def evaluate(
     train: Annotated[Path, typer.Option(help="Interactions to learn from.", exists=True)],
     test: Annotated[

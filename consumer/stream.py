@@ -29,6 +29,7 @@ SESSION_MS = 6_000  # a dead member's partitions move on after this long
 POLL_RECORDS = 10_000
 CHECK_EVERY = 5.0  # seconds of silence after which the broker is asked whether it is there
 CHECK_MS = 3_000
+METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
 PARTITIONS = 4  # of a topic that is created here
 Headers = Sequence[tuple[str, bytes]]
 
@@ -130,6 +131,7 @@ class Stream:
         self._heard = time.monotonic()
         self._down_since = 0.0
         self._failure: Exception | None = None
+        self._unverified: dict[TopicPartition, int] = {}  # paused until their end is known
         self._consumer = KafkaConsumer(
             **connection(settings),
             group_id=group,
@@ -139,6 +141,7 @@ class Stream:
             heartbeat_interval_ms=SESSION_MS // 3,
             max_poll_records=POLL_RECORDS,
             fetch_max_wait_ms=100,
+            metadata_max_age_ms=METADATA_MS,
         )
         self._consumer.subscribe([self._topic], listener=_Listener(self))
 
@@ -151,6 +154,8 @@ class Stream:
         polled = self._consumer.poll(timeout_ms=int(seconds * 1000))
         if self._failure:
             raise self._failure
+        if self._unverified:
+            self._verify()
         if polled:
             self._answered()
         elif time.monotonic() - self._heard > CHECK_EVERY:
@@ -166,7 +171,7 @@ class Stream:
         assigned = self._consumer.assignment()
         self._consumer.pause(*assigned)
         self._consumer.poll(timeout_ms=0)
-        self._consumer.resume(*self._consumer.paused())
+        self._consumer.resume(*(self._consumer.paused() - self._unverified.keys()))
         if self._failure:
             raise self._failure
 
@@ -234,14 +239,30 @@ class Stream:
         if offset is None:
             self._consumer.seek_to_beginning(tp)
             return
-        end = self._consumer.end_offsets([tp])[tp]
-        if offset > end:
-            raise TopicShorter(
-                f"partition {tp.partition} of topic {self._topic} ends at offset {end}, but the "
-                f"edge store holds it up to {offset}: the topic was created anew. Point EDGE_STORE "
-                "at a new place, or KAFKA_TOPIC at the topic that the store was filled from"
-            )
         self._consumer.seek(tp, offset)
+        self._consumer.pause(tp)
+        self._unverified[tp] = offset
+
+    def _verify(self) -> None:
+        """Let the partitions go on that do reach to where they start.
+
+        Not done in the listener: it runs on the client's own thread, which must not wait.
+        """
+        assigned = self._consumer.assignment()
+        starts = {tp: at for tp, at in self._unverified.items() if tp in assigned}
+        try:
+            ends = self._consumer.end_offsets(list(starts), timeout_ms=CHECK_MS)
+        except KafkaError:
+            return  # asked again at the next poll
+        for tp, offset in starts.items():
+            if offset > ends[tp]:
+                raise TopicShorter(
+                    f"partition {tp.partition} of topic {self._topic} ends at offset {ends[tp]}, "
+                    f"but the edge store holds it up to {offset}: the topic was created anew. "
+                    "Point EDGE_STORE at a new place, or KAFKA_TOPIC at the one it was filled from"
+                )
+        self._unverified.clear()
+        self._consumer.resume(*starts)
 
     def _check(self) -> None:
         partitions = list(self._consumer.assignment()) or [self._tp(0)]

@@ -31,11 +31,11 @@ from streamgcn.embedded import Up, stop_on_signals
 
 
 def _settings_help(*names: str) -> str:
-    """Markdown list of settings by the names of their fields; `x_` stands for all that so begin."""
+    """Markdown list of the named fields, `x_` for all that begin so; of all if none is named."""
     groups = tuple(name for name in names if name.endswith("_"))
     lines = ["Settings (environment variables):\n"]
     for name, field in ServingSettings.model_fields.items():
-        if name in names or name.startswith(groups):
+        if not names or name in names or name.startswith(groups):
             default = "unset" if field.default is None else field.default
             lines.append(f"- {variable(ServingSettings, name)} ({default}): {field.description}")
     return "\n".join(lines)
@@ -63,7 +63,7 @@ TimestampColumn = Annotated[
 TypeColumn = Annotated[str, typer.Option(help="Column with the event's type; may lack.")]
 
 
-@app.command(epilog=_settings_help(""))
+@app.command(epilog=_settings_help())
 def up() -> None:
     """Run everything on this machine until Ctrl-C.
 

@@ -69,12 +69,12 @@ def real_redis(folder: Path) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-def wait_for(what: str, look: Callable[[], T | None], seconds: float = 60.0) -> T:
-    """The first result of `look` that is neither None nor False."""
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = 120.0) -> T:
+    """The first result of `look` that is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = look()
-        if found is not None and found is not False:
+        if found:
             return found
         time.sleep(0.05)
     raise AssertionError(f"{what} did not happen within {seconds:.0f} s")

@@ -1,0 +1,102 @@
+"""The rooms as processes of their own, on a real broker and a real Redis."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deltalake import DeltaTable
+
+from serving.settings import ServingSettings
+from serving.store import Store
+
+STREAMGCN = [sys.executable, "-m", "streamgcn.cli"]
+
+
+class Rooms:
+    """One topic, one edge store, one prefix, all new; and the rooms that run on them."""
+
+    def __init__(self, folder: Path, kafka: str, redis_url: str, **settings: str) -> None:
+        name = f"t{uuid.uuid4().hex[:12]}"
+        self.folder = folder
+        given = {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka,
+            "KAFKA_TOPIC": name,
+            "KAFKA_GROUP": name,
+            "REDIS_URL": redis_url,
+            "REDIS_PREFIX": name,
+            "EDGE_STORE": str(folder / "edges"),
+            "MODEL_STORE": str(folder / "models"),
+        }
+        self.env = without_settings() | given | settings
+        own = {key: value for key, value in self.env.items() if key in given or key in settings}
+        names = {key.lower().removeprefix("streamgcn_"): value for key, value in own.items()}
+        self.settings = ServingSettings.model_validate(names)
+        self.store = Store(redis_url, name)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, *rooms: str) -> None:
+        for room in rooms:
+            with (self.folder / f"{room}.log").open("ab") as log:
+                command = [*STREAMGCN, room]
+                self._running[room] = subprocess.Popen(command, env=self.env, stderr=log)
+
+    def start_publishing(self, file: Path) -> None:
+        """`streamgcn publish` in the background."""
+        command = [*STREAMGCN, "publish", str(file)]
+        self._running["publish"] = subprocess.Popen(
+            command, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def kill(self, room: str) -> None:
+        """SIGKILL, as a crash."""
+        self._running[room].kill()
+        self._running.pop(room).wait()
+
+    def stop(self, room: str) -> int:
+        """SIGTERM; returns the exit code."""
+        self._running[room].send_signal(signal.SIGTERM)
+        return self._running.pop(room).wait(30)
+
+    def log(self, room: str) -> str:
+        return (self.folder / f"{room}.log").read_text()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of streamgcn with the same settings, to its end."""
+        return subprocess.run(
+            [*STREAMGCN, *arguments], env=self.env, capture_output=True, text=True, timeout=300
+        )
+
+    def rows(self) -> int:
+        """Rows of the edge store, counted by Delta Lake's own reader."""
+        if not (self.folder / "edges" / "_delta_log").exists():
+            return 0
+        count: int = DeltaTable(str(self.folder / "edges")).count()
+        return count
+
+    def __enter__(self) -> Rooms:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for room in list(self._running):
+            self.kill(room)
+
+
+@contextmanager
+def started(rooms: Rooms) -> Iterator[Rooms]:
+    """All three rooms, killed at the end."""
+    with rooms:
+        rooms.start("consumer", "trainer", "serving")
+        yield rooms
+
+
+def without_settings() -> dict[str, str]:
+    """The environment without any setting of StreamGCN."""
+    ours = ("STREAMGCN_", "KAFKA_", "REDIS_", "EDGE_STORE", "MODEL_STORE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

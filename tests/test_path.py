@@ -1,0 +1,156 @@
+"""The whole path: an event in Kafka becomes a list in Redis, each room a process of its own."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from deltalake import DeltaTable
+from kafka import KafkaConsumer
+from redis import Redis
+
+from consumer.events import Event, encode
+from consumer.stream import Publisher
+from tests.rooms import Rooms, started
+from tests.services import DATA, wait_for
+
+RATINGS = DATA / "ml-latest-small-ratings.csv"
+QUICK = {"STREAMGCN_EPOCHS": "20", "STREAMGCN_COMMIT_SECONDS": "0.2"}
+FIELDS = {"items", "scores", "because", "model", "source", "event_at", "updated_at"}
+
+
+def test_published_ratings_become_lists_each_row_stored_once_although_the_consumer_is_killed(
+    kafka: str, redis_url: str, tmp_path: Path
+) -> None:
+    if not RATINGS.exists():
+        pytest.skip(f"{RATINGS} is absent")
+    ratings = pd.read_csv(RATINGS, dtype={"user_id": str, "item_id": str})
+    rated = ratings.groupby("user_id")["item_id"].agg(set).to_dict()
+    rooms = Rooms(
+        tmp_path, kafka, redis_url, STREAMGCN_MIN_EDGES="100000", STREAMGCN_TOP_K="50", **QUICK
+    )
+
+    def lists_are_valid() -> bool:
+        for user, items in rated.items():
+            found = rooms.store.user(str(user))
+            if found is None:
+                return False
+            assert len(set(found.items)) == len(found.scores) == len(found.because) == 50
+            assert not items.intersection(found.items)
+            assert items.issuperset(found.because)
+        return True
+
+    with started(rooms):
+        rooms.start_publishing(RATINGS)
+        wait_for("a part of the events is stored", lambda: 0 < rooms.rows() < 100_004)
+        rooms.kill("consumer")
+        rooms.start("consumer")
+        wait_for("all rows", lambda: rooms.rows() >= 100_004, 120)
+        wait_for("all lists", lambda: rooms.store.model() and lists_are_valid(), 240)
+        value = Redis.from_url(redis_url).get(f"{rooms.settings.redis_prefix}:rec:1")
+        assert json.loads(str(value, "utf8")).keys() == FIELDS  # type: ignore[arg-type]
+
+        assert rooms.run("publish", str(RATINGS)).returncode == 0
+        wait_for("twice the rows", lambda: rooms.rows() >= 200_008, 120)
+        assert lists_are_valid()
+        assert [rooms.stop(room) for room in ("consumer", "trainer", "serving")] == [0, 0, 0]
+    stored = DeltaTable(str(tmp_path / "edges")).to_pandas()
+    assert len(stored) == 200_008
+    assert not stored.duplicated(["kafka_partition", "kafka_offset"]).any()
+    pairs = stored.groupby(["user_id", "item_id", "interaction"]).size()
+    assert (pairs == 2).all()
+    assert len(pairs) == len(ratings)
+
+
+def test_a_user_that_the_model_has_not_seen_reads_a_list_after_its_first_event(
+    kafka: str, redis_url: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    rooms = Rooms(tmp_path, kafka, redis_url, STREAMGCN_TOP_K="5", **QUICK)
+    bought = [
+        (f"{b}-{u}", f"{b}-{i}")
+        for b in "xyz"
+        for u in range(40)
+        for i in rng.choice(30, 10, replace=False)
+    ]
+    with started(rooms):
+        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        publisher = Publisher(rooms.settings)
+
+        def touch(user: str, item: str) -> None:
+            event = Event(user, item, 1.0, int(time.time() * 1000), "view")
+            publisher.send(rooms.settings.kafka_topic, encode(event), user.encode())
+
+        for user, item in bought:
+            touch(user, item)
+        publisher.flush()
+        wait_for("the model", lambda: rooms.store.model())
+        popular = rooms.store.popular()
+        assert popular is not None
+        assert popular.source == "popular"
+        assert len(popular.items) == 5
+        assert rooms.store.user("newcomer") is None
+
+        touch("newcomer", "y-3")
+        publisher.flush()
+        found = wait_for("the newcomer's list", lambda: rooms.store.user("newcomer"))
+        assert found.source == "live"
+        assert "y-3" not in found.items
+        assert all(item.startswith("y-") for item in found.items)
+        assert set(found.because) == {"y-3"}
+
+        touch("newcomer", found.items[0])
+        publisher.flush()
+        wait_for(
+            "the touched item to leave the list",
+            lambda: found.items[0] not in (rooms.store.user("newcomer") or found).items,
+        )
+        touch("stranger", "an item that nobody has touched before")
+        publisher.flush()
+        stranger = wait_for("the stranger's list", lambda: rooms.store.user("stranger"))
+        assert stranger.source == "popular"
+        assert len(stranger.items) == 5
+        similar = rooms.store.neighbors("z-1")
+        assert similar is not None
+        assert all(item.startswith("z-") for item in similar.items)
+        publisher.close()
+
+
+def test_malformed_messages_end_in_the_dead_letter_topic_and_the_stream_goes_on(
+    kafka: str, redis_url: str, tmp_path: Path
+) -> None:
+    wrong = {
+        b"not JSON at all": "not JSON",
+        b'{"user_id":"u"}': "item_id",
+        b'{"user_id":"u","item_id":"i","interaction":NaN}': "interaction is nan",
+    }
+    with Rooms(tmp_path, kafka, redis_url, **QUICK) as rooms:
+        rooms.start("consumer")
+        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        topic = rooms.settings.kafka_topic
+        publisher = Publisher(rooms.settings)
+        for value in wrong:
+            publisher.send(topic, value, b"key", [("trace", b"7")])
+        publisher.send(topic, b'{"user_id":"u","item_id":"i"}', b"key")
+        publisher.flush()
+        publisher.close()
+        wait_for("the good event", lambda: rooms.rows() == 1)
+        wait_for(
+            "the log line", lambda: "rejected=3 edges=1 users=1 items=1" in rooms.log("consumer")
+        )
+        letters = KafkaConsumer(
+            f"{topic}.dead",
+            bootstrap_servers=kafka,
+            auto_offset_reset="earliest",
+            consumer_timeout_ms=3_000,
+        )
+        found = {letter.value: (letter.key, dict(letter.headers)) for letter in letters}
+        letters.close()
+    assert found.keys() == wrong.keys()
+    for value, (key, headers) in found.items():
+        assert key == b"key"
+        assert headers["trace"] == b"7"
+        assert wrong[value] in headers["error"].decode()
+        assert headers["source"].decode().rsplit("/", 1)[0].startswith(f"{topic}/")

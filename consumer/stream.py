@@ -29,6 +29,7 @@ SESSION_MS = 6_000  # a dead member's partitions move on after this long
 POLL_RECORDS = 10_000
 CHECK_EVERY = 5.0  # seconds of silence after which the broker is asked whether it is there
 CHECK_MS = 3_000
+SHORT_SECONDS = 10.0  # a broker may for a moment tell an end that is behind what it has given out
 METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
 PARTITIONS = 4  # of a topic that is created here
 Headers = Sequence[tuple[str, bytes]]
@@ -132,6 +133,7 @@ class Stream:
         self._down_since = 0.0
         self._failure: Exception | None = None
         self._unverified: dict[TopicPartition, int] = {}  # paused until their end is known
+        self._assigned_at = 0.0
         self._consumer = KafkaConsumer(
             **connection(settings),
             group_id=group,
@@ -242,6 +244,7 @@ class Stream:
         self._consumer.seek(tp, offset)
         self._consumer.pause(tp)
         self._unverified[tp] = offset
+        self._assigned_at = time.monotonic()
 
     def _verify(self) -> None:
         """Let the partitions go on that do reach to where they start.
@@ -254,15 +257,17 @@ class Stream:
             ends = self._consumer.end_offsets(list(starts), timeout_ms=CHECK_MS)
         except KafkaError:
             return  # asked again at the next poll
-        for tp, offset in starts.items():
-            if offset > ends[tp]:
-                raise TopicShorter(
-                    f"partition {tp.partition} of topic {self._topic} ends at offset {ends[tp]}, "
-                    f"but the edge store holds it up to {offset}: the topic was created anew. "
-                    "Point EDGE_STORE at a new place, or KAFKA_TOPIC at the one it was filled from"
-                )
-        self._unverified.clear()
-        self._consumer.resume(*starts)
+        short = [tp for tp, offset in starts.items() if offset > ends[tp]]
+        if not short:
+            self._unverified.clear()
+            self._consumer.resume(*starts)
+        elif time.monotonic() - self._assigned_at > SHORT_SECONDS:
+            tp = short[0]
+            raise TopicShorter(
+                f"partition {tp.partition} of topic {self._topic} ends at offset {ends[tp]}, but "
+                f"the edge store holds it up to {starts[tp]}: the topic was created anew. Point "
+                "EDGE_STORE at a new place, or KAFKA_TOPIC at the topic that it was filled from"
+            )
 
     def _check(self) -> None:
         partitions = list(self._consumer.assignment()) or [self._tp(0)]

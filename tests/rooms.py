@@ -34,7 +34,8 @@ class Rooms:
             "EDGE_STORE": str(folder / "edges"),
             "MODEL_STORE": str(folder / "models"),
         }
-        self.env = without_settings() | given | settings
+        # Three processes on few cores: one thread each is quicker than a crowd that spins.
+        self.env = without_settings() | {"OMP_NUM_THREADS": "1"} | given | settings
         own = {key: value for key, value in self.env.items() if key in given or key in settings}
         names = {key.lower().removeprefix("streamgcn_"): value for key, value in own.items()}
         self.settings = ServingSettings.model_validate(names)

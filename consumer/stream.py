@@ -20,7 +20,7 @@ from kafka import (
     OffsetAndMetadata,
     TopicPartition,
 )
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, OffsetOutOfRangeError, TopicAlreadyExistsError
 
 from consumer.errors import StreamGCNError
 from consumer.settings import ConsumerSettings
@@ -29,7 +29,7 @@ SESSION_MS = 6_000  # a dead member's partitions move on after this long
 POLL_RECORDS = 10_000
 CHECK_EVERY = 5.0  # seconds of silence after which the broker is asked whether it is there
 CHECK_MS = 3_000
-SHORT_SECONDS = 10.0  # a broker may for a moment tell an end that is behind what it has given out
+SHORT_SECONDS = 10.0  # a new leader may for a moment tell an end behind what was given out
 METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
 PARTITIONS = 4  # of a topic that is created here
 Headers = Sequence[tuple[str, bytes]]
@@ -132,13 +132,13 @@ class Stream:
         self._heard = time.monotonic()
         self._down_since = 0.0
         self._failure: Exception | None = None
-        self._unverified: dict[TopicPartition, int] = {}  # paused until their end is known
+        self._starts: dict[TopicPartition, int] = {}  # until the topic is seen to reach there
         self._assigned_at = 0.0
         self._consumer = KafkaConsumer(
             **connection(settings),
             group_id=group,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # every start is given; an offset that is not there is told
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=SESSION_MS // 3,
             max_poll_records=POLL_RECORDS,
@@ -153,11 +153,14 @@ class Stream:
         Raises:
             TopicShorter: a partition ends before the offset it should start at.
         """
-        polled = self._consumer.poll(timeout_ms=int(seconds * 1000))
+        try:
+            polled = self._consumer.poll(timeout_ms=int(seconds * 1000))
+        except OffsetOutOfRangeError as error:
+            self._beyond(error.args[0])
+            return []
         if self._failure:
             raise self._failure
-        if self._unverified:
-            self._verify()
+        self._verify()
         if polled:
             self._answered()
         elif time.monotonic() - self._heard > CHECK_EVERY:
@@ -173,7 +176,7 @@ class Stream:
         assigned = self._consumer.assignment()
         self._consumer.pause(*assigned)
         self._consumer.poll(timeout_ms=0)
-        self._consumer.resume(*(self._consumer.paused() - self._unverified.keys()))
+        self._consumer.resume(*self._consumer.paused())
         if self._failure:
             raise self._failure
 
@@ -242,32 +245,39 @@ class Stream:
             self._consumer.seek_to_beginning(tp)
             return
         self._consumer.seek(tp, offset)
-        self._consumer.pause(tp)
-        self._unverified[tp] = offset
+        self._starts[tp] = offset
         self._assigned_at = time.monotonic()
 
     def _verify(self) -> None:
-        """Let the partitions go on that do reach to where they start.
+        """Forget the starts that the topic reaches; the broker tells its end with each answer."""
+        for tp, start in list(self._starts.items()):
+            end = self._consumer.highwater(tp) if tp in self._consumer.assignment() else start
+            if end is not None and end >= start:
+                del self._starts[tp]
+            elif end is not None and time.monotonic() - self._assigned_at > SHORT_SECONDS:
+                raise self._shorter(tp, start)
 
-        Not done in the listener: it runs on the client's own thread, which must not wait.
-        """
-        assigned = self._consumer.assignment()
-        starts = {tp: at for tp, at in self._unverified.items() if tp in assigned}
-        try:
-            ends = self._consumer.end_offsets(list(starts), timeout_ms=CHECK_MS)
-        except KafkaError:
-            return  # asked again at the next poll
-        short = [tp for tp, offset in starts.items() if offset > ends[tp]]
-        if not short:
-            self._unverified.clear()
-            self._consumer.resume(*starts)
-        elif time.monotonic() - self._assigned_at > SHORT_SECONDS:
-            tp = short[0]
-            raise TopicShorter(
-                f"partition {tp.partition} of topic {self._topic} ends at offset {ends[tp]}, but "
-                f"the edge store holds it up to {starts[tp]}: the topic was created anew. Point "
-                "EDGE_STORE at a new place, or KAFKA_TOPIC at the topic that it was filled from"
+    def _beyond(self, positions: Mapping[TopicPartition, int]) -> None:
+        """The broker has no such offsets: go on where its retention has left off, else give up."""
+        firsts = self._consumer.beginning_offsets(list(positions))
+        for tp, position in positions.items():
+            if position > firsts[tp]:
+                raise self._shorter(tp, position)
+            self._log.error(
+                "Kafka's retention has deleted the offsets %d to %d of partition %d unread; going on "
+                "after them. Lengthen the topic's retention.ms, or let the consumer run more often.",
+                position,
+                firsts[tp] - 1,
+                tp.partition,
             )
+            self._consumer.seek(tp, firsts[tp])
+
+    def _shorter(self, tp: TopicPartition, start: int) -> TopicShorter:
+        return TopicShorter(
+            f"partition {tp.partition} of topic {self._topic} ends before offset {start}, up to "
+            "which the edge store holds it: the topic was created anew. Point EDGE_STORE at a new "
+            "place, or KAFKA_TOPIC at the topic that it was filled from"
+        )
 
     def _check(self) -> None:
         partitions = list(self._consumer.assignment()) or [self._tp(0)]
@@ -359,8 +369,11 @@ class Publisher:
         self._failure = error
 
 
-def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int]:
+def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
     """Lag of a group by its committed offsets, and the number of its members.
+
+    The number is None where the broker's answer about the group is not understood, as is the
+    embedded one's.
 
     Raises:
         StreamError: the broker does not answer.
@@ -375,11 +388,18 @@ def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int]:
             ]
             ends = consumer.end_offsets(partitions, timeout_ms=CHECK_MS)
             committed = admin.list_group_offsets({group: partitions})[group]
-            members = admin.describe_groups([group])[group]["members"]
+            members = _members(admin, group)
         finally:
             admin.close()
             consumer.close(autocommit=False)
     except (KafkaError, OSError) as error:
         raise StreamError(f"Kafka at {settings.kafka_bootstrap_servers}: {error}") from error
     done = {tp: entry.offset for tp, entry in committed.items() if hasattr(entry, "offset")}
-    return sum(end - max(0, done.get(tp, 0)) for tp, end in ends.items()), len(members)
+    return sum(max(0, end - max(0, done.get(tp, 0))) for tp, end in ends.items()), members
+
+
+def _members(admin: KafkaAdminClient, group: str) -> int | None:
+    try:
+        return len(admin.describe_groups([group])[group]["members"])
+    except ValueError:  # from the client's own decoding
+        return None

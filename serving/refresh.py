@@ -72,6 +72,7 @@ class Refresh:
                     self._lost(error)
                 if self._figures.due():
                     self._report()
+        self._store.close()
         log.info("Stopped.")
 
     def _take(self, messages: list[Message]) -> None:

@@ -97,6 +97,10 @@ class Store:
             raise RedisDown(str(error)) from error
         return {str(name): str(value) for name, value in fields.items()}
 
+    def close(self) -> None:
+        """Drop the connections."""
+        self._redis.close()
+
     def _put(self, values: Iterable[tuple[str, Recommendations]]) -> None:
         try:
             with self._redis.pipeline(transaction=False) as pipe:

@@ -186,8 +186,9 @@ def status() -> None:
     ):
         try:
             lag, members = group_lag(settings, group)
-            table.add_row(room, f"{members} running, lag {lag}" if members else "not running")
-            whole = whole and members > 0
+            who = "not running" if members == 0 else f"{members or 'unknown number'} running"
+            table.add_row(room, f"{who}, lag {lag}")
+            whole = whole and members != 0
         except StreamError as error:
             table.add_row(room, str(error))
             whole = False

@@ -124,18 +124,11 @@ class _Demo:
         shares = []
         for user, has in self._has.items():
             found = self._wait(f"the list of {user}", partial(self._store.user, user))
-            shares.append(self._check(user, found, has, user.split("-")[0]))
+            shares.append(check(user, found, has, user.split("-")[0]))
         followed = sum(share >= MOSTLY for share in shares) / len(shares)
         if followed < 0.9:
             raise DemoFailed(f"only {followed:.0%} of the lists mostly follow their user's taste")
         return sum(shares) / len(shares)
-
-    def _check(self, user: str, found: Recommendations, has: set[str], taste: str) -> float:
-        if not found.items:
-            raise DemoFailed(f"the list of {user} is empty")
-        if both := has.intersection(found.items):
-            raise DemoFailed(f"the list of {user} holds {sorted(both)}, which the user has")
-        return sum(item.startswith(f"{taste}-") for item in found.items) / len(found.items)
 
     def _follow_newcomer(self) -> None:
         """Three events of a user that the model has never seen, the list read after each."""
@@ -149,7 +142,7 @@ class _Demo:
             has = self._has[NEWCOMER]
             found = self._wait(f"the list after {item}", partial(self._reflecting, event_at))
             elapsed = (time.time() - started) * 1000
-            share = self._check(NEWCOMER, found, has, taste)
+            share = check(NEWCOMER, found, has, taste)
             self._say(
                 f"{NEWCOMER} touches [bold]{item}[/bold]: list after {elapsed:.0f} ms, "
                 f"{found.source}: {', '.join(found.items[:6])}, ... because {found.because[0]}"
@@ -174,3 +167,16 @@ class _Demo:
 
     def _say(self, text: str) -> None:
         self._console.print(f"[bold cyan]demo[/bold cyan] {text}", highlight=False, soft_wrap=True)
+
+
+def check(user: str, found: Recommendations, has: set[str], taste: str) -> float:
+    """Share of a list's items that are of `taste`.
+
+    Raises:
+        DemoFailed: the list is empty or holds an item that the user has.
+    """
+    if not found.items:
+        raise DemoFailed(f"the list of {user} is empty")
+    if both := has.intersection(found.items):
+        raise DemoFailed(f"the list of {user} holds {sorted(both)}, which the user has")
+    return sum(item.startswith(f"{taste}-") for item in found.items) / len(found.items)

@@ -87,7 +87,7 @@ def _load(path: Path, columns: Columns) -> pd.DataFrame:
             case ".parquet":
                 return pd.read_parquet(path)
             case ".jsonl" | ".ndjson":
-                return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+                return pd.read_json(path, lines=True, dtype=False)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise FileError(f"{path} cannot be read: {error}") from error
     raise FileError(f"{path} is of an unknown kind; use .csv, .parquet, .jsonl or .ndjson")

@@ -16,18 +16,19 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session", params=["embedded", "apache"])
-def kafka(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """Address of a broker; each test of the path runs with both kinds."""
-    if request.param == "embedded":
-        yield request.getfixturevalue("embedded")
-        return
+@pytest.fixture(scope="session")
+def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if "KAFKA_HOME" not in os.environ:
         pytest.skip("KAFKA_HOME does not name an Apache Kafka 4 distribution")
     with services.apache_kafka(tmp_path_factory.mktemp("apache")) as address:
         yield address
+
+
+@pytest.fixture(scope="session", params=["embedded", "apache"])
+def kafka(request: pytest.FixtureRequest) -> str:
+    """Address of a broker; each test of the path runs with both kinds."""
+    address: str = request.getfixturevalue(request.param)
+    return address
 
 
 @pytest.fixture(scope="session")

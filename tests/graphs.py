@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from consumer.edges import SCHEMA, EdgeStore
 from trainer.graph import InteractionGraph
 
-Row = tuple[str, str] | tuple[str, str, float] | tuple[str, str, float, int, str]
+Row = (
+    tuple[str, str]
+    | tuple[str, str, float]
+    | tuple[str, str, float, int]
+    | tuple[str, str, float, int, str]
+)
 
 
 def table(rows: Sequence[Row]) -> pa.Table:
@@ -25,6 +32,28 @@ def table(rows: Sequence[Row]) -> pa.Table:
             "type": pa.array(types, pa.string()),
         }
     )
+
+
+def store(place: Path, rows: Sequence[Row]) -> EdgeStore:
+    """An edge store with these rows, all of partition 0, offsets 0 up."""
+    made = EdgeStore(str(place), "t")
+    append(made, rows, 0)
+    return made
+
+
+def append(made: EdgeStore, rows: Sequence[Row], offset: int) -> None:
+    """Commit further rows of partition 0 from `offset` on."""
+    columns = table(rows)
+    columns = columns.append_column("kafka_partition", pa.array([0] * len(rows), pa.int32()))
+    offsets = pa.array(range(offset, offset + len(rows)), pa.int64())
+    columns = columns.append_column("kafka_offset", offsets).select(SCHEMA.names).cast(SCHEMA)
+    made.append(columns, {0: offset}, {0: offset + len(rows)})
+
+
+def pairs(made: InteractionGraph) -> list[Row]:
+    """The edges as rows."""
+    users, items = made.user_ids.values.to_pylist(), made.item_ids.values.to_pylist()
+    return [(users[u], items[i]) for u, i in zip(made.users, made.items, strict=True)]
 
 
 def graph(rows: Sequence[Row]) -> InteractionGraph:

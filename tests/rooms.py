@@ -42,11 +42,12 @@ class Rooms:
         self.store = Store(redis_url, name)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, *rooms: str) -> None:
+    def start(self, *rooms: str, **settings: str) -> None:
         for room in rooms:
             with (self.folder / f"{room}.log").open("ab") as log:
-                command = [*STREAMGCN, room]
-                self._running[room] = subprocess.Popen(command, env=self.env, stderr=log)
+                self._running[room] = subprocess.Popen(
+                    [*STREAMGCN, room], env=self.env | settings, stderr=log
+                )
 
     def start_publishing(self, file: Path) -> None:
         """`streamgcn publish` in the background."""
@@ -87,6 +88,7 @@ class Rooms:
     def __exit__(self, *_: object) -> None:
         for room in list(self._running):
             self.kill(room)
+        self.store.close()
 
 
 @contextmanager

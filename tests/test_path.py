@@ -49,8 +49,9 @@ def test_published_ratings_become_lists_each_row_stored_once_although_the_consum
         rooms.start("consumer")
         wait_for("all rows", lambda: rooms.rows() >= 100_004, 120)
         wait_for("all lists", lambda: rooms.store.model() and lists_are_valid(), 240)
-        value = Redis.from_url(redis_url).get(f"{rooms.settings.redis_prefix}:rec:1")
-        assert json.loads(str(value, "utf8")).keys() == FIELDS  # type: ignore[arg-type]
+        with Redis.from_url(redis_url, decode_responses=True) as redis:
+            value = str(redis.get(f"{rooms.settings.redis_prefix}:rec:1"))
+        assert json.loads(value).keys() == FIELDS
 
         assert rooms.run("publish", str(RATINGS)).returncode == 0
         wait_for("twice the rows", lambda: rooms.rows() >= 200_008, 120)

@@ -1,0 +1,182 @@
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serving.settings import ServingSettings
+from serving.store import Recommendations, Store
+from streamgcn.demo import DemoFailed, check
+from tests.graphs import blocks, pairs
+from tests.rooms import STREAMGCN, Rooms, without_settings
+from tests.services import DATA, ROOT, wait_for
+
+COMMANDS = [
+    "up", "demo", "consumer", "trainer", "serving", "publish", "recommend", "status", "evaluate",
+]  # fmt: skip
+
+
+def streamgcn(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*STREAMGCN, *arguments],
+        env=without_settings() | {"COLUMNS": "200"} | settings,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_help_names_every_command_and_each_has_its_own() -> None:
+    shown = streamgcn("--help").stdout
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", shown)
+    for command in ("publish", "evaluate"):
+        assert "--user-column" in streamgcn(command, "--help").stdout
+    assert "STREAMGCN_COMMIT_SECONDS (1.0)" in streamgcn("consumer", "--help").stdout
+
+
+def test_help_of_up_and_the_readme_list_every_setting() -> None:
+    shown, readme = streamgcn("up", "--help").stdout, (ROOT / "README.md").read_text()
+    for name, field in ServingSettings.model_fields.items():
+        variable = str(field.validation_alias or name.upper())
+        assert variable in shown
+        assert f"`{variable}`" in readme
+
+
+@pytest.mark.parametrize("command", ["up", "consumer", "trainer", "serving", "status"])
+def test_a_wrong_setting_ends_every_command_at_once_with_code_2(command: str) -> None:
+    ended = streamgcn(command, STREAMGCN_TOP_K="many")
+    assert ended.returncode == 2
+    assert "STREAMGCN_TOP_K='many' is refused: Input should be a valid integer" in ended.stderr
+
+
+def test_recommend_shows_the_users_list_or_the_popular_one(redis_url: str, tmp_path: Path) -> None:
+    settings = {"REDIS_URL": redis_url, "REDIS_PREFIX": tmp_path.name}
+    store = Store(redis_url, tmp_path.name)
+    nothing = streamgcn("recommend", "u1", **settings)
+    assert nothing.returncode == 1
+    assert "no list for u1" in nothing.stderr
+    store.put_popular(Recommendations(["hit"], [3.0], [], "v1", "popular", 1, 2))
+    assert "hit" in streamgcn("recommend", "u1", **settings).stdout
+    items = [f"i{n}" for n in range(20)]
+    store.put_users([("u1", Recommendations(items, [0.5] * 20, ["own"] * 20, "v1", "live", 1, 2))])
+    store.close()
+    shown = streamgcn("recommend", "u1", "-n", "3", **settings).stdout
+    assert "i2" in shown
+    assert "own" in shown
+    assert "i3" not in shown
+
+
+def test_a_redis_that_is_away_is_one_line_and_code_1() -> None:
+    ended = streamgcn("recommend", "u1", REDIS_URL="redis://127.0.0.1:1/0")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("streamgcn: ")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_evaluate_prints_json_of_a_ranking_that_finds_the_planted_blocks(tmp_path: Path) -> None:
+    edges = pairs(blocks())
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    own = {user: {row[1] for row in edges if row[0] == user} for user, *_ in edges}
+    rest = [(u, f"{u[0]}-{i}") for u in own for i in range(12) if f"{u[0]}-{i}" not in own[u]]
+    for path, rows in ((train, edges), (test, rest)):
+        path.write_text("user_id,item_id\n" + "".join(f"{row[0]},{row[1]}\n" for row in rows))
+    ended = streamgcn("evaluate", "--train", str(train), "--test", str(test))
+    figures = json.loads(ended.stdout)
+    assert figures["recall@20"] > 0.99
+    assert figures["ndcg@20"] > 0.99
+    assert (figures["train_edges"], figures["test_edges"]) == (len(edges), len(rest))
+
+
+def test_gcn_with_mse_reports_its_rmse_beside_those_of_the_mean_and_of_biases() -> None:
+    ratings = DATA / "ml-latest-small-ratings.csv"
+    if not ratings.exists():
+        pytest.skip(f"{ratings} is absent")
+    ended = streamgcn(
+        "evaluate", "--train", str(ratings), STREAMGCN_MODEL="gcn", STREAMGCN_LOSS="mse",
+        STREAMGCN_EPOCHS="60", STREAMGCN_EMBEDDING_DIM="16",
+    )  # fmt: skip
+    figures = json.loads(ended.stdout)
+    assert figures["test_edges"] > 9_000
+    assert figures["rmse"] < figures["rmse_mean"]
+    assert 0.5 < figures["rmse_biases"] < figures["rmse_mean"]
+
+
+def test_status_tells_who_runs_and_fails_while_somebody_does_not(
+    apache: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Rooms(tmp_path, apache, redis_url) as rooms:
+        rooms.start("consumer")
+        wait_for("the consumer", lambda: "Assigned" in rooms.log("consumer"))
+        ended = rooms.run("status")
+        assert "1 running, lag 0" in ended.stdout
+        assert "not running" in ended.stdout
+        assert ended.returncode == 1
+
+
+def test_status_gives_the_lag_also_where_the_broker_does_not_tell_who_runs(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Rooms(tmp_path, embedded, redis_url) as rooms:
+        rooms.start("consumer")
+        wait_for("the consumer", lambda: "Assigned" in rooms.log("consumer"))
+        ended = rooms.run("status")
+        assert "unknown number running, lag 0" in ended.stdout
+        assert ended.returncode == 0
+
+
+def test_up_starts_what_is_not_named_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    up = subprocess.Popen(
+        [*STREAMGCN, "up"],
+        env=without_settings() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    family: set[psutil.Process] = set()
+
+    def trainer() -> psutil.Process | None:
+        running = psutil.Process(up.pid).children(recursive=True)
+        family.update(running)
+        alive = (each for each in running if each.status() != psutil.STATUS_ZOMBIE)
+        return next((each for each in alive if each.cmdline()[-1:] == ["trainer"]), None)
+
+    try:
+        assert up.stdout
+        lines = [up.stdout.readline() for _ in range(5)]
+        for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "EDGE_STORE", "MODEL_STORE"):
+            assert any(f"export {name}=" in line for line in lines)
+        first = wait_for("the trainer", trainer)
+        assert len(family) >= 5  # broker, Redis, three rooms
+        first.kill()
+        wait_for("the trainer to be started again", lambda: (trainer() or first) != first)
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(60) == 0
+        assert not psutil.wait_procs(family, 10)[1]
+    finally:
+        up.kill()
+        up.wait()
+        if up.stdout:
+            up.stdout.close()
+        for each in psutil.wait_procs(family, 0)[1]:
+            each.kill()
+
+
+def test_the_demo_ends_by_itself_with_every_list_as_it_should_be() -> None:
+    ended = streamgcn("demo", OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "2"))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert len(re.findall(r"newcomer touches .*: list after \d+ ms, live:", ended.stdout)) == 3
+
+
+def test_the_demo_fails_where_a_list_is_empty_or_holds_what_its_user_has() -> None:
+    found = Recommendations(["music-1", "chess-2"], [1.0, 0.5], ["m", "m"], "v", "live", 1, 2)
+    assert check("u", found, {"music-2"}, "music") == 0.5
+    with pytest.raises(DemoFailed, match=r"holds \['music-1'\], which the user has"):
+        check("u", found, {"music-1"}, "music")
+    with pytest.raises(DemoFailed, match="is empty"):
+        check("u", Recommendations([], [], [], "v", "live", 1, 2), set(), "music")

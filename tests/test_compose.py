@@ -1,0 +1,89 @@
+"""docker-compose.yml: its services' own commands, run here on a real broker and a real Redis."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from consumer.events import Event, encode
+from consumer.stream import Publisher
+from streamgcn.embedded import free_port
+from tests.rooms import Rooms
+from tests.services import ROOT, wait_for
+
+ROOMS = ("consumer", "trainer", "serving")
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+
+
+def test_the_services_as_they_stand_turn_events_into_lists(
+    kafka: str, redis_url: str, tmp_path: Path
+) -> None:
+    ports = {room: free_port() for room in ROOMS}
+    rooms = Rooms(tmp_path, kafka, redis_url, STREAMGCN_EPOCHS="20", STREAMGCN_MIN_EDGES="100")
+    local = {
+        "kafka:19092": kafka,
+        "redis://redis:6379/0": redis_url,
+        "/data/edges": rooms.env["EDGE_STORE"],
+        "/data/models": rooms.env["MODEL_STORE"],
+    }
+    with rooms:
+        for room in ROOMS:
+            service = SERVICES[room]
+            own = {name: str(value) for name, value in service["environment"].items()}
+            assert own.keys() <= rooms.env.keys() | {"STREAMGCN_METRICS_PORT"}
+            own = {name: local.get(value, value) for name, value in own.items()}
+            own["STREAMGCN_METRICS_PORT"] = str(ports[room])
+            program, *arguments = shlex.split(service["command"])
+            assert program == "streamgcn"
+            rooms.start(*arguments, **own)
+        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        publisher = Publisher(rooms.settings)
+        for user in range(20):
+            for item in range(10):
+                event = Event(f"u{user}", f"i{(user + item) % 30}", 1.0, 0, "view")
+                publisher.send(rooms.settings.kafka_topic, encode(event), event.user_id.encode())
+        publisher.flush()
+        publisher.close()
+        wait_for("the lists", rooms.store.model)
+        found = rooms.store.user("u3")
+        assert found is not None
+        assert not {f"i{n}" for n in range(3, 13)}.intersection(found.items)
+        for room in ROOMS:
+            check = SERVICES[room]["healthcheck"]["test"]
+            assert check[0] == "CMD"
+            command = [part.replace("9100", str(ports[room])) for part in check[1:]]
+            subprocess.run(command, check=True, env=os.environ | {"http_proxy": ""})
+        assert [rooms.stop(room) for room in ROOMS] == [0, 0, 0]
+
+
+def test_the_topics_are_those_of_the_default_settings(apache: str) -> None:
+    script = SERVICES["topics"]["command"][-1]
+    script = script.replace("/opt/kafka/bin", os.environ["KAFKA_HOME"] + "/bin")
+    script = script.replace("kafka:19092", apache)
+    made = subprocess.run(
+        ["/bin/sh", "-ec", script], check=True, capture_output=True, text=True, timeout=120
+    )
+    assert "Created topic interactions." in made.stdout
+    assert "Created topic interactions.dead." in made.stdout
+
+
+def test_every_service_is_checked_and_restarted_and_images_are_the_official_ones() -> None:
+    images = {name: service["image"].split(":")[0] for name, service in SERVICES.items()}
+    assert images["kafka"] == images["topics"] == "apache/kafka"
+    assert images["redis"] == "redis"
+    for name in ("kafka", "redis", *ROOMS):
+        assert SERVICES[name]["healthcheck"]["test"]
+        assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+def test_the_gpu_override_reserves_a_gpu_for_the_trainer_and_serving_alone() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())["services"]
+    assert services.keys() == {"trainer", "serving"}
+    for service in services.values():
+        [device] = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device["driver"] == "nvidia"
+        assert device["capabilities"] == ["gpu"]

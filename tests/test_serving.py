@@ -1,0 +1,148 @@
+"""Lists made from a snapshot: ranked, explained, without what the user has."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from consumer.events import Event
+from serving.fold_in import Recommender, without
+from serving.publish import publish
+from serving.store import Recommendations, RedisDown, Store
+from serving.topk import topk
+from serving.user_edges import UserEdges
+from tests.graphs import blocks, pairs
+from tests.graphs import store as store_of
+from trainer.fit import fit
+from trainer.graph import InteractionGraph
+from trainer.hyperparameters import Hyperparameters
+from trainer.snapshots import Manifest, Snapshot
+
+POPULAR = Recommendations(["p", "q", "r"], [3.0, 2.0, 1.0], [], "v", "popular", 1, 1)
+
+
+@pytest.fixture(scope="module")
+def graph() -> InteractionGraph:
+    return blocks()
+
+
+@pytest.fixture(scope="module")
+def snapshot(graph: InteractionGraph) -> Snapshot:
+    fitted = fit(graph, Hyperparameters(dim=16, epochs=40))
+    embeddings = fitted.embeddings
+    manifest = Manifest(
+        "v1", embeddings.model, embeddings.layers, embeddings.cosine, 7, graph.n_users,
+        graph.n_items, len(graph), 1, {}, {}, {"recall@20": 0.5, "ndcg@20": 0.25}, {},
+    )  # fmt: skip
+    return Snapshot(manifest, embeddings, graph.user_ids.values, graph.item_ids.values)
+
+
+@pytest.fixture(scope="module")
+def recommender(snapshot: Snapshot) -> Recommender:
+    return Recommender(snapshot, torch.device("cpu"), 4)
+
+
+@pytest.fixture
+def store(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Store]:
+    made = Store(redis_url, request.node.name)
+    yield made
+    made.close()
+
+
+def test_topk_is_the_sorted_scores_without_the_seen_items() -> None:
+    torch.manual_seed(0)
+    vectors, outgoing = torch.randn(3, 5), torch.randn(9, 5)
+    starts, seen = torch.tensor([0, 2, 2, 3]), torch.tensor([8, 1, 4])
+    scores, items = topk(vectors, outgoing, starts, seen, 6)
+    for user, own in enumerate([{8, 1}, set(), {4}]):
+        every = (vectors[user] @ outgoing.T).tolist()
+        expected = sorted(set(range(9)) - own, key=lambda item: -every[item])[:6]
+        assert items[user].tolist() == expected
+        assert scores[user].tolist() == pytest.approx([every[item] for item in expected], abs=1e-6)
+
+
+def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
+    recommender: Recommender, graph: InteractionGraph, tmp_path: Path
+) -> None:
+    edges = UserEdges()
+    edges.grow(store_of(tmp_path, pairs(graph)))
+    made = recommender.lists([(u, edges.items(u)) for u in edges.users()], "model", POPULAR)
+    assert len(made) == 120
+    for user, found in made:
+        own = edges.items(user).keys()
+        assert len(found.items) == len(found.scores) == len(found.because) == 4
+        assert found.scores == sorted(found.scores, reverse=True)
+        assert not own & set(found.items)
+        assert own >= set(found.because)
+        assert all(item.split("-")[0] == user.split("-")[0] for item in found.items)
+
+
+def test_because_names_the_own_item_with_the_largest_share_of_the_score(
+    snapshot: Snapshot, recommender: Recommender
+) -> None:
+    tables = snapshot.embeddings.tensors
+    number = {item: n for n, item in enumerate(recommender.item_ids)}
+    own = ["0-1", "0-2", "3-5"]
+    [(_, found)] = recommender.lists([("new", dict.fromkeys(own, 5))], "live", POPULAR)
+    for item, because in zip(found.items, found.because, strict=True):
+        outgoing = tables["outgoing"][number[item], :-2]
+        shares = {i: float(tables["incoming"][number[i]] @ outgoing) for i in own}
+        assert because == max(own, key=lambda i: shares[i])
+    assert found.event_at == 5
+    assert found.source == "live"
+
+
+def test_a_user_without_a_known_item_gets_the_popular_list_without_what_it_has(
+    recommender: Recommender,
+) -> None:
+    [(_, found)] = recommender.lists([("new", {"q": 9, "unheard of": 8})], "live", POPULAR)
+    assert (found.items, found.scores, found.source) == (["p", "r"], [3.0, 1.0], "popular")
+    assert found.event_at == 9
+    assert without(POPULAR, {}, 2, 0, 0).items == ["p", "q"]
+
+
+def test_neighbours_are_of_the_items_own_block_and_never_itself(recommender: Recommender) -> None:
+    for item, found in recommender.neighbors(0, len(recommender.item_ids)):
+        assert item not in found.items
+        assert {other.split("-")[0] for other in found.items} == {item.split("-")[0]}
+
+
+def test_a_list_in_redis_is_read_as_it_was_written(store: Store) -> None:
+    strange = "ü:\n*"
+    value = Recommendations(["i", strange], [0.5, 0.25], ["j", "j"], "v", "live", 3, 4)
+    store.put_users([(strange, value)])
+    assert store.user(strange) == value
+    assert store.user("nobody") is None
+    assert store.popular() is None
+
+
+def test_publishing_writes_users_neighbours_and_the_model_last(
+    store: Store, recommender: Recommender
+) -> None:
+    edges = UserEdges()
+    for partition, user in enumerate(("0-1", "stranger")):
+        edges.apply(Event(user, "0-3", 1.0, 12, "view"), partition, 0)
+    written = publish(recommender, edges, POPULAR, store)
+    assert next(written) == 2
+    assert store.model() == {}
+    list(written)
+    for user in ("0-1", "stranger"):
+        found = store.user(user)
+        assert found is not None
+        assert (found.source, found.model, found.event_at) == ("model", "v1", 12)
+        assert "0-3" not in found.items
+    assert store.neighbors("2-2") is not None
+    model = store.model()
+    assert (model["version"], model["ndcg@20"], model["users"]) == ("v1", "0.25", "120")
+    assert model.keys() == {
+        "version", "trained_at", "users", "items", "edges", "recall@20", "ndcg@20"
+    }  # fmt: skip
+
+
+def test_a_redis_that_is_not_there_is_told_as_such() -> None:
+    store = Store("redis://127.0.0.1:1/0", "p")
+    with pytest.raises(RedisDown, match="refused"):
+        store.user("u")
+    with pytest.raises(RedisDown, match="REDIS_URL is refused"):
+        Store("redis://host:port/0", "p")

@@ -1,0 +1,66 @@
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+
+import pytest
+from kafka import KafkaAdminClient, TopicPartition
+
+from consumer.settings import ConsumerSettings
+from consumer.stream import Message, Publisher, Stream, TopicShorter, wait_for_topics
+
+log = logging.getLogger("test")
+
+
+@pytest.fixture
+def settings(kafka: str) -> ConsumerSettings:
+    return publish_a_hundred(kafka)
+
+
+def publish_a_hundred(kafka: str) -> ConsumerSettings:
+    made = ConsumerSettings(kafka_bootstrap_servers=kafka, kafka_topic=f"t{uuid.uuid4().hex[:8]}")
+    wait_for_topics(made, threading.Event(), log)
+    publisher = Publisher(made)
+    for number in range(100):
+        publisher.send(made.kafka_topic, b"%d" % number, b"one key, one partition")
+    publisher.flush()
+    publisher.close()
+    return made
+
+
+def read(settings: ConsumerSettings, starts: Mapping[int, int]) -> list[Message]:
+    """What a new member of a group of its own reads, up to the last message."""
+    found: list[Message] = []
+    deadline = time.monotonic() + 30
+    group = uuid.uuid4().hex
+    with Stream(settings, group, log, starts.get, lambda: None) as stream:
+        while time.monotonic() < deadline and (not found or found[-1].value != b"99"):
+            found += stream.poll(0.1)
+    return found
+
+
+def test_a_stream_starts_where_its_owner_says(settings: ConsumerSettings) -> None:
+    everything = read(settings, {})
+    assert [int(each.value or b"") for each in everything] == list(range(100))
+
+
+def test_an_offset_beyond_the_topics_end_is_refused_not_read_from_the_start(
+    settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.stream.SHORT_SECONDS", 0.5)
+    with pytest.raises(TopicShorter, match="ends before offset 1000"):
+        read(settings, dict.fromkeys(range(4), 1000))
+
+
+def test_offsets_that_retention_has_deleted_are_named_in_the_log(
+    apache: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = publish_a_hundred(apache)
+    admin = KafkaAdminClient(bootstrap_servers=apache)
+    partition = read(settings, {})[0].partition
+    admin.delete_records({TopicPartition(settings.kafka_topic, partition): 40})
+    admin.close()
+    found = read(settings, {partition: 10})
+    assert [int(each.value or b"") for each in found] == list(range(40, 100))
+    assert f"deleted the offsets 10 to 39 of partition {partition}" in caplog.text

@@ -264,8 +264,8 @@ class Stream:
             if position > firsts[tp]:
                 raise self._shorter(tp, position)
             self._log.error(
-                "Kafka's retention has deleted the offsets %d to %d of partition %d unread; going on "
-                "after them. Lengthen the topic's retention.ms, or let the consumer run more often.",
+                "Kafka's retention has deleted the offsets %d to %d of partition %d unread; going "
+                "on after them. Lengthen the topic's retention.ms, or let the consumer run always.",
                 position,
                 firsts[tp] - 1,
                 tp.partition,

@@ -63,4 +63,4 @@ def test_offsets_that_retention_has_deleted_are_named_in_the_log(
     admin.close()
     found = read(settings, {partition: 10})
     assert [int(each.value or b"") for each in found] == list(range(40, 100))
-    assert f"deleted the offsets 10 to 39 of partition {partition}" in caplog.text
+    assert f"deleted the offsets 10 to 39 of partition {partition} unread" in caplog.text

@@ -30,6 +30,7 @@ POLL_RECORDS = 10_000
 CHECK_EVERY = 5.0  # seconds of silence after which the broker is asked whether it is there
 CHECK_MS = 3_000
 SHORT_SECONDS = 10.0  # a new leader may for a moment tell an end behind what was given out
+PARTITIONS_SECONDS = 30.0  # a created topic is known to every broker within this
 METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
 PARTITIONS = 4  # of a topic that is created here
 Headers = Sequence[tuple[str, bytes]]
@@ -145,6 +146,7 @@ class Stream:
             fetch_max_wait_ms=100,
             metadata_max_age_ms=METADATA_MS,
         )
+        self._await_partitions()
         self._consumer.subscribe([self._topic], listener=_Listener(self))
 
     def poll(self, seconds: float) -> list[Message]:
@@ -238,6 +240,18 @@ class Stream:
             self._on_revoked()
         except Exception as error:
             self._failure = error
+
+    def _await_partitions(self) -> None:
+        """Know the topic's partitions before joining.
+
+        A member that joins without is given none, and the client (3.0.12) can then hang in the
+        rebalance that follows.
+        """
+        deadline = time.monotonic() + PARTITIONS_SECONDS
+        while not self._consumer.partitions_for_topic(self._topic):
+            if time.monotonic() > deadline:
+                raise StreamError(f"topic {self._topic} is not there; is it being deleted?")
+            time.sleep(0.1)
 
     def _seek(self, tp: TopicPartition) -> None:
         offset = self._start(tp.partition)

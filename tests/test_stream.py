@@ -45,6 +45,13 @@ def test_a_stream_starts_where_its_owner_says(settings: ConsumerSettings) -> Non
     assert [int(each.value or b"") for each in everything] == list(range(100))
 
 
+def test_a_member_that_joins_right_after_the_topic_was_made_is_given_its_partitions(
+    apache: str,
+) -> None:
+    for _ in range(4):
+        assert len(read(publish_a_hundred(apache), {})) == 100
+
+
 def test_an_offset_beyond_the_topics_end_is_refused_not_read_from_the_start(
     settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,9 @@ class Refresh:
         self._arrived: list[int] = []  # Kafka timestamps of events not yet answered
         self._delays: list[float] = []  # seconds, of answered ones
         self._events = self._refreshed = 0
+        self._after: dict[
+            int, int
+        ] = {}  # partition -> offset after the newest event, to tell Kafka
         self._started_ms = time.time() * 1000
         self.edges = UserEdges()
         self._edge_store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
@@ -77,6 +80,7 @@ class Refresh:
 
     def _take(self, messages: list[Message]) -> None:
         for message in messages:
+            self._after[message.partition] = message.offset + 1
             try:
                 events = decode(message.value, message.timestamp)
             except EventError:
@@ -175,6 +179,9 @@ class Refresh:
         return not self._redis_away and bool(self._due or self._publishing)
 
     def _report(self) -> None:
+        if self._after and not self._due:
+            self._stream.commit(self._after)
+            self._after.clear()
         p50, p99 = np.percentile(self._delays or [0.0], [50, 99])
         self._delays.clear()
         self._figures.report(

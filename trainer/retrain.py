@@ -40,6 +40,7 @@ class Retrain:
         self._watermark: dict[int, int] = {}
         self._new_rows = 0
         self._trained_at = 0.0
+        self._trained_edges = 0
         self._away_since = 0.0
 
     def run(self) -> None:
@@ -74,17 +75,22 @@ class Retrain:
         self._new_rows += len(rows)
 
     def _due(self) -> bool:
+        """The first time at min_edges; then after retrain_edges, retrain_seconds, or a doubling.
+
+        The doubling, so that the model does not stay that of a bulk load's first thousand events.
+        """
         if len(self._graph) < self._settings.min_edges or not self._new_rows:
             return False
         waited = time.monotonic() - self._trained_at
         return (
             not self._trained_at
-            or self._new_rows >= self._settings.retrain_edges
+            or self._new_rows >= min(self._settings.retrain_edges, self._trained_edges)
             or waited >= self._settings.retrain_seconds
         )
 
     def _retrain(self) -> None:
         self._trained_at = time.monotonic()
+        self._trained_edges = len(self._graph)
         self._new_rows = 0
         try:
             snapshot = self._snapshot()

@@ -26,7 +26,7 @@ class TrainerSettings(ConsumerSettings):
         100_000,
         ge=1,
         validation_alias="STREAMGCN_RETRAIN_EDGES",
-        description="New events that make a retraining due.",
+        description="New events that make a retraining due; so does a doubling.",
     )
     retrain_seconds: float = Field(
         3_600.0,

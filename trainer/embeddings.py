@@ -3,22 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
+class Own(NamedTuple):
+    """The edges of a block of users.
+
+    starts: int64 [block + 1], where each user's begin; items: int64 [edges];
+    strengths: float32 [edges].
+    """
+
+    starts: Tensor
+    items: Tensor
+    strengths: Tensor
+
+    def to(self, device: torch.device) -> Own:
+        """The same on another device."""
+        return Own(*(column.to(device) for column in self))
+
+    def sums(self) -> Tensor:
+        """Sum of each user's strengths, [block]."""
+        summed = functional.embedding_bag(
+            torch.arange(len(self.items), device=self.items.device),
+            self.strengths[:, None],
+            self.starts[:-1],
+            mode="sum",
+        )
+        return summed[:, 0]
+
+
 @dataclass(frozen=True)
 class Embeddings:
-    """The tensors of one trained model, float32.
+    """The tensors of one trained model; float32, the item numbers of `neighbors` int32.
 
-    score(user, item) = <user vector, outgoing[item]>, the user vector made from the user's edges:
-    base [users, dim]          the user's own part, zero for a user that the model has not seen
-    incoming [items, dim]      what an edge to the item brings the user (in the last layer)
-    outgoing [items, dim + 2]  what the item is scored by, then its bias, then 1
-    user_bias [users], unknown_bias [1]: added to all scores of a user
-    and, for `gcn`, weights, biases and messages of each layer.
+    blend, lightgcn: with R_ui the strengths of the user's edges and D_u their sum,
+
+        score(u, j) = sum_i R_ui / D_u (near_ij + <low_i, low'_j>) + <unit(learned_u), learned'_j>
+        learned_u   = base_u + sum_i R_ui / sqrt(D_u) learned_i
+
+    so that all of a score but base_u's part is a sum over the user's own edges. Without `cosine`
+    learned_u is divided by layers + 1 instead of by its length.
+
+    incoming [items, vectors + dim]  low_i, learned_i: what an edge to the item brings
+    outgoing [items, vectors + dim]  low'_j, learned'_j: what the item is scored by
+    neighbors, similarities [items, kept]  near_ij: the item's largest entries, zero-padded
+    base [users, dim]  the user's own part; zero for a user that the model has not seen
+
+    gcn: `incoming` of the last layer, `incoming.N` and weights and biases of each layer; `outgoing`
+    has two columns more, the item's bias and 1, for user vectors that end in 1 and the user's bias.
     """
 
     model: str
@@ -28,7 +64,7 @@ class Embeddings:
 
     @property
     def outgoing(self) -> Tensor:
-        """float [items, dim + 2]."""
+        """float [items, width]."""
         return self.tensors["outgoing"]
 
     @property
@@ -41,67 +77,111 @@ class Embeddings:
         """Items that can be scored."""
         return len(self.outgoing)
 
+    @property
+    def _dim(self) -> int:
+        return self.tensors["base"].shape[1]
+
     def to(self, device: torch.device) -> Embeddings:
         """The same on another device."""
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return Embeddings(self.model, self.layers, self.cosine, moved)
 
-    def with_item_bias(self, bias: Tensor) -> Embeddings:
-        """The same with float [items] as the items' bias."""
-        outgoing = self.outgoing.clone()
-        outgoing[:, -2] = bias
-        return Embeddings(
-            self.model, self.layers, self.cosine, self.tensors | {"outgoing": outgoing}
-        )
-
     @torch.no_grad()
-    def user_vectors(self, users: Tensor, starts: Tensor, items: Tensor) -> Tensor:
-        """Vectors [block, dim + 2] of a block of users, exact given frozen items (fold-in).
+    def score(self, users: Tensor, own: Own) -> Tensor:
+        """Scores of all items, float [block, items]: the one way by which anything is ranked.
+
+        Exact given frozen items (fold-in), whether or not the model has seen the users.
 
         Args:
             users: int64 [block], the model's user numbers, -1 for users it has not seen.
-            starts: int64 [block + 1], where each user's items begin.
-            items: int64 [edges], the users' own items.
+            own: their edges.
         """
-        known = users >= 0
-        base = self.tensors["base"][users.clamp(min=0)] * known[:, None]
-        counts = starts.diff()[:, None]
-        if self.model == "gcn":
-            vectors = self._gcn(base, counts, starts, items)
-        else:
-            gathered = self._gather("incoming", starts, items) / counts.clamp(min=1).sqrt()
-            vectors = (base + gathered) / (self.layers + 1)
-        if self.cosine:
-            vectors = functional.normalize(vectors, dim=1)
-        bias = self.tensors["user_bias"][users.clamp(min=0)]
-        bias = torch.where(known, bias, self.tensors["unknown_bias"])[:, None]
-        return torch.cat([vectors, torch.ones_like(bias), bias], 1)
+        scores = self.user_vectors(users, own) @ self.outgoing.T
+        if "neighbors" in self.tensors:
+            rows = torch.arange(len(users), device=users.device)
+            rows = rows.repeat_interleave(own.starts.diff())
+            shares = own.strengths / own.sums().clamp(min=TINY)[rows]
+            places = rows[:, None] * self.n_items + self.tensors["neighbors"][own.items]
+            near = self.tensors["similarities"][own.items] * shares[:, None]
+            scores.view(-1).index_add_(0, places.view(-1), near.view(-1))
+        return scores
 
     @torch.no_grad()
-    def because(self, own: Tensor, recommended: Tensor) -> Tensor:
-        """For each recommended item the own item with the largest share of its score.
+    def user_vectors(self, users: Tensor, own: Own) -> Tensor:
+        """Vectors [block, width] whose products with `outgoing` are the scores but `near`."""
+        known = (users >= 0)[:, None]
+        base = self.tensors["base"][users.clamp(min=0)] * known
+        if self.model == "gcn":
+            bias = self.tensors["user_bias"][users.clamp(min=0), None]
+            bias = torch.where(known, bias, self.tensors["unknown_bias"])
+            return torch.cat([self._gcn(base, own), torch.ones_like(bias), bias], 1)
+        sums = own.sums().clamp(min=TINY)[:, None]
+        gathered = self._gather("incoming", own)
+        vectors = gathered.shape[1] - self._dim
+        learned = self._scaled(base + gathered[:, vectors:] / sums.sqrt())
+        return torch.cat([gathered[:, :vectors] / sums, learned], 1)
+
+    @torch.no_grad()
+    def contributions(self, user: int, own: Own, recommended: Tensor) -> Tensor:
+        """What each own item adds to each recommended item's score, float [edges, k].
+
+        The column sums are the scores, less the part of `base` for a user that the model has seen.
+        For gcn they are the last layer's part, the only one that is linear in the edges.
 
         Args:
-            own: int64 [n], the user's items; recommended: int64 [k].
-
-        Returns:
-            int64 [k], positions in `own`.
+            user: the model's user number, -1 for one it has not seen.
+            own: the edges of this one user.
+            recommended: int64 [k].
         """
-        incoming = self.tensors["incoming"][own]
+        incoming = self.tensors["incoming"][own.items]
         outgoing = self.outgoing[recommended, : incoming.shape[1]]
-        return (incoming @ outgoing.T).argmax(0)
+        if self.model == "gcn":
+            return incoming @ outgoing.T
+        strengths = own.strengths[:, None]
+        total = strengths.sum().clamp(min=TINY)
+        vectors = incoming.shape[1] - self._dim
+        scale = (strengths / total).expand(-1, vectors)
+        if self._dim:
+            learned = strengths / total.sqrt() * incoming[:, vectors:]
+            summed = learned.sum(0, keepdim=True)
+            if user >= 0:
+                summed = summed + self.tensors["base"][user]
+            ratio = self._scaled(summed).norm() / summed.norm().clamp(min=TINY)
+            incoming = torch.cat([incoming[:, :vectors] * scale, learned * ratio], 1)
+        else:
+            incoming = incoming * scale
+        made = incoming @ outgoing.T
+        if "neighbors" in self.tensors:
+            place = torch.full((self.n_items,), -1, device=recommended.device)
+            place[recommended] = torch.arange(len(recommended), device=recommended.device)
+            columns = place[self.tensors["neighbors"][own.items].long()]
+            near = self.tensors["similarities"][own.items] * strengths / total
+            made.scatter_add_(1, columns.clamp(min=0), near * (columns >= 0))
+        return made
 
-    def _gcn(self, state: Tensor, counts: Tensor, starts: Tensor, items: Tensor) -> Tensor:
+    def _scaled(self, learned: Tensor) -> Tensor:
+        return functional.normalize(learned, dim=1) if self.cosine else learned / (self.layers + 1)
+
+    def _gcn(self, state: Tensor, own: Own) -> Tensor:
         """GCNConv's layers on each user's own neighbourhood; the degree counts the self-loop."""
-        degrees = counts + 1
+        degrees = own.starts.diff()[:, None] + 1
+        own = Own(own.starts, own.items, torch.ones_like(own.strengths))
         for number in range(self.layers):
             last = number == self.layers - 1
-            gathered = self._gather("incoming" if last else f"incoming.{number}", starts, items)
-            own = state @ self.tensors[f"weight.{number}"] / degrees
-            state = gathered / degrees.sqrt() + own + self.tensors[f"bias.{number}"]
+            gathered = self._gather("incoming" if last else f"incoming.{number}", own)
+            kept = state @ self.tensors[f"weight.{number}"] / degrees
+            state = gathered / degrees.sqrt() + kept + self.tensors[f"bias.{number}"]
             state = state if last else state.relu()
         return state
 
-    def _gather(self, name: str, starts: Tensor, items: Tensor) -> Tensor:
-        """Sum of the rows of the users' items, [block, dim]."""
-        return functional.embedding_bag(items, self.tensors[name], starts[:-1], mode="sum")
+    def _gather(self, name: str, own: Own) -> Tensor:
+        """Sum of the rows of the users' items by strength, [block, width]."""
+        table, starts = self.tensors[name], own.starts[:-1]
+        if not table.shape[1]:  # embedding_bag refuses it
+            return table.new_zeros(len(starts), 0)
+        return functional.embedding_bag(
+            own.items, table, starts, mode="sum", per_sample_weights=own.strengths
+        )
+
+
+TINY = 1e-12  # keeps a division by a sum that is zero finite

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.embeddings import Embeddings
-from trainer.graph import Float32s, Int64s, InteractionGraph
+from trainer.embeddings import Embeddings, Own
+from trainer.graph import InteractionGraph
+from trainer.weights import Float32s, Int64s
 
-BLOCK = 1_024  # users ranked at a time
+BLOCK = 1_024  # users ranked at a time, fewer where items are many:
+SCORES = 50_000_000  # scores in memory at a time
 Scorer = Callable[[Tensor], Tensor]  # int64 user numbers [block] -> scores [block, items]
 
 
@@ -37,21 +39,21 @@ def measure(
 def scorer(embeddings: Embeddings, graph: InteractionGraph) -> Scorer:
     """Scores each user by its edges in `graph`, with the embeddings' own fold-in."""
 
-    def score(users: Tensor) -> Tensor:
-        starts, items = graph.own(users.numpy())
-        vectors = embeddings.user_vectors(users, torch.from_numpy(starts), torch.from_numpy(items))
-        return vectors @ embeddings.outgoing.T
+    where = embeddings.outgoing.device
+    return lambda users: embeddings.score(users.to(where), own(graph, users).to(where)).cpu()
 
-    return score
+
+def own(graph: InteractionGraph, users: Tensor) -> Own:
+    """The edges in `graph` of users int64 [block]."""
+    return Own(*(torch.from_numpy(column) for column in graph.own(users.numpy())))
 
 
 def predictions(
     embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
 ) -> Float32s:
     """Predicted interaction of each test edge from the train edges, float32 [test edges]."""
-    starts, items = train.own(np.arange(train.n_users))
     users = torch.arange(train.n_users)
-    vectors = embeddings.user_vectors(users, torch.from_numpy(starts), torch.from_numpy(items))
+    vectors = embeddings.user_vectors(users, own(train, users))
     ends = vectors[test.users.astype(np.int64)] * embeddings.outgoing[test.items.astype(np.int64)]
     predicted: Float32s = ends.sum(1).numpy()
     return predicted
@@ -64,35 +66,54 @@ def ranking(
     k: int = 20,
     most: int | None = None,
 ) -> dict[str, float]:
-    """Recall@k and NDCG@k, each a mean over users with test edges.
+    """Recall@k and NDCG@k of one scorer; as `rankings`."""
+    return rankings(lambda users: [score(users)], train, test, k, most)[0]
+
+
+def rankings(
+    scores: Callable[[Tensor], Iterable[Tensor]],
+    train: InteractionGraph,
+    test: InteractionGraph,
+    k: int = 20,
+    most: int | None = None,
+) -> list[dict[str, float]]:
+    """Recall@k and NDCG@k of several rankings side by side, each a mean over users with test edges.
 
     Every item that the user has no train edge to is ranked. recall = hits / test items;
     NDCG with binary relevance, the ideal over min(k, test items) (He et al., LightGCN, 2020).
 
     Args:
-        score: scores of all items for a block of users.
+        scores: for a block of users several [block, items], which are overwritten.
         train: edges to leave out of the ranking; `test` has the same nodes.
         most: users to measure at most, evenly taken, for a quick look.
     """
-    recall, ndcg = 0.0, 0.0
+    sums: list[Tensor] = []
     discounts = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
     ideal = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cumsum(0)])
     users = np.flatnonzero(test.user_degrees)
-    users = users[:: max(1, len(users) // most)] if most else users
-    for begin in range(0, len(users), BLOCK):
-        block = users[begin : begin + BLOCK]
-        scores = score(torch.from_numpy(block)).float()
-        scores[_entries(train, block)] = -torch.inf
-        top = scores.topk(min(k, scores.shape[1]), dim=1).indices
-        relevant = torch.zeros(scores.shape, dtype=torch.bool)
+    users = users[:: -(-len(users) // most)] if most else users
+    size = block_size(train.n_items)
+    for begin in range(0, len(users), size):
+        block = users[begin : begin + size]
+        seen = _entries(train, block)
+        relevant = torch.zeros(len(block), train.n_items, dtype=torch.bool)
         relevant[_entries(test, block)] = True
-        hits = relevant.gather(1, top)
         wanted = relevant.sum(1)
-        recall += float((hits.sum(1) / wanted).sum())
-        gain = (hits * discounts[: hits.shape[1]]).sum(1)
-        ndcg += float((gain / ideal[wanted.clamp(max=k)]).sum())
-    counted = max(1, len(users))
-    return {f"recall@{k}": recall / counted, f"ndcg@{k}": ndcg / counted}
+        for number, scored in enumerate(scores(torch.from_numpy(block))):
+            scored[seen] = -torch.inf
+            hits = relevant.gather(1, scored.topk(min(k, scored.shape[1]), dim=1).indices)
+            recall = hits.sum(1) / wanted
+            ndcg = (hits * discounts[: hits.shape[1]]).sum(1) / ideal[wanted.clamp(max=k)]
+            if number == len(sums):
+                sums.append(torch.zeros(2, dtype=torch.float64))
+            sums[number] += torch.stack([recall.sum(), ndcg.sum()])
+    means = [(total / max(1, len(users))).tolist() for total in sums] or [[0.0, 0.0]]
+    return [{f"recall@{k}": recall, f"ndcg@{k}": ndcg} for recall, ndcg in means]
+
+
+def block_size(n_items: int) -> int:
+    """Users whose scores of all items are in memory at a time."""
+    return max(1, min(BLOCK, SCORES // n_items))
 
 
 def popularity(train: InteractionGraph) -> Scorer:
@@ -137,6 +158,6 @@ def _damped(
 
 def _entries(graph: InteractionGraph, users: Int64s) -> tuple[Tensor, Tensor]:
     """Positions (row in the block, item) of the users' edges, int64 [edges of the block]."""
-    starts, items = graph.own(users)
+    starts, items, _ = graph.own(users)
     rows = np.repeat(np.arange(len(users)), np.diff(starts))
     return torch.from_numpy(rows), torch.from_numpy(items)

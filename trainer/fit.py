@@ -1,96 +1,136 @@
-"""From a graph to the embeddings of a snapshot and their figures, with one training.
+"""From a graph to the embeddings of a snapshot and their figures.
 
-The newest edges of each user are held out of the training; on them the figures are measured and
-the popularity bias is chosen. Then the tables are propagated over the whole graph, so the newest
-edges shape the vectors that are published, and the figures stay honest.
+The newest edges of each user are held out: on them what is open in the settings is chosen and the
+figures are measured. Then the filters are made anew over the whole graph and the learned tables
+propagated over it, so the newest edges shape what is published and the figures stay honest.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
+from trainer import blend
+from trainer.blend import Fitted
+from trainer.choose import PRIORS, Chooser
 from trainer.embeddings import Embeddings
-from trainer.evaluate import measure, ranking, scorer
+from trainer.evaluate import measure
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
-from trainer.train import Progress, embeddings, quiet, train
+from trainer.model import LightGCN
+from trainer.train import Progress, Tables, device, quiet, train
 
 HELD_OUT = 0.1  # newest share of each user's edges
-POPULARITY = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5)  # tried on the held-out edges
-PRIOR_POPULARITY = 1.0  # where nothing could be held out
-CHOOSING_USERS = 4_000  # that the choice is made on
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """Embeddings over the whole graph; what the held-out edges say; seconds of each stage."""
+class Start:
+    """What a training goes on from, rows in the graph's numbering, zero for new nodes."""
+
+    basis: Tensor | None = None  # float [items, any], of the low pass
+    tables: Tables = field(default_factory=dict)  # of the learned part
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Embeddings over the whole graph, and how they came about.
+
+    settings: with what was chosen. candidate: embeddings over `kept`, which the metrics are of.
+    start: what the next training may go on from; it has not seen `held_out`.
+    """
 
     embeddings: Embeddings
+    settings: Hyperparameters
+    kept: InteractionGraph
+    held_out: InteractionGraph
+    candidate: Embeddings
     metrics: dict[str, float]
     seconds: dict[str, float]
+    start: Start
 
 
-def fit(graph: InteractionGraph, settings: Hyperparameters, progress: Progress = quiet) -> Fitted:
-    """Train, choose, measure, propagate.
+def fit(
+    graph: InteractionGraph,
+    settings: Hyperparameters,
+    progress: Progress = quiet,
+    start: Start | None = None,
+) -> Fit:
+    """Hold out, choose, train, measure, and fit over the whole graph.
 
     Raises:
         Diverged, Stopped, DeviceMissing: as `train`.
     """
-    begun = time.monotonic()
+    clock = _Clock()
     newest = graph.newest(HELD_OUT)
     kept, held_out = graph.subset(~newest), graph.subset(newest)
-    model = train(kept, settings, progress)
-    trained = time.monotonic()
-    candidate = embeddings(model, kept, settings)
-    metrics: dict[str, float] = {}
-    strength = 0.0
-    if candidate.cosine:
-        strength = _popularity(candidate, kept, held_out, settings)
-        candidate = candidate.with_item_bias(_bias(kept, strength, settings))
-        metrics["popularity"] = strength
-    if len(held_out):
-        metrics |= measure(candidate, kept, held_out)
-    measured = time.monotonic()
-    made = embeddings(model, graph, settings)
-    if made.cosine:
-        made = made.with_item_bias(_bias(graph, strength, settings))
-    seconds = {
-        "train": trained - begun,
-        "evaluate": measured - trained,
-        "propagate": time.monotonic() - measured,
-    }
-    return Fitted(made, metrics, seconds)
-
-
-def _popularity(
-    candidate: Embeddings,
-    kept: InteractionGraph,
-    held_out: InteractionGraph,
-    settings: Hyperparameters,
-) -> float:
-    """Strength of the popularity bias with the best NDCG on the held-out edges."""
-    if settings.popularity is not None:
-        return settings.popularity
     if not len(held_out):
-        return PRIOR_POPULARITY
+        settings = settings.filled(PRIORS)
+    if settings.model == "gcn":
+        model = train(kept, settings, progress)
+        clock.lap("train")
+        candidate = model.embeddings(kept, cosine=settings.objective == "softmax")
+        made = model.embeddings(graph, cosine=settings.objective == "softmax")
+        fitted = Fitted()
+    else:
+        if settings.missing():
+            chooser = Chooser(kept, held_out, settings)
+            chooser.choose(progress)
+            settings, fitted = chooser.settings, chooser.fitted
+        else:
+            start = start or Start()
+            fitted = blend.fit(kept, settings, progress, start.basis, start.tables)
+        clock.lap("train")
+        candidate = blend.blend(kept, fitted, settings)
+        made = blend.blend(graph, _over(graph, fitted, settings), settings)
+    clock.lap("propagate")
+    metrics = measure(candidate, kept, held_out) if len(held_out) else {}
+    clock.lap("evaluate")
+    return Fit(
+        made, settings, kept, held_out, candidate, metrics, clock.seconds, _start(fitted)
+    )
 
-    def ndcg(strength: float) -> float:
-        biased = candidate.with_item_bias(_bias(kept, strength, settings))
-        return ranking(scorer(biased, kept), kept, held_out, most=CHOOSING_USERS)["ndcg@20"]
 
-    return max(POPULARITY, key=ndcg)
+def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progress) -> Embeddings:
+    """Train on every edge; for settings that leave nothing open.
 
-
-def _bias(graph: InteractionGraph, strength: float, settings: Hyperparameters) -> Tensor:
-    """temperature * strength * log(1 + degree), float [items].
-
-    A softmax over items drawn in proportion to degree ** b learns log p(item) - b log degree in
-    units of the temperature (the correction of sampled softmax, Bengio & Senecal, 2008); what is
-    to be added back differs from b because each user counts once here, however many its edges.
+    Raises:
+        Diverged, Stopped, DeviceMissing: as `train`.
     """
-    degrees = torch.from_numpy(graph.item_degrees).float()
-    return settings.temperature * strength * torch.log1p(degrees)
+    if settings.model == "gcn":
+        model = train(graph, settings, progress)
+        return model.embeddings(graph, cosine=settings.objective == "softmax")
+    return blend.blend(graph, blend.fit(graph, settings, progress), settings)
+
+
+def _over(graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters) -> Fitted:
+    """The filters over the whole graph; the learned tables as they are."""
+    made = Fitted(learned=fitted.learned)
+    if fitted.rows:
+        made.rows = blend.rows(graph, settings)
+    if fitted.spectrum:
+        basis = fitted.spectrum.vectors
+        made.spectrum = blend.spectrum(graph, settings.vectors, device(settings.device), basis)
+    return made
+
+
+def _start(fitted: Fitted) -> Start:
+    learned: LightGCN | None = fitted.learned
+    return Start(
+        fitted.spectrum.vectors.cpu() if fitted.spectrum else None,
+        {n: p.detach().cpu() for n, p in learned.named_parameters()} if learned else {},
+    )
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._begun = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage] = now - self._begun
+        self._begun = now

@@ -1,13 +1,13 @@
 """The user-item graph as arrays: grows from rows of the edge store, never renumbers a node.
 
-An edge is the latest state of a (user, item) pair in the order of the rows: its weight is the
-last interaction's, and a row of type `remove` takes it out.
+An edge is the latest state of a (user, item) pair in the order of the rows: its weight comes from
+the pair's events (weights.py), and a row of type `remove` takes it out.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from trainer.weights import Float32s, Int64s, Pairs, Weighing
+
 REMOVE = "remove"
 Int32s = npt.NDArray[np.int32]
-Int64s = npt.NDArray[np.int64]
-Float32s = npt.NDArray[np.float32]
 
 
 class Ids:
@@ -53,8 +53,8 @@ def _int32s() -> Int32s:
 class InteractionGraph:
     """Edges sorted by user, then item; no pair twice.
 
-    users, items: int32 [edges]; weights: float32 [edges], the last interaction;
-    timestamps: int64 [edges], epoch milliseconds.
+    users, items: int32 [edges]; weights: float32 [edges], as `weighing` makes them;
+    timestamps: int64 [edges], epoch milliseconds of the last event.
     """
 
     user_ids: Ids = field(default_factory=Ids)
@@ -63,6 +63,7 @@ class InteractionGraph:
     items: Int32s = field(default_factory=_int32s)
     weights: Float32s = field(default_factory=lambda: np.empty(0, np.float32))
     timestamps: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
+    weighing: Weighing = Weighing()
 
     def __len__(self) -> int:
         return len(self.users)
@@ -81,26 +82,37 @@ class InteractionGraph:
         """Add rows of the edge store's schema, in their order, to the graph in place."""
         if not len(rows):
             return
-        users = self.user_ids.grow(rows["user_id"])
-        items = self.item_ids.grow(rows["item_id"])
-        keys = _keys(users, items)
-        # The last row of each pair: the first one of the reversed rows.
-        keys, last = np.unique(keys[::-1], return_index=True)
-        last = len(rows) - 1 - last
-        alive = ~pc.equal(rows["type"], REMOVE).to_numpy()[last]
-        milliseconds = rows["timestamp"].cast(pa.int64()).to_numpy() // 1000
+        weights = rows["interaction"].to_numpy().astype(np.float32)
+        new = Pairs(
+            _keys(self.user_ids.grow(rows["user_id"]), self.item_ids.grow(rows["item_id"])),
+            weights * self.weighing.factors(rows["type"]),
+            rows["timestamp"].cast(pa.int64()).to_numpy() // 1000,
+        )
+        removals = pc.equal(rows["type"], REMOVE).to_numpy()
+        old = Pairs(_keys(self.users, self.items), self.weights, self.timestamps)
+        touched = _contains(np.unique(new.keys), old.keys)
+        events = Pairs(*(np.concatenate([o[touched], n]) for o, n in zip(old, new, strict=True)))
+        removed = np.concatenate([np.zeros(touched.sum(), np.bool_), removals])
+        merged = self.weighing.merge(events, removed)
 
-        old = _keys(self.users, self.items)
-        kept = ~_contains(keys, old)
-        merged = np.concatenate([old[kept], keys[alive]])
-        order = np.argsort(merged, kind="stable")
-        merged = merged[order]
-        new = last[alive]
-        weights = rows["interaction"].to_numpy()[new].astype(np.float32)
-        self.weights = np.concatenate([self.weights[kept], weights])[order]
-        self.timestamps = np.concatenate([self.timestamps[kept], milliseconds[new]])[order]
-        self.users = (merged >> 32).astype(np.int32)
-        self.items = (merged & 0xFFFFFFFF).astype(np.int32)
+        grown = Pairs(*(np.concatenate([o[~touched], m]) for o, m in zip(old, merged, strict=True)))
+        order = np.argsort(grown.keys, kind="stable")
+        keys = grown.keys[order]
+        self.__dict__.pop("strengths", None)
+        self.users = (keys >> 32).astype(np.int32)
+        self.items = (keys & 0xFFFFFFFF).astype(np.int32)
+        self.weights = grown.weights[order]
+        self.timestamps = grown.timestamps[order]
+
+    @cached_property
+    def strengths(self) -> Float32s:
+        """What the filters take an edge for, float32 [edges].
+
+        The weight, decayed to the graph's newest event; 0 where that is negative: a filter spreads
+        what users liked, and such an edge only says what not to recommend again.
+        """
+        decay = self.weighing.decay(self.timestamps, self.timestamps.max(initial=0))
+        return np.maximum(self.weights * decay, 0).astype(np.float32)
 
     def subset(self, mask: npt.NDArray[np.bool_]) -> InteractionGraph:
         """The same nodes with the edges where `mask` (bool [edges]) is true."""
@@ -111,6 +123,7 @@ class InteractionGraph:
             self.items[mask],
             self.weights[mask],
             self.timestamps[mask],
+            self.weighing,
         )
 
     def newest(self, share: float) -> npt.NDArray[np.bool_]:
@@ -130,13 +143,17 @@ class InteractionGraph:
         mask[by_age] = rank >= (counts - taken)[self.users]
         return mask
 
-    def own(self, users: Int64s) -> tuple[Int64s, Int64s]:
-        """Items of users int64 [block]: starts int64 [block + 1], item numbers int64 [edges]."""
+    def own(self, users: Int64s) -> tuple[Int64s, Int64s, Float32s]:
+        """Edges of users int64 [block].
+
+        Returns:
+            starts int64 [block + 1], items int64 [edges], strengths float32 [edges].
+        """
         rows = self.row_starts()
         counts = rows[users + 1] - rows[users]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         at = np.arange(starts[-1]) + np.repeat(rows[users] - starts[:-1], counts)
-        return starts, self.items[at].astype(np.int64)
+        return starts, self.items[at].astype(np.int64), self.strengths[at]
 
     @property
     def user_degrees(self) -> Int64s:
@@ -147,6 +164,16 @@ class InteractionGraph:
     def item_degrees(self) -> Int64s:
         """Edges of each item, int64 [items]."""
         return np.bincount(self.items, minlength=self.n_items)
+
+    @property
+    def user_strengths(self) -> Float32s:
+        """Sum of each user's strengths, float32 [users]."""
+        return np.bincount(self.users, self.strengths, self.n_users).astype(np.float32)
+
+    @property
+    def item_strengths(self) -> Float32s:
+        """Sum of each item's strengths, float32 [items]."""
+        return np.bincount(self.items, self.strengths, self.n_items).astype(np.float32)
 
     def row_starts(self) -> Int64s:
         """CSR row pointer by user, int64 [users + 1]."""
@@ -165,69 +192,82 @@ def _contains(sorted_keys: Int64s, keys: Int64s) -> npt.NDArray[np.bool_]:
     return found
 
 
-@dataclass(frozen=True)
-class Adjacency:
-    """D_u^-1/2 R D_i^-1/2 by user and by item, on a device.
+class Incidence:
+    """Which user has which item, on a device, by user and by item; int32 indices.
 
-    by_user: sparse CSR [users, items], by_item: its transpose; float32 with int32 indices.
-    user_degrees, item_degrees: float32 [users], [items].
+    rows: int64 [edges], users of the edges, which are in the graph's order.
     """
 
-    by_user: Tensor
-    by_item: Tensor
-    user_degrees: Tensor
-    item_degrees: Tensor
+    def __init__(self, graph: InteractionGraph, device: torch.device) -> None:
+        self.shape = (graph.n_users, graph.n_items)
+        order = np.argsort(graph.items, kind="stable")
+        by_item = np.concatenate([np.zeros(1, np.int64), np.cumsum(graph.item_degrees)])
+        self.rows = torch.from_numpy(graph.users.astype(np.int64)).to(device)
+        self._order = torch.from_numpy(order).to(device)
+        self._starts = torch.from_numpy(graph.row_starts().astype(np.int32)).to(device)
+        self._items = torch.from_numpy(graph.items).to(device)
+        self._item_starts = torch.from_numpy(by_item.astype(np.int32)).to(device)
+        self._users = torch.from_numpy(graph.users[order]).to(device)
 
-    @cached_property
+    def both(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Sparse CSR [users, items] of `values` float [edges], and its transpose."""
+        return (
+            _csr(self._starts, self._items, values, self.shape),
+            _csr(self._item_starts, self._users, values[self._order], self.shape[::-1]),
+        )
+
+    @property
     def edge_index(self) -> Tensor:
         """Both directions as PyG's int64 [2, 2 * edges]; nodes are the users, then the items."""
-        starts, items = self.by_user.crow_indices(), self.by_user.col_indices()
-        users = torch.arange(len(starts) - 1, device=items.device).repeat_interleave(starts.diff())
-        edges = torch.stack([users, items + self.by_user.shape[0]])
+        edges = torch.stack([self.rows, self._items + self.shape[0]])
         return torch.cat([edges, edges.flip(0)], 1)
 
+
+@dataclass(frozen=True)
+class Adjacency:
+    """D_u^-1/2 R D_i^-1/2 by user and by item: sparse CSR [users, items] and its transpose."""
+
+    incidence: Incidence
+    values: Tensor
+    by_user: Tensor
+    by_item: Tensor
+
     @classmethod
-    def of(cls, graph: InteractionGraph, device: torch.device) -> Self:
-        """Build both directions from the graph's edges; a node without edges gets an empty row."""
-        users, items = graph.users, graph.items
-        user_degrees = graph.user_degrees.astype(np.float32)
-        item_degrees = graph.item_degrees.astype(np.float32)
-        values = 1 / np.sqrt(user_degrees[users] * item_degrees[items])
-        return cls(
-            *both_ways(graph, values, device),
-            torch.from_numpy(user_degrees).to(device),
-            torch.from_numpy(item_degrees).to(device),
-        )
+    def of(
+        cls,
+        graph: InteractionGraph,
+        device: torch.device,
+        mask: npt.NDArray[np.bool_] | None = None,
+    ) -> Self:
+        """Both directions; with `mask` only those edges, normalised as part of the whole graph."""
+        values = torch.from_numpy(normalised(graph)).to(device)
+        if mask is not None and not mask.all():
+            graph, values = graph.subset(mask), values[torch.from_numpy(mask).to(device)]
+        incidence = Incidence(graph, device)
+        return cls(incidence, values, *incidence.both(values))
+
+    def thinned(self, kept: Tensor) -> Self:
+        """The same with only the edges where `kept` (bool [edges]) is true."""
+        values = self.values * kept
+        by_user, by_item = self.incidence.both(values)
+        return replace(self, values=values, by_user=by_user, by_item=by_item)
 
 
 def both_ways(
     graph: InteractionGraph, values: Float32s, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Sparse CSR [users, items] of `values` [edges], and its transpose; int32 indices."""
-    users, items = graph.users, graph.items
-    by_item = np.argsort(items, kind="stable")
-    return (
-        _csr(users, items, values, (graph.n_users, graph.n_items), device),
-        _csr(
-            items[by_item], users[by_item], values[by_item], (graph.n_items, graph.n_users), device
-        ),
-    )
+    return Incidence(graph, device).both(torch.from_numpy(values).to(device))
 
 
-def _csr(
-    rows: Int32s, columns: Int32s, values: Float32s, shape: tuple[int, int], device: torch.device
-) -> Tensor:
-    """Sparse CSR tensor from entries sorted by row."""
-    starts = np.concatenate(
-        [np.zeros(1, np.int64), np.cumsum(np.bincount(rows, minlength=shape[0]))]
-    )
+def normalised(graph: InteractionGraph) -> Float32s:
+    """The edges' values in D_u^-1/2 R D_i^-1/2, R being their strengths; float32 [edges]."""
+    roots = np.sqrt(graph.user_strengths[graph.users] * graph.item_strengths[graph.items])
+    values: Float32s = graph.strengths / np.maximum(roots, np.finfo(np.float32).tiny)
+    return values
+
+
+def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(starts.astype(np.int32)),
-            torch.from_numpy(columns),
-            torch.from_numpy(values.astype(np.float32)),
-            shape,
-            device=device,
-            check_invariants=False,
-        )
+        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)

@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal, Self
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What is trained and how; None stands for the model's own default."""
+    """What is trained and how. None stands for what the held-out edges say (blend.py)."""
 
-    model: Literal["lightgcn", "gcn"] = "lightgcn"
-    loss: Literal["softmax", "mse"] | None = None
+    model: Literal["blend", "lightgcn", "gcn"] = "blend"
+    loss: Literal["softmax", "bpr", "mse"] | None = None  # None: the model's own
+    device: str = "auto"
+    seed: int = 0
+
+    # neighbours: d_i^-own (R^T D_u^-user R)_ij d_j^-item
+    neighbors_weight: float | None = None
+    neighbors_user_power: float | None = None
+    neighbors_own_power: float | None = None
+    neighbors_item_power: float | None = None
+    neighbors_kept: int = 256  # entries of a row
+
+    # low pass: d_i^-power V s^2 / (s^2 + damping) V^T d_j^power
+    low_pass_weight: float | None = None
+    low_pass_power: float | None = None
+    low_pass_damping: float | None = None
+    vectors: int = 1_024
+
+    # learned: LightGCN
+    learned_weight: float | None = None
+    learned_power: float | None = None  # its scores times item degree ** this
     dim: int = 128
     layers: int = 3
-    epochs: int | None = None
-    device: str = "auto"
-    temperature: float = 0.1
+    epochs: int | None = None  # full-batch steps; None: 150, of gcn 200
+    temperature: float | None = None
     negatives: int = 1_024  # items sampled in each step, shared by all users
-    negative_power: float = 0.5  # sampled in proportion to degree ** this
-    popularity: float | None = None  # of the items' bias; None: what the held-out slice says
-    seed: int = 0
+    negative_power: float | None = None  # sampled in proportion to degree ** this
+    edge_drop: float | None = None  # share of the edges left out of the graph in a step
+
+    @property
+    def objective(self) -> Literal["softmax", "bpr", "mse"]:
+        """The loss that is asked for, or the model's own."""
+        return self.loss or ("mse" if self.model == "gcn" else "softmax")
+
+    def missing(self) -> set[str]:
+        """Names of the values that the held-out edges are to choose."""
+        if self.model == "gcn":
+            return set()
+        names = {name for name, value in asdict(self).items() if value is None}
+        names -= {"loss", "epochs"}
+        if self.model == "lightgcn":
+            names -= {n for n in names if n.startswith(("neighbors_", "low_pass_"))}
+            names -= {"learned_weight"}
+        return names
+
+    def filled(self, chosen: dict[str, float]) -> Self:
+        """The same with what was `chosen` where nothing is set; other names are ignored."""
+        known = {field.name for field in fields(self)}
+        missing = self.missing() & known
+        return replace(self, **{name: chosen[name] for name in missing & chosen.keys()})

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+USERS = 4_096  # whose scores of the sampled items are in memory at a time
 
-def softmax(
-    users: Tensor,
-    items: Tensor,
-    attraction: Tensor,
-    negatives: Tensor,
-    temperature: float,
-) -> Tensor:
+
+class _LogSumExp(torch.autograd.Function):
+    """Sum over rows u of log sum_j exp(<u, n_j> / temperature), its gradients made on the way.
+
+    The scores [users, samples] are made once and never whole in memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, sampled: Tensor, temperature: float) -> Tensor:
+        total = users.new_zeros(())
+        to_users, to_sampled = torch.empty_like(users), torch.zeros_like(sampled)
+        for begin in range(0, len(users), USERS):
+            block = users[begin : begin + USERS]
+            scores = block @ sampled.T / temperature
+            sums = torch.logsumexp(scores, 1)
+            shares = scores.sub_(sums[:, None]).exp_()
+            total += sums.sum()
+            to_users[begin : begin + USERS] = shares @ sampled / temperature
+            to_sampled += shares.T @ block / temperature
+        ctx.save_for_backward(to_users, to_sampled)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        to_users, to_sampled = ctx.saved_tensors
+        return gradients[0] * to_users, gradients[0] * to_sampled, None
+
+
+def softmax(users: Tensor, attraction: Tensor, sampled: Tensor, temperature: float) -> Tensor:
     """Full-batch sampled softmax over cosines, one term a user.
 
     The mean cosine of the user's own items against the log-sum-exp over a sample of items that all
@@ -22,18 +47,28 @@ def softmax(
 
     Args:
         users: float [users, dim], unit rows.
-        items: float [items, dim], unit rows.
         attraction: float [users, dim], the mean of each user's own unit item rows.
-        negatives: int64 [samples], numbers of the sampled items.
+        sampled: float [samples, dim], unit rows of the sampled items.
         temperature: divisor of the cosines.
 
     Returns:
-        Scalar, the mean over users.
+        Scalar, the sum over users.
     """
-    own = (users * attraction).sum(1)
-    return (
-        torch.logsumexp(users @ items[negatives].T / temperature, dim=1) - own / temperature
-    ).mean()
+    sums: Tensor = _LogSumExp.apply(users, sampled, temperature)  # type: ignore[no-untyped-call]
+    return sums - (users * attraction).sum() / temperature
+
+
+def bpr(liked: Tensor, other: Tensor) -> Tensor:
+    """Bayesian personalised ranking (Rendle et al., UAI 2009): -log sigmoid(liked - other).
+
+    Args:
+        liked: float [edges], scores of edges; other: float [edges], of the same users' scores of
+            items that were drawn at random.
+
+    Returns:
+        Scalar, the mean over edges.
+    """
+    return -functional.logsigmoid(liked - other).mean()
 
 
 def mse(predicted: Tensor, interactions: Tensor) -> Tensor:

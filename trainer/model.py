@@ -6,10 +6,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from torch_geometric.nn import GCNConv
 
-from trainer.embeddings import Embeddings
-from trainer.graph import Adjacency
+from trainer.embeddings import TINY, Embeddings
+from trainer.graph import Adjacency, InteractionGraph
+from trainer.parallel import summed
 
 
 class _Product(torch.autograd.Function):
@@ -51,7 +53,7 @@ class LightGCN(nn.Module):
         for _ in range(self.layers):
             users, items = (
                 product(graph.by_user, graph.by_item, items),
-                product(graph.by_item, graph.by_user, users),
+                summed(product(graph.by_item, graph.by_user, users)),
             )
             user_sum = user_sum + users
             item_sum = item_sum + items
@@ -62,24 +64,28 @@ class LightGCN(nn.Module):
         return (users[user] * items[item]).sum(1)
 
     @torch.no_grad()
-    def embeddings(self, graph: Adjacency, cosine: bool) -> Embeddings:
+    def embeddings(self, graph: InteractionGraph, cosine: bool) -> Embeddings:
         """What scores and folds in over `graph`.
 
         z_i = sum over layers 0..L-1 of the item's layer vector / sqrt(d_i) is what an edge brings:
-        user = (e_u0 + sum over own items of z_i / sqrt(d_u)) / (L + 1), which is forward's.
+        user = (e_u0 + sum over own items of r_ui z_i / sqrt(d_u)) / (L + 1), which is forward's.
         """
+        where = self.items.device
+        adjacency = Adjacency.of(graph, where)
+        degrees = torch.from_numpy(graph.item_strengths).to(where)[:, None]
         users: Tensor = self.users
         items: Tensor = self.items
         incoming = torch.zeros_like(items)
+        outgoing = self.items.clone()
         for _ in range(self.layers):
             incoming += items
-            users, items = graph.by_user @ items, graph.by_item @ users
+            users, items = adjacency.by_user @ items, adjacency.by_item @ users
+            outgoing += items
+        outgoing = normalize(outgoing, dim=1) if cosine else outgoing / (self.layers + 1)
         tensors = {
             "base": self.users.detach(),
-            "incoming": incoming / graph.item_degrees.clamp(min=1).sqrt()[:, None],
-            "outgoing": _outgoing(self(graph)[1], torch.zeros_like(graph.item_degrees), cosine),
-            "user_bias": torch.zeros_like(graph.user_degrees),
-            "unknown_bias": torch.zeros_like(graph.user_degrees[:1]),
+            "incoming": incoming * degrees.clamp(min=TINY).rsqrt() * (degrees > 0),
+            "outgoing": outgoing,
         }
         return Embeddings("lightgcn", self.layers, cosine, tensors)
 
@@ -110,11 +116,12 @@ class RecommenderGCN(nn.Module):
         return bias + (users[user] * items[item]).sum(1)
 
     @torch.no_grad()
-    def embeddings(self, graph: Adjacency, cosine: bool) -> Embeddings:
+    def embeddings(self, graph: InteractionGraph, cosine: bool) -> Embeddings:
         """What scores and folds in over `graph`: each layer's item messages, weights and bias."""
         n = self.n_users
-        states = self._states(graph)
-        roots = (graph.item_degrees + 1).sqrt()[:, None]
+        where = self.features.device
+        states = self._states(Adjacency.of(graph, where))
+        roots = torch.from_numpy(graph.item_degrees).to(where).float().add(1).sqrt()[:, None]
         tensors = {
             "base": self.features[:n].detach(),
             "outgoing": _outgoing(states[-1][n:], self.bias[n:], cosine),
@@ -133,13 +140,13 @@ class RecommenderGCN(nn.Module):
         """Input of each layer, then the output of the last; each [users + items, dim]."""
         states: list[Tensor] = [self.features]
         for number, conv in enumerate(self.convs):
-            out = conv(states[-1], graph.edge_index)
+            out = conv(states[-1], graph.incidence.edge_index)
             states.append(out.relu() if number < len(self.convs) - 1 else out)
         return states
 
 
 def _outgoing(items: Tensor, bias: Tensor, cosine: bool) -> Tensor:
-    """Item rows [items, dim + 2] for user rows [vector, 1, user bias]; a cosine has no bias yet."""
+    """Item rows [items, dim + 2] for user rows [vector, 1, user bias]; a cosine has no bias."""
     if cosine:
-        items, bias = nn.functional.normalize(items, dim=1), torch.zeros_like(bias)
+        items, bias = normalize(items, dim=1), torch.zeros_like(bias)
     return torch.cat([items, bias[:, None], torch.ones_like(bias)[:, None]], 1)

@@ -1,4 +1,4 @@
-"""Training, top to bottom: graph -> model -> what serving needs to score, as plain tensors."""
+"""Training by gradients, top to bottom: graph -> tables of the learned part, or of the gcn."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from consumer.errors import StreamGCNError
-from trainer import losses
-from trainer.embeddings import Embeddings
-from trainer.graph import Adjacency, InteractionGraph, both_ways
+from trainer import losses, parallel
+from trainer.graph import Adjacency, Incidence, InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN, RecommenderGCN, product
+from trainer.parallel import summed
 
 Model = LightGCN | RecommenderGCN
-Objective = Callable[[Tensor, Tensor], Tensor]  # users, items -> loss
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # users, items, asked -> this process's loss
+Tables = dict[str, Tensor]  # of a model's parameters, by name
+EPOCHS, GCN_EPOCHS = 150, 200
+BPR_EDGES = 100_000  # drawn in each step
 Progress = Callable[[int, int, float], None]  # epoch (from 1), epochs, loss
 
 
@@ -52,8 +55,17 @@ def quiet(epoch: int, epochs: int, loss: float) -> None:
     """The progress that shows nothing."""
 
 
-def train(graph: InteractionGraph, settings: Hyperparameters, progress: Progress = quiet) -> Model:
-    """Train a model on all edges of the graph.
+def train(
+    graph: InteractionGraph,
+    settings: Hyperparameters,
+    progress: Progress = quiet,
+    start: Tables | None = None,
+) -> Model:
+    """Train LightGCN or the gcn on all edges of the graph; in all processes of torchrun, if any.
+
+    Args:
+        settings: with nothing `missing` of what the model needs.
+        start: parameters to go on from, rows in the graph's numbering.
 
     Raises:
         Diverged: the loss is not finite.
@@ -62,75 +74,121 @@ def train(graph: InteractionGraph, settings: Hyperparameters, progress: Progress
     """
     torch.manual_seed(settings.seed)
     where = device(settings.device)
-    adjacency = Adjacency.of(graph, where)
-    model, epochs, rate = _model(graph, settings, where)
-    objective = (
-        _mse(graph, model, where)
-        if loss_of(settings) == "mse"
-        else _softmax(graph, settings, where)
-    )
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    parallel.join(where)
+    mine = parallel.own_edges(graph)
+    adjacency = Adjacency.of(graph, where, mine)
+    model, epochs, rate, decay = _model(graph, settings, where)
+    if start:
+        model.load_state_dict(start)
+    objective = _objective(graph, graph.subset(mine), model, settings, where)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    drop = settings.edge_drop or 0.0
+    asked = torch.ones(int(mine.sum()), dtype=torch.bool, device=where)
     for epoch in range(1, epochs + 1):
-        users, items = model(adjacency)
-        loss = objective(users, items)
-        if not torch.isfinite(loss):
-            raise Diverged(
-                f"the loss is {float(loss.detach())} in epoch {epoch}; nothing of it is kept"
-            )
+        shown = adjacency
+        if drop:
+            asked = (torch.rand(len(graph)) < drop)[torch.from_numpy(mine)].to(where)
+            shown = adjacency.thinned(~asked)
+        loss = objective(*model(shown), asked)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        parallel.sum_gradients(model.parameters())
+        value = float(summed(loss.detach()))
+        if not np.isfinite(value):
+            raise Diverged(f"the loss is {value} in epoch {epoch}; nothing of it is kept")
         optimizer.step()
         schedule.step()
-        progress(epoch, epochs, float(loss.detach()))
+        progress(epoch, epochs, value)
     return model
-
-
-def embeddings(model: Model, graph: InteractionGraph, settings: Hyperparameters) -> Embeddings:
-    """What scores and folds in, with the model's tables propagated over `graph`; on the CPU."""
-    adjacency = Adjacency.of(graph, device(settings.device))
-    made = model.embeddings(adjacency, cosine=loss_of(settings) == "softmax")
-    return made.to(torch.device("cpu"))
 
 
 def _model(
     graph: InteractionGraph, settings: Hyperparameters, where: torch.device
-) -> tuple[Model, int, float]:
-    """The model, its number of epochs and its learning rate."""
+) -> tuple[Model, int, float, float]:
+    """The model, its number of epochs, its learning rate and weight decay."""
     sizes = (graph.n_users, graph.n_items, settings.dim, settings.layers)
     if settings.model == "gcn":
         model = RecommenderGCN(*sizes, float(graph.weights.mean()))
-        return model.to(where), settings.epochs or 200, 0.01
-    return LightGCN(*sizes).to(where), settings.epochs or 150, 0.05
+        return model.to(where), settings.epochs or GCN_EPOCHS, 0.01, 0.0
+    return LightGCN(*sizes).to(where), settings.epochs or EPOCHS, 0.05, 0.0
 
 
-def loss_of(settings: Hyperparameters) -> str:
-    """The loss that the settings ask for, or the model's own."""
-    return settings.loss or ("mse" if settings.model == "gcn" else "softmax")
+def _objective(
+    graph: InteractionGraph,
+    mine: InteractionGraph,
+    model: Model,
+    settings: Hyperparameters,
+    where: torch.device,
+) -> Objective:
+    """The loss over the edges of `mine`, of which each process has its own; their sum is the loss
+    over the graph's."""
+    match settings.objective:
+        case "softmax":
+            return _softmax(graph, mine, settings, where)
+        case "bpr":
+            return _bpr(graph, mine, model, where)
+        case "mse":
+            return _mse(graph, mine, model, where)
 
 
-def _softmax(graph: InteractionGraph, settings: Hyperparameters, where: torch.device) -> Objective:
-    degrees = graph.user_degrees
-    mean_of_own = both_ways(graph, (1 / degrees[graph.users]).astype(np.float32), where)
-    active = torch.from_numpy(np.flatnonzero(degrees)).to(where)
-    sampled = torch.from_numpy(graph.item_degrees.astype(np.float32) ** settings.negative_power).to(
-        where
-    )
+def _softmax(
+    graph: InteractionGraph, mine: InteractionGraph, settings: Hyperparameters, where: torch.device
+) -> Objective:
+    degrees = torch.from_numpy(graph.item_strengths.astype(np.float64))
+    chances = torch.where(degrees > 0, degrees ** (settings.negative_power or 0.0), 0.0)
+    strengths = torch.from_numpy(mine.strengths).to(where)
+    incidence = Incidence(mine, where)
+    zeros = torch.zeros(graph.n_users, device=where)
+    temperature = settings.temperature or 0.1
+    users_in_all = int(np.count_nonzero(graph.user_strengths))
 
-    def objective(users: Tensor, items: Tensor) -> Tensor:
+    def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
         users = functional.normalize(users, dim=1)
         items = functional.normalize(items, dim=1)
-        attraction = product(*mean_of_own, items)
-        negatives = torch.multinomial(sampled, settings.negatives, replacement=True)
-        return losses.softmax(
-            users[active], items, attraction[active], negatives, settings.temperature
-        )
+        shares = strengths * asked
+        sums = zeros.index_add(0, incidence.rows, shares)
+        shares = shares / sums.clamp(min=1e-12)[incidence.rows]
+        attraction = product(*incidence.both(shares), items)
+        active = sums > 0
+        sampled = torch.multinomial(chances, settings.negatives, replacement=True).to(where)
+        total = losses.softmax(users[active], attraction[active], items[sampled], temperature)
+        return total / users_in_all
 
     return objective
 
 
-def _mse(graph: InteractionGraph, model: Model, where: torch.device) -> Objective:
-    user = torch.from_numpy(graph.users.astype(np.int64)).to(where)
-    item = torch.from_numpy(graph.items.astype(np.int64)).to(where)
-    interactions = torch.from_numpy(graph.weights).to(where)
-    return lambda users, items: losses.mse(model.predict(users, items, user, item), interactions)
+def _bpr(
+    graph: InteractionGraph, mine: InteractionGraph, model: Model, where: torch.device
+) -> Objective:
+    user = torch.from_numpy(mine.users.astype(np.int64))
+    item = torch.from_numpy(mine.items.astype(np.int64))
+    share = len(mine) / len(graph)
+    draws = max(1, round(min(BPR_EDGES, len(graph)) * share))
+
+    def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
+        edges = asked.nonzero()[:, 0]
+        drawn = edges[torch.randint(len(edges), (draws,)).to(where)].cpu()
+        other = torch.randint(graph.n_items, (draws,)).to(where)
+        of, liked = user[drawn].to(where), item[drawn].to(where)
+        loss = losses.bpr(
+            model.predict(users, items, of, liked), model.predict(users, items, of, other)
+        )
+        return loss * share
+
+    return objective
+
+
+def _mse(
+    graph: InteractionGraph, mine: InteractionGraph, model: Model, where: torch.device
+) -> Objective:
+    user = torch.from_numpy(mine.users.astype(np.int64)).to(where)
+    item = torch.from_numpy(mine.items.astype(np.int64)).to(where)
+    interactions = torch.from_numpy(mine.weights).to(where)
+    share = len(mine) / len(graph)
+
+    def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
+        predicted = model.predict(users, items, user[asked], item[asked])
+        return losses.mse(predicted, interactions[asked]) * share
+
+    return objective

@@ -1,0 +1,130 @@
+"""The blend: neighbours, low pass and learned part side by side in one `Embeddings`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.embeddings import TINY, Embeddings
+from trainer.evaluate import own
+from trainer.filters import Rows, Spectrum, low_pass, neighbors, power, spectrum
+from trainer.graph import InteractionGraph
+from trainer.hyperparameters import Hyperparameters
+from trainer.model import LightGCN
+from trainer.train import Progress, Tables, device, train
+
+Part = Literal["neighbors", "low_pass", "learned"]
+PARTS: tuple[Part, ...] = get_args(Part)
+SPREAD_USERS = 256  # on whom a part's spread is measured
+
+
+@dataclass
+class Fitted:
+    """What was fitted on a graph; None for a part that has no weight."""
+
+    rows: Rows | None = None
+    spectrum: Spectrum | None = None
+    learned: LightGCN | None = None
+
+
+def weight(settings: Hyperparameters, part: Part) -> float | None:
+    """The part's weight: 1 for lightgcn's only part, None while it is not chosen."""
+    if settings.model == "lightgcn":
+        return float(part == "learned")
+    value: float | None = getattr(settings, f"{part}_weight")
+    return value
+
+
+def fit(
+    graph: InteractionGraph,
+    settings: Hyperparameters,
+    progress: Progress,
+    basis: Tensor | None = None,
+    tables: Tables | None = None,
+) -> Fitted:
+    """Fit every part that has a weight.
+
+    Args:
+        settings: with nothing missing.
+        basis: float [items, any], of the last low pass; tables: of the last learned part.
+
+    Raises:
+        Diverged, Stopped, DeviceMissing: as `train`.
+    """
+    made = Fitted()
+    if weight(settings, "neighbors"):
+        made.rows = rows(graph, settings)
+    if weight(settings, "low_pass"):
+        made.spectrum = spectrum(graph, settings.vectors, device(settings.device), basis)
+    if weight(settings, "learned"):
+        model = train(graph, settings, progress, tables)
+        assert isinstance(model, LightGCN)
+        made.learned = model
+    return made
+
+
+def rows(graph: InteractionGraph, settings: Hyperparameters) -> Rows:
+    """The neighbour rows with the settings' exponents."""
+    powers = (
+        settings.neighbors_user_power,
+        settings.neighbors_own_power,
+        settings.neighbors_item_power,
+    )
+    a, p, q = (value or 0.0 for value in powers)
+    return neighbors(graph, a, p, q, settings.neighbors_kept)
+
+
+def part_embeddings(
+    graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters
+) -> dict[Part, Embeddings]:
+    """Each part that was fitted, on its own, over `graph`; on the CPU."""
+    nothing = torch.zeros(graph.n_items, 0)
+    empty = {"base": torch.zeros(graph.n_users, 0), "incoming": nothing, "outgoing": nothing}
+    made: dict[Part, Embeddings] = {}
+    if fitted.rows:
+        near = {"neighbors": fitted.rows.columns, "similarities": fitted.rows.values}
+        made["neighbors"] = Embeddings("blend", 0, True, empty | near)
+    if fitted.spectrum:
+        b, damping = settings.low_pass_power or 0.0, settings.low_pass_damping or 0.0
+        incoming, outgoing = (t.cpu() for t in low_pass(graph, fitted.spectrum, b, damping))
+        low = {"incoming": incoming, "outgoing": outgoing}
+        made["low_pass"] = Embeddings("blend", 0, True, empty | low)
+    if fitted.learned:
+        learned = fitted.learned.embeddings(graph, settings.objective == "softmax")
+        tensors = {name: tensor.cpu() for name, tensor in learned.tensors.items()}
+        popular = torch.from_numpy(power(graph.item_strengths, settings.learned_power or 0.0))
+        tensors["outgoing"] = tensors["outgoing"] * popular[:, None]
+        made["learned"] = Embeddings("lightgcn", learned.layers, learned.cosine, tensors)
+    return made
+
+
+def spread(graph: InteractionGraph, part: Embeddings) -> float:
+    """Standard deviation of a part's scores over users and items."""
+    users = np.flatnonzero(graph.user_strengths)
+    users = users[:: max(1, len(users) // SPREAD_USERS)][:SPREAD_USERS]
+    chosen = torch.from_numpy(users)
+    return max(float(part.score(chosen, own(graph, chosen)).std(unbiased=False)), TINY)
+
+
+def blend(graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters) -> Embeddings:
+    """The parts over `graph` in one, each scaled to unit spread, then by its weight; on the CPU."""
+    made = part_embeddings(graph, fitted, settings)
+    scales = {
+        part: (weight(settings, part) or 0.0) / spread(graph, embeddings)
+        for part, embeddings in made.items()
+    }
+    learned = made.get("learned")
+    tensors = {
+        "base": learned.tensors["base"] if learned else torch.zeros(graph.n_users, 0),
+        "incoming": torch.cat([part.tensors["incoming"] for part in made.values()], 1),
+        "outgoing": torch.cat([scales[part] * made[part].outgoing for part in made], 1),
+    }
+    if fitted.rows:
+        tensors["neighbors"] = fitted.rows.columns
+        tensors["similarities"] = scales["neighbors"] * fitted.rows.values
+    layers, cosine = (learned.layers, learned.cosine) if learned else (0, True)
+    return Embeddings(settings.model, layers, cosine, tensors)

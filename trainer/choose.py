@@ -1,0 +1,220 @@
+"""What the settings leave open, read off held-out edges: nothing is set for a data set.
+
+One part after another, each from a coarse grid, the weights last; the measure is NDCG@20.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from trainer.blend import PARTS, Fitted, Part, part_embeddings, rows, spread, weight
+from trainer.embeddings import Embeddings, Own
+from trainer.evaluate import own, rankings
+from trainer.filters import power, spectrum
+from trainer.graph import InteractionGraph
+from trainer.hyperparameters import Hyperparameters
+from trainer.model import LightGCN
+from trainer.train import Progress, device, train
+
+log = logging.getLogger("trainer")
+
+USERS = 2_048  # on whom a choice is measured
+USER_POWERS = (1.0, 0.7, 0.4, 0.1)
+OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
+ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+LOW_PASS_POWERS = (0.2, 0.3, 0.4, 0.5)
+DAMPINGS = (0.03, 0.1, 0.3, 0.5, 1.0)
+LEARNED = (  # temperature, negative_power, edge_drop: for sparse graphs, for dense ones
+    (0.1, 0.5, 0.0),
+    (0.2, 1.0, 0.3),
+)
+LEARNED_POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+PRIORS = {  # where nothing could be held out
+    "neighbors_weight": 1.0, "neighbors_user_power": 0.7,
+    "neighbors_own_power": 0.7, "neighbors_item_power": 0.2,
+    "low_pass_weight": 1.0, "low_pass_power": 0.4, "low_pass_damping": 0.3,
+    "learned_weight": 1.0, "learned_power": 0.2,
+    "temperature": 0.1, "negative_power": 0.5, "edge_drop": 0.0,
+}  # fmt: skip
+
+Scores = Callable[[Tensor], Iterable[Tensor]]
+
+
+class Chooser:
+    """Chooses on a graph `kept` by edges `held_out` of it."""
+
+    def __init__(
+        self, kept: InteractionGraph, held_out: InteractionGraph, settings: Hyperparameters
+    ) -> None:
+        self._kept = kept
+        self._held_out = held_out
+        self.settings = settings
+        self.fitted = Fitted()
+
+    def choose(self, progress: Progress) -> None:
+        """Fill in `settings` and leave the parts fitted on `kept`.
+
+        Raises:
+            Diverged, Stopped, DeviceMissing: as `train`.
+        """
+        if weight(self.settings, "neighbors") != 0:
+            self._neighbors()
+        if weight(self.settings, "low_pass") != 0:
+            self._low_pass()
+        if weight(self.settings, "learned") != 0:
+            self._learned(progress)
+        self._weights()
+
+    def _neighbors(self) -> None:
+        names = ("neighbors_user_power", "neighbors_own_power", "neighbors_item_power")
+        grids = (USER_POWERS, OWN_POWERS, ITEM_POWERS)
+        user, own_, item = (self._open(n, grid) for n, grid in zip(names, grids, strict=True))
+        degrees = self._kept.item_strengths
+        scale = [torch.from_numpy(power(degrees, -p)) for p in own_]
+
+        def measured(a: float, q: float) -> dict[tuple[float, ...], float]:
+            tried = replace(self.settings, **dict(zip(names, (a, 0.0, q), strict=True)))
+            fitted = Fitted(rows=rows(self._kept, tried))
+            part = part_embeddings(self._kept, fitted, tried)["neighbors"]
+
+            def scores(users: Tensor) -> Iterator[Tensor]:
+                starts, items, strengths = own(self._kept, users)
+                for factor in scale:  # up to a factor of the user the scores with that exponent
+                    yield part.score(users, Own(starts, items, strengths * factor[items]))
+
+            figures = self._ndcg(scores)
+            return {(a, p, q): figure for p, figure in zip(own_, figures, strict=True)}
+
+        middle = item[len(item) // 3]
+        tried: dict[tuple[float, ...], float] = {}
+        for a in user:
+            tried |= measured(a, middle)
+        best = max(tried, key=tried.__getitem__)
+        for q in item:
+            if q != middle:
+                tried |= measured(best[0], q)
+        self._set(**dict(zip(names, max(tried, key=tried.__getitem__), strict=True)))
+        self.fitted.rows = rows(self._kept, self.settings)
+
+    def _low_pass(self) -> None:
+        powers = self._open("low_pass_power", LOW_PASS_POWERS)
+        dampings = self._open("low_pass_damping", DAMPINGS)
+        where = device(self.settings.device)
+        made = spectrum(self._kept, self.settings.vectors, where)
+        self.fitted.spectrum = made
+
+        def measured(pairs: list[tuple[float, float]]) -> dict[tuple[float, float], float]:
+            parts = [
+                part_embeddings(
+                    self._kept,
+                    Fitted(spectrum=made),
+                    replace(self.settings, low_pass_power=b, low_pass_damping=damping),
+                )["low_pass"]
+                for b, damping in pairs
+            ]
+            return dict(zip(pairs, self._compare(parts), strict=True))
+
+        middle = powers[len(powers) // 2]
+        tried: dict[tuple[float, float], float] = {}
+        for damping in dampings:
+            tried |= measured([(middle, damping)])
+        best = max(tried, key=tried.__getitem__)
+        for b in powers:
+            if b != middle:
+                tried |= measured([(b, best[1])])
+        chosen = max(tried, key=tried.__getitem__)
+        self._set(low_pass_power=chosen[0], low_pass_damping=chosen[1])
+
+    def _learned(self, progress: Progress) -> None:
+        names = ("temperature", "negative_power", "edge_drop")
+        best = -1.0
+        kinds = LEARNED if self.settings.objective == "softmax" else LEARNED[:1]
+        before = self.settings
+        for kind in dict.fromkeys(before.filled(dict(zip(names, k, strict=True))) for k in kinds):
+            model = train(self._kept, kind, progress)
+            assert isinstance(model, LightGCN)
+            powers = self._open("learned_power", LEARNED_POWERS)
+            part = part_embeddings(
+                self._kept, Fitted(learned=model), replace(kind, learned_power=0.0)
+            )["learned"]
+            scale = [torch.from_numpy(power(self._kept.item_strengths, p)) for p in powers]
+            figures = self._variants(part, scale)
+            if max(figures) > best:
+                best = max(figures)
+                self.settings = replace(kind, learned_power=powers[figures.index(best)])
+                self.fitted.learned = model
+
+    def _weights(self) -> None:
+        parts = part_embeddings(self._kept, self.fitted, self.settings)
+        scales = {name: 1 / spread(self._kept, part) for name, part in parts.items()}
+        options = [
+            self._open(f"{name}_weight", WEIGHTS) if name in parts else (0.0,) for name in PARTS
+        ]
+        tries = _distinct(list(product(*options)))
+
+        def scores(users: Tensor) -> Iterator[Tensor]:
+            edges = own(self._kept, users)
+            scored = {n: part.score(users, edges) * scales[n] for n, part in parts.items()}
+            for weights in tries:
+                yield sum(
+                    (w * scored[n] for n, w in zip(PARTS, weights, strict=True) if w),
+                    torch.zeros(()),
+                )
+
+        figures = self._ndcg(scores)
+        best = tries[figures.index(max(figures))]
+        alone = {
+            name: figures[tries.index(weights)]
+            for number, name in enumerate(PARTS)
+            for weights in tries
+            if weights[number] and sum(weights) == weights[number]
+        }
+        log.info("Chosen on held-out edges: %s, alone %s", self.settings, alone)
+        if self.settings.model == "blend":
+            self._set(**{f"{name}_weight": w for name, w in zip(PARTS, best, strict=True)})
+        for name, w in zip(PARTS, best, strict=True):
+            if not w:
+                setattr(self.fitted, {"neighbors": "rows", "low_pass": "spectrum"}.get(name, name), None)
+
+    def _compare(self, parts: list[Embeddings]) -> list[float]:
+        return self._ndcg(
+            lambda users: (part.score(users, own(self._kept, users)) for part in parts)
+        )
+
+    def _variants(self, part: Embeddings, scale: list[Tensor]) -> list[float]:
+        """NDCG of the part with each scale [items] of its scores."""
+
+        def scores(users: Tensor) -> Iterator[Tensor]:
+            plain = part.score(users, own(self._kept, users))
+            for factor in scale:
+                yield plain * factor
+
+        return self._ndcg(scores)
+
+    def _ndcg(self, scores: Scores) -> list[float]:
+        return [f["ndcg@20"] for f in rankings(scores, self._kept, self._held_out, most=USERS)]
+
+    def _open(self, name: str, grid: tuple[float, ...]) -> tuple[float, ...]:
+        """The grid, or what is set."""
+        value = getattr(self.settings, name)
+        return grid if value is None else (value,)
+
+    def _set(self, **values: float) -> None:
+        self.settings = replace(self.settings, **values)
+
+
+def _distinct(tries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Without those that rank alike: all zero, or a multiple of one before."""
+    kept: dict[tuple[float, ...], tuple[float, ...]] = {}
+    for weights in tries:
+        total = sum(weights)
+        if total:
+            kept.setdefault(tuple(round(w / total, 6) for w in weights), weights)
+    return list(kept.values())

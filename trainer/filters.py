@@ -1,0 +1,175 @@
+"""The two graph filters without training: neighbours (two hops) and low pass.
+
+R [users, items] holds the strengths of the edges, D_u and D_i its row and column sums. Both score
+item j for a user by a sum over the user's own items i.
+
+- neighbours: sum of R_ui d_i^-p (R^T D_u^-a R)_ij d_j^-q without the diagonal;
+- low pass:   sum of R_ui d_i^-b (V g(s) V^T)_ij d_j^b, with V, s the leading right singular vectors
+  and values of D_u^-1/2 R D_i^-1/2, s scaled to 1 at the top, and g(s) = s^2 / (s^2 + damping):
+  the graph's low frequencies (GF-CF: Shen et al., CIKM 2021), cut softly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from trainer.graph import InteractionGraph, both_ways, normalised
+from trainer.weights import Float32s, Int64s
+
+ROUNDS = 4  # of the subspace iteration from a random start
+WARM_ROUNDS = 1  # from the last basis
+SPARE = 50  # vectors iterated beyond those asked for: the last ones converge slowest
+COLUMNS = 256  # of the user side at a time in the subspace iteration
+BLOCK = 10_000_000  # entries of the item-item product at a time
+FLOOR = 1e-7  # of the largest eigenvalue of a Gram matrix: below is rounding
+
+
+class Rows(NamedTuple):
+    """The largest entries of each item's row, padded with zeros to the same width.
+
+    columns: int32 [items, width]; values: float32 [items, width].
+    """
+
+    columns: Tensor
+    values: Tensor
+
+
+class Spectrum(NamedTuple):
+    """Leading right singular vectors float32 [items, n] and values [n], largest first."""
+
+    vectors: Tensor
+    values: Tensor
+
+
+def power(degrees: Float32s, exponent: float) -> Float32s:
+    """degrees ** exponent, but 0 where the degree is 0; float32."""
+    made = np.zeros(len(degrees), np.float32)
+    some = degrees > 0
+    made[some] = degrees[some].astype(np.float64) ** exponent
+    return made
+
+
+def neighbors(
+    graph: InteractionGraph, user_power: float, own_power: float, item_power: float, kept: int
+) -> Rows:
+    """The `kept` largest of each item's d_i^-p (R^T D_u^-a R)_ij d_j^-q, i != j.
+
+    Memory grows with what is kept, not with the full product. scipy and not torch: torch 2.13's
+    product of two sparse matrices on the CPU is twice as fast but never frees its result.
+
+    Args:
+        user_power, own_power, item_power: a, p, q.
+    """
+    degrees = graph.item_strengths
+    shape = (graph.n_users, graph.n_items)
+    starts = graph.row_starts().astype(np.int32)
+    by_item = sp.csr_array((graph.strengths, graph.items, starts), shape).T.tocsr()
+    scaled = graph.strengths * power(graph.user_strengths, -user_power)[graph.users]
+    scaled = scaled * power(degrees, -item_power)[graph.items]
+    by_user = sp.csr_array((scaled, graph.items, starts), shape)
+    # Rows of like length side by side, so that a block is padded to little more than it holds.
+    length = np.minimum(by_item.astype(bool) @ graph.user_degrees, graph.n_items)
+    order = np.argsort(length, kind="stable")
+    width = max(1, min(kept, graph.n_items - 1))
+    columns = np.zeros((graph.n_items, width), np.int32)
+    values = np.zeros((graph.n_items, width), np.float32)
+    for items in _blocks(order, length[order]):
+        found, entries = _largest(sp.csr_array(by_item[items] @ by_user), items, width)
+        columns[items, : found.shape[1]] = found
+        values[items, : found.shape[1]] = entries
+    values *= power(degrees, -own_power)[:, None]
+    used = max(1, int((values > 0).sum(1).max(initial=0)))
+    return Rows(torch.from_numpy(columns[:, :used]), torch.from_numpy(values[:, :used]))
+
+
+def spectrum(
+    graph: InteractionGraph,
+    n: int,
+    device: torch.device,
+    start: Tensor | None = None,
+    seed: int = 0,
+) -> Spectrum:
+    """Leading singular vectors of D_u^-1/2 R D_i^-1/2 by randomised subspace iteration.
+
+    Halko, Martinsson & Tropp, SIAM Review 2011, algorithm 4.4, with the Gram matrix's eigenvectors
+    in place of QR: as exact here, since singular values near zero are of no use, and three times
+    quicker.
+
+    Args:
+        n: vectors wanted; there are fewer where the graph has a lower rank.
+        start: float [items, any], the last basis; zero rows for new items.
+    """
+    by_user, by_item = both_ways(graph, normalised(graph), device)
+    n = min(n, graph.n_users, graph.n_items)
+    width = min(n + SPARE, graph.n_users, graph.n_items)
+    random = torch.randn(graph.n_items, width, generator=torch.Generator().manual_seed(seed))
+    basis = random.to(device)
+    if start is not None:
+        basis = torch.cat([start.to(device), basis[:, start.shape[1] :]], 1)
+    for _ in range(ROUNDS if start is None else WARM_ROUNDS):
+        basis = _applied(by_user, by_item, _orthonormal(basis))
+    basis = _orthonormal(basis)
+    reduced = (basis.T @ _applied(by_user, by_item, basis)).double()
+    squares, rotation = torch.linalg.eigh((reduced + reduced.T) / 2)
+    values = squares.flip(0)[:n].clamp(min=0).sqrt().float()
+    return Spectrum(basis @ rotation.flip(1)[:, :n].float(), values)
+
+
+def low_pass(
+    graph: InteractionGraph, made: Spectrum, item_power: float, damping: float
+) -> tuple[Tensor, Tensor]:
+    """Incoming and outgoing item vectors, float32 [items, n] each.
+
+    Args:
+        item_power, damping: b and the damping of g.
+    """
+    degrees = graph.item_strengths
+    vectors, values = made
+    squares = (values / values[:1].clamp(min=torch.finfo(values.dtype).tiny)) ** 2
+    gain = squares / (squares + damping)
+    own = torch.from_numpy(power(degrees, -item_power)).to(vectors.device)
+    other = torch.from_numpy(power(degrees, item_power)).to(vectors.device)
+    return vectors * gain * own[:, None], vectors * other[:, None]
+
+
+def _blocks(order: Int64s, lengths: Int64s) -> Iterator[Int64s]:
+    """Stretches of `order`, by rising row length, that hold BLOCK entries when padded."""
+    begin = 0
+    while begin < len(order):
+        padded = lengths[begin:] * np.arange(1, len(order) - begin + 1)
+        end = begin + max(1, int(np.searchsorted(padded, BLOCK, side="right")))
+        yield order[begin:end]
+        begin = end
+
+
+def _largest(
+    block: sp.csr_array, items: Int64s, kept: int
+) -> tuple[npt.NDArray[np.int32], Float32s]:
+    """Columns and values of each row's largest entries, those of the rows' own `items` left out."""
+    lengths = np.diff(block.indptr)
+    filled = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    columns = np.zeros(filled.shape, np.int32)
+    values = np.zeros(filled.shape, np.float32)
+    columns[filled], values[filled] = block.indices, block.data
+    values[columns == items[:, None]] = 0
+    top = torch.from_numpy(values).topk(min(kept, values.shape[1]), dim=1)
+    return np.take_along_axis(columns, top.indices.numpy(), 1), top.values.numpy()
+
+
+def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor) -> Tensor:
+    """The normalised item-item matrix times a basis, with few columns of the user side at once."""
+    return torch.cat([by_item @ (by_user @ part) for part in basis.split(COLUMNS, dim=1)], 1)
+
+
+def _orthonormal(basis: Tensor) -> Tensor:
+    """An orthonormal basis of the same space, without directions that are rounding only."""
+    squares, rotation = torch.linalg.eigh((basis.T @ basis).double())
+    kept = squares > squares[-1] * FLOOR
+    return basis @ (rotation[:, kept] / squares[kept].sqrt()).float()

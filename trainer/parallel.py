@@ -1,0 +1,69 @@
+"""Data-parallel training over users by torch.distributed (torchrun); nothing to do in one process.
+
+Each process holds all items and the edges of its own users. What items gather from users is summed
+over the processes, forward and backward, and so are the gradients of the tables.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, distributed, nn
+
+from trainer.graph import InteractionGraph
+
+
+def join(device: torch.device) -> None:
+    """Join the processes that torchrun started, if it did."""
+    if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def first() -> bool:
+    """Whether this process is the one that reports."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def own_edges(graph: InteractionGraph) -> npt.NDArray[np.bool_]:
+    """Mask [edges] of the edges of this process's users."""
+    if not distributed.is_initialized():
+        return np.ones(len(graph), np.bool_)
+    own: npt.NDArray[np.bool_] = (
+        graph.users % distributed.get_world_size() == distributed.get_rank()
+    )
+    return own
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        total = part.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def summed(part: Tensor) -> Tensor:
+    """The sum over all processes, differentiable: its gradient is the sum of theirs."""
+    if not distributed.is_initialized():
+        return part
+    total: Tensor = _Summed.apply(part)  # type: ignore[no-untyped-call]
+    return total
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up the gradients of all processes, in place."""
+    if distributed.is_initialized():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                distributed.all_reduce(parameter.grad)

@@ -9,13 +9,12 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from serving.store import Recommendations
 from serving.topk import topk
+from serving.user_edges import Edges
+from trainer.embeddings import Own
 from trainer.snapshots import Snapshot
-
-Edges = dict[str, int]  # item -> epoch milliseconds of the edge
 
 
 class Recommender:
@@ -39,22 +38,37 @@ class Recommender:
         popular: Recommendations,
     ) -> list[tuple[str, Recommendations]]:
         """The list of each user from its edges; popular items where no edge is to a known item."""
-        own = [[self._items[i] for i in edges if i in self._items] for _, edges in users]
-        numbers = self._tensor([self._users.get(user, -1) for user, _ in users])
-        starts = self._tensor(np.cumsum([0, *map(len, own)]).tolist())
-        items = self._tensor([item for each in own for item in each])
-        vectors = self._embeddings.user_vectors(numbers, starts, items)
-        scores, best = topk(vectors, self._embeddings.outgoing, starts, items, self._k)
+        own = [
+            [(self._items[i], e.weight) for i, e in edges.items() if i in self._items]
+            for _, edges in users
+        ]
+        block = Own(
+            self._tensor(np.cumsum([0, *map(len, own)]).tolist()),
+            self._tensor([item for each in own for item, _ in each]),
+            torch.tensor([s for each in own for _, s in each], device=self._device),
+        )
+        numbers = [self._users.get(user, -1) for user, _ in users]
+        scored = self._embeddings.score(self._tensor(numbers), block)
+        scores, best = topk(scored, block.starts, block.items, self._k)
         now = int(time.time() * 1000)
         made = []
         for row, (user, edges) in enumerate(users):
-            event_at = max(edges.values(), default=0)
-            if own[row]:
+            event_at = max((edge.timestamp for edge in edges.values()), default=0)
+            if any(strength > 0 for _, strength in own[row]):
                 left = scores[row].isfinite()
-                value = self._list(
-                    self._tensor(own[row]),
-                    scores[row][left],
-                    best[row][left],
+                items = best[row][left]
+                begin, end = block.starts[row], block.starts[row + 1]
+                alone = Own(
+                    block.starts.new_tensor([0, end - begin]),
+                    block.items[begin:end],
+                    block.strengths[begin:end],
+                )
+                shares = self._embeddings.contributions(numbers[row], alone, items)
+                value = Recommendations(
+                    [self.item_ids[i] for i in items.tolist()],
+                    _rounded(scores[row][left]),
+                    [self.item_ids[i] for i in alone.items[shares.argmax(0)].tolist()],
+                    self.version,
                     source,
                     event_at,
                     now,
@@ -64,13 +78,13 @@ class Recommender:
             made.append((user, value))
         return made
 
-    @torch.no_grad()
     def neighbors(self, begin: int, end: int) -> list[tuple[str, Recommendations]]:
-        """Items most similar to the items begin..end, by the cosine of what they are scored by."""
-        vectors = functional.normalize(self._embeddings.outgoing[:, :-2], dim=1)  # without the bias
-        block = torch.arange(begin, min(end, len(vectors)), device=self._device)
+        """Items most similar to the items begin..end: what one who has only the item would get."""
+        block = torch.arange(begin, min(end, len(self.item_ids)), device=self._device)
         starts = torch.arange(len(block) + 1, device=self._device)
-        scores, best = topk(vectors[block], vectors, starts, block, self._k)
+        own = Own(starts, block, torch.ones(len(block), device=self._device))
+        scored = self._embeddings.score(torch.full_like(block, -1), own)
+        scores, best = topk(scored, starts, block, self._k)
         now = int(time.time() * 1000)
         return [
             (
@@ -87,26 +101,6 @@ class Recommender:
             )
             for row, number in enumerate(block.tolist())
         ]
-
-    def _list(
-        self,
-        own: Tensor,
-        scores: Tensor,
-        best: Tensor,
-        source: Literal["model", "live"],
-        event_at: int,
-        now: int,
-    ) -> Recommendations:
-        reasons = own[self._embeddings.because(own, best)]
-        return Recommendations(
-            [self.item_ids[i] for i in best.tolist()],
-            _rounded(scores),
-            [self.item_ids[i] for i in reasons.tolist()],
-            self.version,
-            source,
-            event_at,
-            now,
-        )
 
     def _tensor(self, numbers: list[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=self._device)

@@ -56,7 +56,7 @@ class Refresh:
             int, int
         ] = {}  # partition -> offset after the newest event, to tell Kafka
         self._started_ms = time.time() * 1000
-        self.edges = UserEdges()
+        self.edges = UserEdges(settings.weighing())
         self._edge_store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
         self.edges.grow(self._edge_store)
         group = f"{settings.kafka_group}-serving"

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from consumer.edges import EdgeStore, watermark
 from consumer.events import REMOVE, Event
-from trainer.graph import Float32s, InteractionGraph
+from trainer.graph import InteractionGraph
+from trainer.weights import Float32s, Weighing
 
 HALF_LIFE_MS = 7 * 86_400_000  # of an edge's part in the popular list
+
+
+class Edge(NamedTuple):
+    """A user's edge to an item: when its last event was, in epoch milliseconds, and its weight."""
+
+    timestamp: int
+    weight: float
+
+
+Edges = dict[str, Edge]  # by item
 
 
 @dataclass
 class Changed:
     """All edges of a user whom the log changed; `at` is the last change's Kafka position."""
 
-    items: dict[str, int]  # item -> epoch milliseconds
+    items: Edges
     at: tuple[int, int]  # partition, offset
 
 
 class UserEdges:
     """Grows from the edge store in bulk and from the log event by event."""
 
-    def __init__(self) -> None:
-        self.graph = InteractionGraph()
+    def __init__(self, weighing: Weighing) -> None:
+        self.graph = InteractionGraph(weighing=weighing)
         self.changed: dict[str, Changed] = {}
         self.watermark: dict[int, int] = {}
         self._numbers: dict[str, int] = {}
@@ -63,12 +75,23 @@ class UserEdges:
         if event.type == REMOVE:
             change.items.pop(event.item_id, None)
         else:
-            change.items[event.item_id] = event.timestamp
+            weighing = self.graph.weighing
+            weight = event.interaction * weighing.factor(event.type)
+            old = change.items.get(event.item_id)
+            if old:
+                weight = weighing.after(old.weight, old.timestamp, weight, event.timestamp)
+            change.items[event.item_id] = Edge(event.timestamp, weight)
 
-    def items(self, user: str) -> dict[str, int]:
-        """Item -> epoch milliseconds of the user's edges."""
+    def items(self, user: str) -> Edges:
+        """The user's edges with their strengths, as of the newest event in the graph."""
         change = self.changed.get(user)
-        return change.items if change else self._of_graph(user)
+        edges = change.items if change else self._of_graph(user)
+        newest = int(self.graph.timestamps.max(initial=0))
+        decay = self.graph.weighing.decay
+        return {
+            item: Edge(at, max(weight * decay(at, newest), 0.0))
+            for item, (at, weight) in edges.items()
+        }
 
     @property
     def n_users(self) -> int:
@@ -83,7 +106,11 @@ class UserEdges:
     def popular(self) -> tuple[list[str], Float32s]:
         """All items, recently popular ones first, and their decayed number of edges."""
         graph = self.graph
-        recent = [edge for change in self.changed.values() for edge in change.items.items()]
+        recent = [
+            (item, edge.timestamp)
+            for change in self.changed.values()
+            for item, edge in change.items.items()
+        ]
         items = pa.chunked_array(
             [graph.item_ids.values, pa.array([i for i, _ in recent], pa.string())]
         )
@@ -97,10 +124,12 @@ class UserEdges:
         order = order[counts[order] > 0]
         return ids.dictionary.take(pa.array(order)).to_pylist(), counts[order].astype(np.float32)
 
-    def _of_graph(self, user: str) -> dict[str, int]:
+    def _of_graph(self, user: str) -> Edges:
         number = self._numbers.get(user)
         if number is None:
             return {}
         begin, end = np.searchsorted(self.graph.users, [number, number + 1])
         items = self.graph.item_ids.values.take(pa.array(self.graph.items[begin:end])).to_pylist()
-        return dict(zip(items, self.graph.timestamps[begin:end].tolist(), strict=True))
+        times, weights = self.graph.timestamps[begin:end], self.graph.weights[begin:end]
+        edges = map(Edge, times.tolist(), weights.tolist())
+        return dict(zip(items, edges, strict=True))

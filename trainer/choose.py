@@ -80,7 +80,12 @@ class Chooser:
         scale = [torch.from_numpy(power(degrees, -p)) for p in own_]
 
         def measured(a: float, q: float) -> dict[tuple[float, ...], float]:
-            tried = replace(self.settings, **dict(zip(names, (a, 0.0, q), strict=True)))
+            tried = replace(
+                self.settings,
+                neighbors_user_power=a,
+                neighbors_own_power=0.0,
+                neighbors_item_power=q,
+            )
             fitted = Fitted(rows=rows(self._kept, tried))
             part = part_embeddings(self._kept, fitted, tried)["neighbors"]
 
@@ -96,11 +101,11 @@ class Chooser:
         tried: dict[tuple[float, ...], float] = {}
         for a in user:
             tried |= measured(a, middle)
-        best = max(tried, key=tried.__getitem__)
+        best = _best(tried)
         for q in item:
             if q != middle:
                 tried |= measured(best[0], q)
-        self._set(**dict(zip(names, max(tried, key=tried.__getitem__), strict=True)))
+        self._set(dict(zip(names, _best(tried), strict=True)))
         self.fitted.rows = rows(self._kept, self.settings)
 
     def _low_pass(self) -> None:
@@ -110,27 +115,21 @@ class Chooser:
         made = spectrum(self._kept, self.settings.vectors, where)
         self.fitted.spectrum = made
 
-        def measured(pairs: list[tuple[float, float]]) -> dict[tuple[float, float], float]:
-            parts = [
-                part_embeddings(
-                    self._kept,
-                    Fitted(spectrum=made),
-                    replace(self.settings, low_pass_power=b, low_pass_damping=damping),
-                )["low_pass"]
-                for b, damping in pairs
-            ]
-            return dict(zip(pairs, self._compare(parts), strict=True))
+        def measured(b: float, damping: float) -> dict[tuple[float, ...], float]:
+            tried = replace(self.settings, low_pass_power=b, low_pass_damping=damping)
+            part = part_embeddings(self._kept, Fitted(spectrum=made), tried)["low_pass"]
+            return {(b, damping): self._variants(part, [torch.ones(())])[0]}
 
         middle = powers[len(powers) // 2]
-        tried: dict[tuple[float, float], float] = {}
+        tried: dict[tuple[float, ...], float] = {}
         for damping in dampings:
-            tried |= measured([(middle, damping)])
-        best = max(tried, key=tried.__getitem__)
+            tried |= measured(middle, damping)
+        best = _best(tried)
         for b in powers:
             if b != middle:
-                tried |= measured([(b, best[1])])
-        chosen = max(tried, key=tried.__getitem__)
-        self._set(low_pass_power=chosen[0], low_pass_damping=chosen[1])
+                tried |= measured(b, best[1])
+        b, damping = _best(tried)
+        self._set({"low_pass_power": b, "low_pass_damping": damping})
 
     def _learned(self, progress: Progress) -> None:
         names = ("temperature", "negative_power", "edge_drop")
@@ -178,14 +177,12 @@ class Chooser:
         }
         log.info("Chosen on held-out edges: %s, alone %s", self.settings, alone)
         if self.settings.model == "blend":
-            self._set(**{f"{name}_weight": w for name, w in zip(PARTS, best, strict=True)})
-        for name, w in zip(PARTS, best, strict=True):
-            if not w:
-                setattr(self.fitted, {"neighbors": "rows", "low_pass": "spectrum"}.get(name, name), None)
-
-    def _compare(self, parts: list[Embeddings]) -> list[float]:
-        return self._ndcg(
-            lambda users: (part.score(users, own(self._kept, users)) for part in parts)
+            self._set({f"{name}_weight": w for name, w in zip(PARTS, best, strict=True)})
+        neighbors, low_pass, learned = best
+        self.fitted = Fitted(
+            self.fitted.rows if neighbors else None,
+            self.fitted.spectrum if low_pass else None,
+            self.fitted.learned if learned else None,
         )
 
     def _variants(self, part: Embeddings, scale: list[Tensor]) -> list[float]:
@@ -206,8 +203,12 @@ class Chooser:
         value = getattr(self.settings, name)
         return grid if value is None else (value,)
 
-    def _set(self, **values: float) -> None:
-        self.settings = replace(self.settings, **values)
+    def _set(self, values: dict[str, float]) -> None:
+        self.settings = self.settings.filled(values)
+
+
+def _best(tried: dict[tuple[float, ...], float]) -> tuple[float, ...]:
+    return max(tried, key=lambda values: tried[values])
 
 
 def _distinct(tries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:

@@ -86,6 +86,10 @@ class Embeddings:
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return Embeddings(self.model, self.layers, self.cosine, moved)
 
+    def cpu(self) -> Embeddings:
+        """The same on the CPU."""
+        return self.to(torch.device("cpu"))
+
     @torch.no_grad()
     def score(self, users: Tensor, own: Own) -> Tensor:
         """Scores of all items, float [block, items]: the one way by which anything is ranked.

@@ -165,11 +165,13 @@ def _largest(
 
 def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor) -> Tensor:
     """The normalised item-item matrix times a basis, with few columns of the user side at once."""
-    return torch.cat([by_item @ (by_user @ part) for part in basis.split(COLUMNS, dim=1)], 1)
+    begins = range(0, basis.shape[1], COLUMNS)
+    return torch.cat([by_item @ (by_user @ basis[:, b : b + COLUMNS]) for b in begins], 1)
 
 
 def _orthonormal(basis: Tensor) -> Tensor:
     """An orthonormal basis of the same space, without directions that are rounding only."""
     squares, rotation = torch.linalg.eigh((basis.T @ basis).double())
     kept = squares > squares[-1] * FLOOR
-    return basis @ (rotation[:, kept] / squares[kept].sqrt()).float()
+    made: Tensor = basis @ (rotation[:, kept] / squares[kept].sqrt()).float()
+    return made

@@ -17,6 +17,7 @@ from trainer.blend import Fitted
 from trainer.choose import PRIORS, Chooser
 from trainer.embeddings import Embeddings
 from trainer.evaluate import measure
+from trainer.filters import spectrum
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
@@ -68,11 +69,10 @@ def fit(
     if not len(held_out):
         settings = settings.filled(PRIORS)
     if settings.model == "gcn":
-        model = train(kept, settings, progress)
+        cosine = settings.objective == "softmax"
+        model, fitted = train(kept, settings, progress), Fitted()
         clock.lap("train")
-        candidate = model.embeddings(kept, cosine=settings.objective == "softmax")
-        made = model.embeddings(graph, cosine=settings.objective == "softmax")
-        fitted = Fitted()
+        candidate, made = (model.embeddings(g, cosine).cpu() for g in (kept, graph))
     else:
         if settings.missing():
             chooser = Chooser(kept, held_out, settings)
@@ -100,7 +100,7 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
     """
     if settings.model == "gcn":
         model = train(graph, settings, progress)
-        return model.embeddings(graph, cosine=settings.objective == "softmax")
+        return model.embeddings(graph, cosine=settings.objective == "softmax").cpu()
     return blend.blend(graph, blend.fit(graph, settings, progress), settings)
 
 
@@ -111,7 +111,7 @@ def _over(graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters) ->
         made.rows = blend.rows(graph, settings)
     if fitted.spectrum:
         basis = fitted.spectrum.vectors
-        made.spectrum = blend.spectrum(graph, settings.vectors, device(settings.device), basis)
+        made.spectrum = spectrum(graph, settings.vectors, device(settings.device), basis)
     return made
 
 

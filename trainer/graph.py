@@ -88,14 +88,14 @@ class InteractionGraph:
             weights * self.weighing.factors(rows["type"]),
             rows["timestamp"].cast(pa.int64()).to_numpy() // 1000,
         )
-        removals = pc.equal(rows["type"], REMOVE).to_numpy()
+        removals = pc.equal(rows["type"], REMOVE).combine_chunks().to_numpy(zero_copy_only=False)
         old = Pairs(_keys(self.users, self.items), self.weights, self.timestamps)
         touched = _contains(np.unique(new.keys), old.keys)
-        events = Pairs(*(np.concatenate([o[touched], n]) for o, n in zip(old, new, strict=True)))
+        events = old.where(touched).then(new)
         removed = np.concatenate([np.zeros(touched.sum(), np.bool_), removals])
         merged = self.weighing.merge(events, removed)
 
-        grown = Pairs(*(np.concatenate([o[~touched], m]) for o, m in zip(old, merged, strict=True)))
+        grown = old.where(~touched).then(merged)
         order = np.argsort(grown.keys, kind="stable")
         keys = grown.keys[order]
         self.__dict__.pop("strengths", None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal, Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class Hyperparameters:
         return names
 
     def filled(self, chosen: dict[str, float]) -> Self:
-        """The same with what was `chosen` where nothing is set; other names are ignored."""
-        known = {field.name for field in fields(self)}
-        missing = self.missing() & known
-        return replace(self, **{name: chosen[name] for name in missing & chosen.keys()})
+        """The same with what was `chosen` where nothing is set."""
+        values: dict[str, Any] = {n: chosen[n] for n in self.missing() & chosen.keys()}
+        return replace(self, **values)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from consumer.settings import ConsumerSettings
 from trainer.hyperparameters import Hyperparameters
+from trainer.weights import Weighing
 
 
 class TrainerSettings(ConsumerSettings):
@@ -34,22 +36,125 @@ class TrainerSettings(ConsumerSettings):
         validation_alias="STREAMGCN_RETRAIN_SECONDS",
         description="Seconds after which any new event makes a retraining due.",
     )
-    model: Literal["lightgcn", "gcn"] = Field(
-        "lightgcn",
-        validation_alias="STREAMGCN_MODEL",
-        description="lightgcn, or gcn (GCNConv layers with ReLU, for ratings).",
+    edge_weight: Literal["last", "sum", "max"] = Field(
+        "last",
+        validation_alias="STREAMGCN_EDGE_WEIGHT",
+        description="An edge's weight: its last event's interaction, their sum, or the largest.",
     )
-    loss: Literal["softmax", "mse"] | None = Field(
+    type_weights: str = Field(
+        "",
+        pattern=r"^([^=,]+=\d+(\.\d+)?(,[^=,]+=\d+(\.\d+)?)*)?$",
+        validation_alias="STREAMGCN_TYPE_WEIGHTS",
+        description="Factors of interactions by type, as in view=1,purchase=5; others count 1.",
+    )
+    half_life_days: float | None = Field(
+        None,
+        gt=0,
+        validation_alias="STREAMGCN_HALF_LIFE_DAYS",
+        description="Days in which an event's weight halves; never if unset.",
+    )
+    model: Literal["blend", "lightgcn", "gcn"] = Field(
+        "blend",
+        validation_alias="STREAMGCN_MODEL",
+        description="blend (neighbours, low pass, LightGCN), lightgcn, or gcn (GCNConv layers with "
+        "ReLU, for ratings).",
+    )
+    loss: Literal["softmax", "bpr", "mse"] | None = Field(
         None,
         validation_alias="STREAMGCN_LOSS",
-        description="softmax (the default of lightgcn) or mse (of gcn).",
+        description="softmax (the default of blend and lightgcn), bpr, or mse (of gcn).",
+    )
+    vectors: int = Field(
+        1_024,
+        ge=1,
+        le=8_192,
+        validation_alias="STREAMGCN_VECTORS",
+        description="Singular vectors of the low pass.",
+    )
+    neighbors_kept: int = Field(
+        256,
+        ge=1,
+        validation_alias="STREAMGCN_NEIGHBORS_KEPT",
+        description="Neighbours of an item that are kept, the nearest.",
+    )
+    neighbors_weight: float | None = Field(
+        None,
+        ge=0,
+        validation_alias="STREAMGCN_NEIGHBORS_WEIGHT",
+        description="Weight of the neighbours filter in the blend.",
+    )
+    neighbors_user_power: float | None = Field(
+        None,
+        ge=0, le=2,
+        validation_alias="STREAMGCN_NEIGHBORS_USER_POWER",
+        description="Its exponent of the degree of the users between.",
+    )
+    neighbors_own_power: float | None = Field(
+        None,
+        ge=0, le=2,
+        validation_alias="STREAMGCN_NEIGHBORS_OWN_POWER",
+        description="Its exponent of the user's own items' degree.",
+    )
+    neighbors_item_power: float | None = Field(
+        None,
+        ge=0, le=2,
+        validation_alias="STREAMGCN_NEIGHBORS_ITEM_POWER",
+        description="Its exponent of the recommended item's degree.",
+    )
+    low_pass_weight: float | None = Field(
+        None,
+        ge=0,
+        validation_alias="STREAMGCN_LOW_PASS_WEIGHT",
+        description="Weight of the low-pass filter in the blend.",
+    )
+    low_pass_power: float | None = Field(
+        None,
+        ge=0, le=2,
+        validation_alias="STREAMGCN_LOW_PASS_POWER",
+        description="Its exponent of items' degrees.",
+    )
+    low_pass_damping: float | None = Field(
+        None,
+        gt=0,
+        validation_alias="STREAMGCN_LOW_PASS_DAMPING",
+        description="Its cut: a vector of singular value s counts s^2 / (s^2 + this).",
+    )
+    learned_weight: float | None = Field(
+        None,
+        ge=0,
+        validation_alias="STREAMGCN_LEARNED_WEIGHT",
+        description="Weight of the learned part in the blend.",
+    )
+    learned_power: float | None = Field(
+        None,
+        ge=0, le=2,
+        validation_alias="STREAMGCN_LEARNED_POWER",
+        description="Exponent of the item's degree in its scores.",
+    )
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        validation_alias="STREAMGCN_TEMPERATURE",
+        description="Of its softmax.",
+    )
+    negative_power: float | None = Field(
+        None,
+        ge=0, le=2,
+        validation_alias="STREAMGCN_NEGATIVE_POWER",
+        description="Its sampled items are drawn by degree to this power.",
+    )
+    edge_drop: float | None = Field(
+        None,
+        ge=0, lt=1,
+        validation_alias="STREAMGCN_EDGE_DROP",
+        description="Share of the edges that it leaves out of the graph in each step.",
     )
     embedding_dim: int = Field(
         128,
         ge=1,
         le=4_096,
         validation_alias="STREAMGCN_EMBEDDING_DIM",
-        description="Dimensions of an embedding.",
+        description="Dimensions of a learned embedding.",
     )
     layers: int = Field(
         3, ge=1, le=8, validation_alias="STREAMGCN_LAYERS", description="Graph convolutions."
@@ -58,7 +163,7 @@ class TrainerSettings(ConsumerSettings):
         None,
         ge=1,
         validation_alias="STREAMGCN_EPOCHS",
-        description="Full-batch steps; 150 for lightgcn, 200 for gcn if unset.",
+        description="Full-batch steps; 150, or 200 of gcn, if unset.",
     )
     device: str = Field(
         "auto",
@@ -67,13 +172,22 @@ class TrainerSettings(ConsumerSettings):
         description="auto (a GPU if there is one), cpu, cuda or cuda:N; for training and serving.",
     )
 
+    @field_validator("loss")
+    @classmethod
+    def _mse_predicts_interactions(cls, loss: str | None, others: ValidationInfo) -> str | None:
+        if loss == "mse" and others.data.get("model") == "blend":
+            raise ValueError("it cannot be blended; set STREAMGCN_MODEL to gcn or lightgcn with it")
+        return loss
+
+    def weighing(self) -> Weighing:
+        """How events make edges."""
+        pairs = (part.split("=") for part in self.type_weights.split(",") if part)
+        types = tuple((name, float(value)) for name, value in pairs)
+        return Weighing(self.edge_weight, types, self.half_life_days)
+
     def hyperparameters(self) -> Hyperparameters:
         """The part of the settings that training itself needs."""
+        same = {field.name for field in fields(Hyperparameters)} - {"dim", "seed"}
         return Hyperparameters(
-            model=self.model,
-            loss=self.loss,
-            dim=self.embedding_dim,
-            layers=self.layers,
-            epochs=self.epochs,
-            device=self.device,
+            dim=self.embedding_dim, **{name: getattr(self, name) for name in same - {"negatives"}}
         )

@@ -90,7 +90,8 @@ def train(
         if drop:
             asked = (torch.rand(len(graph)) < drop)[torch.from_numpy(mine)].to(where)
             shown = adjacency.thinned(~asked)
-        loss = objective(*model(shown), asked)
+        users, items = model(shown)
+        loss = objective(users, items, asked)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         parallel.sum_gradients(model.parameters())

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 DAY_MS = 86_400_000
 Float32s = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
+Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
 class Pairs(NamedTuple):
-    """Edges sorted by key: int64 keys, float32 weights, int64 epoch milliseconds."""
+    """Edges as columns: int64 keys, float32 weights, int64 epoch milliseconds."""
 
     keys: Int64s
     weights: Float32s
     timestamps: Int64s
+
+    def where(self, mask: Bools) -> Pairs:
+        """Those where `mask` is true."""
+        return Pairs(self.keys[mask], self.weights[mask], self.timestamps[mask])
+
+    def then(self, other: Pairs) -> Pairs:
+        """These, then the others."""
+        return Pairs(
+            np.concatenate([self.keys, other.keys]),
+            np.concatenate([self.weights, other.weights]),
+            np.concatenate([self.timestamps, other.timestamps]),
+        )
 
 
 @dataclass(frozen=True)
@@ -37,21 +49,36 @@ class Weighing:
     types: tuple[tuple[str, float], ...] = ()
     half_life: float | None = None
 
+    def factor(self, type_: str) -> float:
+        """The factor of an interaction by its event's type."""
+        return dict(self.types).get(type_, 1.0)
+
     def factors(self, types: pa.ChunkedArray) -> Float32s:
         """The factor of each event, float32 [events]."""
-        if not self.types:
-            return np.ones(len(types), np.float32)
-        named = pa.array([name for name, _ in self.types], pa.string())
-        values = np.array([*(value for _, value in self.types), 1.0], np.float32)
-        at = pc.fill_null(pc.index_in(types, value_set=named), len(named)).to_numpy()
-        factors: Float32s = values[at]
+        coded = types.combine_chunks().dictionary_encode()
+        known = [self.factor(name) for name in coded.dictionary.to_pylist()]
+        factors: Float32s = np.array(known, np.float32)[coded.indices.to_numpy()]
         return factors
 
-    def decay(self, timestamps: Int64s, until: Int64s | np.int64) -> npt.NDArray[np.float64]:
+    @overload
+    def decay(self, timestamps: int, until: int) -> float: ...
+    @overload
+    def decay(self, timestamps: Int64s, until: Int64s | np.int64) -> Float64s: ...
+    def decay(
+        self, timestamps: int | Int64s, until: int | Int64s | np.int64
+    ) -> float | Float64s:
         """What is left at `until` of a weight of 1 at `timestamps`, both in epoch milliseconds."""
         if self.half_life is None:
-            return np.ones(len(timestamps))
-        return np.exp2((timestamps - until) / (self.half_life * DAY_MS))
+            return np.ones(np.shape(timestamps)) if isinstance(timestamps, np.ndarray) else 1.0
+        exponent = (timestamps - until) / (self.half_life * DAY_MS)
+        return np.exp2(exponent) if isinstance(exponent, np.ndarray) else 2.0**exponent
+
+    def after(self, weight: float, at: int, new: float, now: int) -> float:
+        """The weight of an edge of `weight` as of `at` after an event of weight `new` at `now`."""
+        if self.events == "last":
+            return new
+        old = weight * self.decay(at, now)
+        return old + new if self.events == "sum" else max(old, new)
 
     def merge(self, events: Pairs, removals: Bools) -> Pairs:
         """One edge for each pair that has an event after its last removal, as of its last event.
@@ -62,8 +89,9 @@ class Weighing:
             removals: bool [events], true for those that take the pair's edge out.
         """
         order = np.argsort(events.keys, kind="stable")
-        keys, weights, timestamps = (column[order] for column in events)
-        starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
+        keys, timestamps = events.keys[order], events.timestamps[order]
+        weights: npt.NDArray[np.floating] = events.weights[order]
+        starts: Int64s = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
         last = np.append(starts[1:], len(keys)) - 1
         places = np.arange(len(keys))
         after_removal = np.maximum.reduceat(np.where(removals[order], places + 1, 0), starts)

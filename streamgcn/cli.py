@@ -224,9 +224,9 @@ def evaluate(
 ) -> None:
     """Train on a file and measure on another, every item ranked; prints JSON.
 
-    Recall and NDCG at 20; with STREAMGCN_MODEL=gcn the RMSE too, beside that of the mean and of user
-    and item biases. What the settings leave open is chosen on edges held out of the training file;
-    where they leave nothing open, all of it is trained on. Several processes by torchrun.
+    Recall and NDCG at 20; with STREAMGCN_MODEL=gcn the RMSE too, beside that of the mean and of
+    user and item biases. What the settings leave open is chosen on edges held out of the training
+    file; where they leave nothing open, all of it is trained on.
     """
     from trainer.evaluate import measure
     from trainer.fit import HELD_OUT, fit, fit_all
@@ -250,7 +250,10 @@ def evaluate(
         kept, tested = graph.subset(~newest), graph.subset(newest)
     held_out: dict[str, float] = {}
     with _progress("training", 1) as bar:
-        advance = lambda epoch, epochs, _: bar(epoch / epochs)  # noqa: E731
+
+        def advance(_: str, done: int, steps: int, __: float | None) -> None:
+            bar(min(1.0, done / steps))
+
         if hyperparameters.missing():
             fitted = fit(kept, hyperparameters, advance)
             embeddings, hyperparameters = fitted.embeddings, fitted.settings

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from consumer.edges import SCHEMA, EdgeStore
+from trainer.embeddings import Embeddings
+from trainer.evaluate import scorer
 from trainer.graph import InteractionGraph
 
 Row = (
@@ -79,3 +82,11 @@ def blocks(
             for item in rng.choice(items, edges, replace=False)
         ]
     )
+
+
+def own_block(embeddings: Embeddings, made: InteractionGraph, k: int = 12) -> float:
+    """Share of the k best items of all users of `blocks` that are of the user's own block."""
+    best = scorer(embeddings, made)(torch.arange(made.n_users)).topk(k).indices
+    users = np.array([user.split("-")[0] for user in made.user_ids.values.to_pylist()])
+    items = np.array([item.split("-")[0] for item in made.item_ids.values.to_pylist()])
+    return float((items[best.numpy()] == users[:, None]).mean())

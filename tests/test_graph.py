@@ -71,9 +71,10 @@ def test_without_times_the_held_out_edges_are_random_ones() -> None:
 
 def test_own_gives_the_items_of_a_block_of_users() -> None:
     made = graph([("a", "x"), ("a", "y"), ("b", "z"), ("c", "x")])
-    starts, items = made.own(np.array([2, 0]))
+    starts, items, strengths = made.own(np.array([2, 0]))
     assert starts.tolist() == [0, 1, 3]
     assert items.tolist() == [0, 0, 1]
+    assert strengths.tolist() == [1, 1, 1]
 
 
 def test_the_adjacency_is_the_symmetrically_normalised_one_both_ways() -> None:
@@ -84,5 +85,8 @@ def test_the_adjacency_is_the_symmetrically_normalised_one_both_ways() -> None:
     adjacency = Adjacency.of(made, torch.device("cpu"))
     np.testing.assert_allclose(adjacency.by_user.to_dense(), expected, rtol=1e-6)
     np.testing.assert_allclose(adjacency.by_item.to_dense(), expected.T, rtol=1e-6)
-    assert adjacency.edge_index.shape == (2, 2 * len(made))
-    assert adjacency.edge_index[:, 0].tolist() == [made.users[0], made.items[0] + made.n_users]
+    assert adjacency.incidence.edge_index.shape == (2, 2 * len(made))
+    assert adjacency.incidence.edge_index[:, 0].tolist() == [
+        made.users[0],
+        made.items[0] + made.n_users,
+    ]

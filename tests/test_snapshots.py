@@ -10,11 +10,12 @@ from trainer.snapshots import KEPT, Manifest, Snapshot, SnapshotError, Snapshots
 
 def snapshot(version: str) -> Snapshot:
     manifest = Manifest(
-        version, "lightgcn", 3, True, 1, 2, 3, 4, 5, {0: 7}, {"dim": 4}, {"ndcg@20": 0.5}, {}
+        version, "lightgcn", 3, True, 1, 2, 3, 4, 5, {0: 7}, 8, 4, {"dim": 4}, {"ndcg@20": 0.5}, {}
     )
     tensors = {"base": torch.rand(2, 4), "outgoing": torch.rand(3, 6)}
     made = Embeddings("lightgcn", 3, True, tensors)
-    return Snapshot(manifest, made, pa.array(["a", "b"]), pa.array(["x", "y", "\x00é"]))
+    ids = pa.array(["a", "b"]), pa.array(["x", "y", "\x00é"])
+    return Snapshot(manifest, made, *ids, {"basis": torch.rand(3, 2).half()})
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -24,6 +25,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read.manifest == written.manifest
     assert read.item_ids == written.item_ids
     torch.testing.assert_close(read.embeddings.tensors, written.embeddings.tensors)
+    torch.testing.assert_close(snapshots.start(written.manifest.version), written.start)
 
 
 def test_the_live_pointer_moves_to_whole_snapshots_alone(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -61,9 +61,7 @@ def fit(
     if weight(settings, "low_pass"):
         made.spectrum = spectrum(graph, settings.vectors, device(settings.device), basis)
     if weight(settings, "learned"):
-        model = train(graph, settings, progress, tables)
-        assert isinstance(model, LightGCN)
-        made.learned = model
+        made.learned = cast(LightGCN, train(graph, settings, progress, tables))
     return made
 
 

@@ -9,11 +9,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import product
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from trainer.blend import PARTS, Fitted, Part, part_embeddings, rows, spread, weight
+from trainer.blend import PARTS, Fitted, part_embeddings, rows, spread, weight
 from trainer.embeddings import Embeddings, Own
 from trainer.evaluate import own, rankings
 from trainer.filters import power, spectrum
@@ -36,6 +37,7 @@ LEARNED = (  # temperature, negative_power, edge_drop: for sparse graphs, for de
 )
 LEARNED_POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+TRIES = 20  # measurements in all, about
 PRIORS = {  # where nothing could be held out
     "neighbors_weight": 1.0, "neighbors_user_power": 0.7,
     "neighbors_own_power": 0.7, "neighbors_item_power": 0.2,
@@ -51,25 +53,31 @@ class Chooser:
     """Chooses on a graph `kept` by edges `held_out` of it."""
 
     def __init__(
-        self, kept: InteractionGraph, held_out: InteractionGraph, settings: Hyperparameters
+        self,
+        kept: InteractionGraph,
+        held_out: InteractionGraph,
+        settings: Hyperparameters,
+        progress: Progress,
     ) -> None:
         self._kept = kept
         self._held_out = held_out
         self.settings = settings
         self.fitted = Fitted()
+        self._progress = progress
+        self._step, self._tries = "", 0
 
-    def choose(self, progress: Progress) -> None:
+    def choose(self) -> None:
         """Fill in `settings` and leave the parts fitted on `kept`.
 
         Raises:
             Diverged, Stopped, DeviceMissing: as `train`.
         """
-        if weight(self.settings, "neighbors") != 0:
-            self._neighbors()
-        if weight(self.settings, "low_pass") != 0:
-            self._low_pass()
-        if weight(self.settings, "learned") != 0:
-            self._learned(progress)
+        steps = {"neighbors": self._neighbors, "low_pass": self._low_pass, "learned": self._learned}
+        for part in PARTS:
+            if weight(self.settings, part) != 0:
+                self._step = f"choosing {part}"
+                steps[part]()
+        self._step = "choosing weights"
         self._weights()
 
     def _neighbors(self) -> None:
@@ -131,14 +139,13 @@ class Chooser:
         b, damping = _best(tried)
         self._set({"low_pass_power": b, "low_pass_damping": damping})
 
-    def _learned(self, progress: Progress) -> None:
+    def _learned(self) -> None:
         names = ("temperature", "negative_power", "edge_drop")
         best = -1.0
         kinds = LEARNED if self.settings.objective == "softmax" else LEARNED[:1]
         before = self.settings
         for kind in dict.fromkeys(before.filled(dict(zip(names, k, strict=True))) for k in kinds):
-            model = train(self._kept, kind, progress)
-            assert isinstance(model, LightGCN)
+            model = cast(LightGCN, train(self._kept, kind, self._progress))
             powers = self._open("learned_power", LEARNED_POWERS)
             part = part_embeddings(
                 self._kept, Fitted(learned=model), replace(kind, learned_power=0.0)
@@ -196,6 +203,8 @@ class Chooser:
         return self._ndcg(scores)
 
     def _ndcg(self, scores: Scores) -> list[float]:
+        self._tries += 1
+        self._progress(self._step, self._tries, TRIES, None)
         return [f["ndcg@20"] for f in rankings(scores, self._kept, self._held_out, most=USERS)]
 
     def _open(self, name: str, grid: tuple[float, ...]) -> tuple[float, ...]:

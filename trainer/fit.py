@@ -75,8 +75,8 @@ def fit(
         candidate, made = (model.embeddings(g, cosine).cpu() for g in (kept, graph))
     else:
         if settings.missing():
-            chooser = Chooser(kept, held_out, settings)
-            chooser.choose(progress)
+            chooser = Chooser(kept, held_out, settings, progress)
+            chooser.choose()
             settings, fitted = chooser.settings, chooser.fitted
         else:
             start = start or Start()
@@ -87,9 +87,7 @@ def fit(
     clock.lap("propagate")
     metrics = measure(candidate, kept, held_out) if len(held_out) else {}
     clock.lap("evaluate")
-    return Fit(
-        made, settings, kept, held_out, candidate, metrics, clock.seconds, _start(fitted)
-    )
+    return Fit(made, settings, kept, held_out, candidate, metrics, clock.seconds, _start(fitted))
 
 
 def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progress) -> Embeddings:

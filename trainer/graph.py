@@ -63,7 +63,7 @@ class InteractionGraph:
     items: Int32s = field(default_factory=_int32s)
     weights: Float32s = field(default_factory=lambda: np.empty(0, np.float32))
     timestamps: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
-    weighing: Weighing = Weighing()
+    weighing: Weighing = field(default_factory=Weighing)
 
     def __len__(self) -> int:
         return len(self.users)

@@ -41,13 +41,13 @@ def own_edges(graph: InteractionGraph) -> npt.NDArray[np.bool_]:
 
 class _Summed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, part: Tensor) -> Tensor:
+    def forward(_: Any, part: Tensor) -> Tensor:
         total = part.clone()
         distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].clone()
         distributed.all_reduce(total)
         return total

@@ -14,10 +14,12 @@ from rich.progress import Progress as Bar
 from consumer.edges import EdgeStore, StoreError, watermark
 from consumer.log import Figures
 from trainer.fit import fit
+from trainer.gate import objection
 from trainer.graph import InteractionGraph
 from trainer.settings import TrainerSettings
 from trainer.snapshots import Manifest, Snapshot, SnapshotError, Snapshots, new_version
 from trainer.train import Diverged, Progress, Stopped, device
+from trainer.warm import aligned_start, chosen, goes_on, tensors
 
 log = logging.getLogger("trainer")
 
@@ -95,7 +97,9 @@ class Retrain:
         try:
             snapshot = self._snapshot()
             self._snapshots.write(snapshot)
-            self._snapshots.promote(snapshot.manifest.version)
+            manifest = snapshot.manifest
+            if not manifest.rejected:
+                self._snapshots.promote(manifest.version)
             self._snapshots.prune()
         except (Diverged, SnapshotError, MemoryError, torch.OutOfMemoryError) as error:
             log.error("This training is lost, the live model stays: %s.", error)
@@ -103,8 +107,10 @@ class Retrain:
         except Stopped:
             log.info("Told to stop in the middle of a training; the live model stays.")
             return
-        manifest = snapshot.manifest
-        log.info("Snapshot %s is live.", manifest.version)
+        if manifest.rejected:
+            log.warning("Snapshot %s is rejected: %s.", manifest.version, manifest.rejected)
+        else:
+            log.info("Snapshot %s is live.", manifest.version)
         self._figures.report(
             "trained",
             users=manifest.users,
@@ -116,11 +122,18 @@ class Retrain:
 
     def _snapshot(self) -> Snapshot:
         graph, settings = self._graph, self._settings.hyperparameters()
+        live = self._live()
+        start, chosen_at = None, len(graph)
+        if live and goes_on(live, graph, settings):
+            settings = settings.filled(chosen(live.manifest))
+            chosen_at = live.manifest.chosen_at
+            start = aligned_start(live, self._snapshots.start(live.manifest.version), graph)
         log.info(
-            "Training %s on %d edges of %d users and %d items.",
+            "Training %s on %d edges of %d users and %d items, %s.",
             settings.model, len(graph), graph.n_users, graph.n_items,
+            f"going on from {live.manifest.version}" if live and start else "from scratch",
         )  # fmt: skip
-        fitted = fit(graph, settings, self._progress())
+        fitted = fit(graph, settings, self._progress(), start)
         manifest = Manifest(
             version=new_version(),
             model=settings.model,
@@ -132,40 +145,58 @@ class Retrain:
             edges=len(graph),
             store_version=self._store.version if self._store else 0,
             offsets=self._watermark,
-            settings=asdict(settings),
+            newest=int(graph.timestamps.max(initial=0)),
+            chosen_at=chosen_at,
+            settings=asdict(fitted.settings),
             metrics=fitted.metrics,
             seconds=fitted.seconds,
+            rejected=objection(fitted, graph, live),
         )
-        return Snapshot(manifest, fitted.embeddings, graph.user_ids.values, graph.item_ids.values)
+        return Snapshot(
+            manifest,
+            fitted.embeddings,
+            graph.user_ids.values,
+            graph.item_ids.values,
+            tensors(fitted.start),
+        )
+
+    def _live(self) -> Snapshot | None:
+        version = self._snapshots.live()
+        try:
+            return self._snapshots.read(version) if version else None
+        except SnapshotError as error:
+            log.warning("%s; training from scratch.", error)
+            return None
 
     def _progress(self) -> Progress:
         """A bar on a terminal, else a line every few seconds; stops the training when told to."""
         bar = Bar(transient=True) if sys.stderr.isatty() else None
         task = bar.add_task("training") if bar else None
-        started = time.monotonic()
-        line = started
+        started = line = time.monotonic()
+        at = ""
 
-        def progress(epoch: int, epochs: int, loss: float) -> None:
-            nonlocal line
+        def progress(stage: str, done: int, steps: int, loss: float | None) -> None:
+            nonlocal line, started, at
+            now = time.monotonic()
+            if stage != at:
+                started, at = now, stage
             if bar and task is not None:
                 bar.start()
-                bar.update(
-                    task, total=epochs, completed=epoch, description=f"training loss={loss:.4f}"
-                )
-            if bar and (epoch == epochs or self._stop.is_set()):
+                bar.update(task, total=steps, completed=done, description=stage)
+            if bar and (done == steps or self._stop.is_set()):
                 bar.stop()
             if self._stop.is_set():
                 raise Stopped
-            now = time.monotonic()
-            if now - line >= LINE_EVERY or epoch in (1, epochs):
+            self._figures.alive()
+            if now - line >= LINE_EVERY:
                 line = now
-                left = (now - started) / epoch * (epochs - epoch)
                 self._figures.report(
                     "training",
-                    epoch=epoch,
-                    epochs=epochs,
-                    loss=round(loss, 4),
-                    remaining_s=round(left),
+                    stage=stage.replace(" ", "_"),
+                    step=done,
+                    steps=steps,
+                    loss="-" if loss is None else round(loss, 4),
+                    remaining_s=max(0, round((now - started) / done * (steps - done))),
                 )
 
         return progress

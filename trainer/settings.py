@@ -85,19 +85,22 @@ class TrainerSettings(ConsumerSettings):
     )
     neighbors_user_power: float | None = Field(
         None,
-        ge=0, le=2,
+        ge=0,
+        le=2,
         validation_alias="STREAMGCN_NEIGHBORS_USER_POWER",
         description="Its exponent of the degree of the users between.",
     )
     neighbors_own_power: float | None = Field(
         None,
-        ge=0, le=2,
+        ge=0,
+        le=2,
         validation_alias="STREAMGCN_NEIGHBORS_OWN_POWER",
         description="Its exponent of the user's own items' degree.",
     )
     neighbors_item_power: float | None = Field(
         None,
-        ge=0, le=2,
+        ge=0,
+        le=2,
         validation_alias="STREAMGCN_NEIGHBORS_ITEM_POWER",
         description="Its exponent of the recommended item's degree.",
     )
@@ -109,7 +112,8 @@ class TrainerSettings(ConsumerSettings):
     )
     low_pass_power: float | None = Field(
         None,
-        ge=0, le=2,
+        ge=0,
+        le=2,
         validation_alias="STREAMGCN_LOW_PASS_POWER",
         description="Its exponent of items' degrees.",
     )
@@ -127,7 +131,8 @@ class TrainerSettings(ConsumerSettings):
     )
     learned_power: float | None = Field(
         None,
-        ge=0, le=2,
+        ge=0,
+        le=2,
         validation_alias="STREAMGCN_LEARNED_POWER",
         description="Exponent of the item's degree in its scores.",
     )
@@ -139,13 +144,15 @@ class TrainerSettings(ConsumerSettings):
     )
     negative_power: float | None = Field(
         None,
-        ge=0, le=2,
+        ge=0,
+        le=2,
         validation_alias="STREAMGCN_NEGATIVE_POWER",
         description="Its sampled items are drawn by degree to this power.",
     )
     edge_drop: float | None = Field(
         None,
-        ge=0, lt=1,
+        ge=0,
+        lt=1,
         validation_alias="STREAMGCN_EDGE_DROP",
         description="Share of the edges that it leaves out of the graph in each step.",
     )

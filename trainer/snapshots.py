@@ -1,6 +1,7 @@
 """Versioned snapshots of the model: written whole, read whole, one of them live.
 
 <MODEL_STORE>/<version>/tables.safetensors, users.parquet, items.parquet, manifest.json
+<MODEL_STORE>/<version>/start.safetensors   what the next training goes on from
 <MODEL_STORE>/live           the version that serving uses, replaced atomically
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from consumer.errors import StreamGCNError
 from trainer.embeddings import Embeddings
@@ -41,19 +43,26 @@ class Manifest(msgspec.Struct):
     edges: int
     store_version: int  # of the edge store
     offsets: dict[int, int]  # Kafka partition -> offset after the newest edge in it
-    settings: dict[str, str | int | float | None]
+    newest: int  # epoch milliseconds of the newest edge
+    chosen_at: int  # edges when what the settings leave open was chosen
+    settings: dict[str, str | int | float | None]  # with what was chosen
     metrics: dict[str, float]
     seconds: dict[str, float]
+    rejected: str = ""  # why it did not go live
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A manifest, the embeddings, and the ids of their rows."""
+    """A manifest, the embeddings, and the ids of their rows.
+
+    start: named tensors, empty in a snapshot that was read; `Snapshots.start` reads them.
+    """
 
     manifest: Manifest
     embeddings: Embeddings
     user_ids: pa.Array
     item_ids: pa.Array
+    start: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Snapshots:
@@ -85,6 +94,7 @@ class Snapshots:
             draft.mkdir(parents=True)
             tensors = {k: t.cpu().contiguous() for k, t in snapshot.embeddings.tensors.items()}
             save_file(tensors, draft / "tables.safetensors")
+            save_file(snapshot.start, draft / "start.safetensors")
             pq.write_table(pa.table({"user_id": snapshot.user_ids}), draft / "users.parquet")
             pq.write_table(pa.table({"item_id": snapshot.item_ids}), draft / "items.parquet")
             manifest = msgspec.json.format(msgspec.json.encode(snapshot.manifest), indent=2)
@@ -125,6 +135,19 @@ class Snapshots:
             raise SnapshotError(f"cannot read snapshot {folder}: {error}") from error
         embeddings = Embeddings(manifest.model, manifest.layers, manifest.cosine, tensors)
         return Snapshot(manifest, embeddings, users, items)
+
+    def start(self, version: str) -> dict[str, Tensor]:
+        """What a training can go on from, as it was written.
+
+        Raises:
+            SnapshotError: it is missing or broken.
+        """
+        path = self.root / version / "start.safetensors"
+        try:
+            tensors: dict[str, Tensor] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise SnapshotError(f"cannot read {path}: {error}") from error
+        return tensors
 
     def prune(self) -> None:
         """Delete all but the live and the newest snapshots, and drafts of a killed writer."""

@@ -21,7 +21,7 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # users, items, asked ->
 Tables = dict[str, Tensor]  # of a model's parameters, by name
 EPOCHS, GCN_EPOCHS = 150, 200
 BPR_EDGES = 100_000  # drawn in each step
-Progress = Callable[[int, int, float], None]  # epoch (from 1), epochs, loss
+Progress = Callable[[str, int, int, float | None], None]  # stage, steps done, steps, loss
 
 
 class Stopped(Exception):
@@ -51,7 +51,7 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def quiet(epoch: int, epochs: int, loss: float) -> None:
+def quiet(stage: str, done: int, steps: int, loss: float | None) -> None:
     """The progress that shows nothing."""
 
 
@@ -100,7 +100,7 @@ def train(
             raise Diverged(f"the loss is {value} in epoch {epoch}; nothing of it is kept")
         optimizer.step()
         schedule.step()
-        progress(epoch, epochs, value)
+        progress(settings.model, epoch, epochs, value)
     return model
 
 

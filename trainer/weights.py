@@ -64,9 +64,7 @@ class Weighing:
     def decay(self, timestamps: int, until: int) -> float: ...
     @overload
     def decay(self, timestamps: Int64s, until: Int64s | np.int64) -> Float64s: ...
-    def decay(
-        self, timestamps: int | Int64s, until: int | Int64s | np.int64
-    ) -> float | Float64s:
+    def decay(self, timestamps: int | Int64s, until: int | Int64s | np.int64) -> float | Float64s:
         """What is left at `until` of a weight of 1 at `timestamps`, both in epoch milliseconds."""
         if self.half_life is None:
             return np.ones(np.shape(timestamps)) if isinstance(timestamps, np.ndarray) else 1.0
@@ -106,6 +104,4 @@ class Weighing:
                 merged = np.add.reduceat(np.where(live, weights, 0), starts)
             else:
                 merged = np.maximum.reduceat(np.where(live, weights, -np.inf), starts)
-        return Pairs(
-            keys[last][alive], merged[alive].astype(np.float32), timestamps[last][alive]
-        )
+        return Pairs(keys[last][alive], merged[alive].astype(np.float32), timestamps[last][alive])

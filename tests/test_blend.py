@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+
+from tests.graphs import blocks, graph, own_block
+from trainer import blend
+from trainer.choose import PRIORS, Chooser
+from trainer.embeddings import Embeddings, Own
+from trainer.evaluate import own, scorer
+from trainer.fit import Start, fit, fit_all
+from trainer.graph import InteractionGraph
+from trainer.hyperparameters import Hyperparameters
+from trainer.train import quiet
+
+SMALL = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32, neighbors_kept=16)
+SET = SMALL.filled(PRIORS)
+
+
+def rated() -> InteractionGraph:
+    rng = np.random.default_rng(5)
+    rows = [
+        (f"{b}-{u}", f"{b}-{i}", float(rng.integers(1, 6)))
+        for b in range(3)
+        for u in range(20)
+        for i in rng.choice(12, 6, replace=False)
+    ]
+    return graph(rows)
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[InteractionGraph, Embeddings]:
+    rows = rated()
+    return rows, fit_all(rows, SET, quiet)
+
+
+def test_all_parts_are_in_the_blend(made: tuple[InteractionGraph, Embeddings]) -> None:
+    rows, embeddings = made
+    assert embeddings.outgoing.shape == (rows.n_items, 4 + 8)
+    assert embeddings.tensors["neighbors"].shape == (rows.n_items, 11)
+
+
+def test_the_blends_scores_are_the_weighted_sum_of_its_parts_at_unit_spread() -> None:
+    rows = rated()
+    settings = SMALL.filled({"neighbors_weight": 0.5, "low_pass_weight": 2.0} | PRIORS)
+    settings = settings.filled({"neighbors_weight": 0.5})
+    fitted = blend.fit(rows, settings, quiet)
+    users = torch.arange(rows.n_users)
+    expected = torch.zeros(rows.n_users, rows.n_items)
+    for part, embeddings in blend.part_embeddings(rows, fitted, settings).items():
+        scores = embeddings.score(users, own(rows, users))
+        expected += (blend.weight(settings, part) or 0) * scores / scores.std(unbiased=False)
+    found = scorer(blend.blend(rows, fitted, settings), rows)(users)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_folded_in_user_with_unchanged_edges_has_the_scores_of_the_training(
+    made: tuple[InteractionGraph, Embeddings],
+) -> None:
+    rows, embeddings = made
+    everyone = scorer(embeddings, rows)(torch.arange(rows.n_users))
+    for user in (0, 7, 59):
+        starts, items, strengths = own(rows, torch.tensor([user]))
+        order = torch.randperm(len(items))
+        alone = embeddings.score(torch.tensor([user]), Own(starts, items[order], strengths[order]))
+        torch.testing.assert_close(alone[0], everyone[user], atol=1e-6, rtol=1e-6)
+
+
+def test_the_contributions_of_an_unknown_users_items_sum_to_its_scores(
+    made: tuple[InteractionGraph, Embeddings],
+) -> None:
+    rows, embeddings = made
+    edges = own(rows, torch.tensor([3]))
+    recommended = torch.tensor([5, 0, 30])
+    scores = embeddings.score(torch.tensor([-1]), edges)[0, recommended]
+    shares = embeddings.contributions(-1, edges, recommended)
+    assert shares.shape == (len(edges.items), 3)
+    torch.testing.assert_close(shares.sum(0), scores, atol=1e-6, rtol=1e-5)
+
+
+def test_a_stronger_edge_counts_more(made: tuple[InteractionGraph, Embeddings]) -> None:
+    rows, embeddings = made
+    ids = rows.item_ids.values.to_pylist()
+    items = torch.tensor([ids.index("0-1"), ids.index("1-1")])
+    nobody = torch.tensor([-1, -1])
+    strengths = torch.tensor([5.0, 1.0, 1.0, 5.0])
+    edges = Own(torch.tensor([0, 2, 4]), items.repeat(2), strengths)
+    first, second = embeddings.score(nobody, edges)
+    of_block_0 = torch.tensor([i.startswith("0-") for i in ids])
+    assert first[of_block_0].mean() > second[of_block_0].mean()
+
+
+def test_the_blend_recovers_a_planted_structure_with_everything_chosen() -> None:
+    rows = blocks()
+    fitted = fit(rows, SMALL)
+    assert not fitted.settings.missing()
+    assert own_block(fitted.embeddings, rows) > 0.99
+    assert fitted.metrics["ndcg@20"] > fitted.metrics["popularity_ndcg@20"]
+
+
+def test_what_is_set_is_not_chosen() -> None:
+    rows = blocks()
+    newest = rows.newest(0.1)
+    settings = Hyperparameters(neighbors_item_power=0.77, learned_weight=0.0, vectors=4)
+    chooser = Chooser(rows.subset(~newest), rows.subset(newest), settings, quiet)
+    chooser.choose()
+    assert chooser.settings.neighbors_item_power == 0.77
+    assert chooser.settings.learned_weight == 0.0
+    assert chooser.fitted.learned is None
+
+
+def test_a_training_goes_on_from_the_last_ones_start() -> None:
+    rows = blocks()
+    first = fit(rows, SET)
+    second = fit(rows, SET, start=first.start)
+    assert own_block(second.embeddings, rows) > 0.99
+    assert isinstance(second.start, Start)

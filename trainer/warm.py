@@ -1,0 +1,80 @@
+"""Going on from the live snapshot: what it had chosen, its basis and its tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from trainer.embeddings import Embeddings
+from trainer.fit import Start
+from trainer.graph import InteractionGraph
+from trainer.hyperparameters import Hyperparameters
+from trainer.snapshots import Manifest, Snapshot
+
+CHOOSE_AGAIN = 1.5  # times the edges of the last choice
+
+
+def goes_on(live: Snapshot, graph: InteractionGraph, settings: Hyperparameters) -> bool:
+    """Whether a training can go on from a snapshot: the same model, not outgrown."""
+    was = live.manifest.settings
+    same = all(was[name] == getattr(settings, name) for name in ("model", "dim", "layers", "loss"))
+    return same and len(graph) < CHOOSE_AGAIN * live.manifest.chosen_at
+
+
+def chosen(manifest: Manifest) -> dict[str, float]:
+    """The numbers that a snapshot was made with."""
+    values = manifest.settings.items()
+    return {name: float(value) for name, value in values if isinstance(value, int | float)}
+
+
+def tensors(start: Start) -> dict[str, Tensor]:
+    """What a snapshot keeps of it; the basis in half precision, one iteration mends it."""
+    basis = {} if start.basis is None else {"basis": start.basis.half()}
+    return basis | start.tables
+
+
+def aligned_start(live: Snapshot, kept: dict[str, Tensor], graph: InteractionGraph) -> Start:
+    """A snapshot's `tensors` with rows in the graph's numbering.
+
+    A new node starts from zeros, which in the layers above is its fold-in.
+    """
+    rows = {
+        "users": _places(graph.user_ids.values, live.user_ids),
+        "items": _places(graph.item_ids.values, live.item_ids),
+    }
+    basis = kept.get("basis")
+    tables = {name: _aligned(kept[name], rows[name]) for name in rows if name in kept}
+    return Start(None if basis is None else _aligned(basis.float(), rows["items"]), tables)
+
+
+def aligned(live: Snapshot, graph: InteractionGraph) -> Embeddings:
+    """A snapshot's embeddings with rows in the graph's numbering, zeros for new nodes."""
+    users = _places(graph.user_ids.values, live.user_ids)
+    items = _places(graph.item_ids.values, live.item_ids)
+    made = dict(live.embeddings.tensors)
+    for name, tensor in made.items():
+        if name in ("base", "user_bias"):
+            made[name] = _aligned(tensor, users)
+        elif name.startswith(("incoming", "outgoing", "neighbors", "similarities")):
+            made[name] = _aligned(tensor, items)
+    if "neighbors" in made:
+        numbers = _places(live.item_ids, graph.item_ids.values).clamp(min=0).int()
+        made["neighbors"] = numbers[made["neighbors"].long()]
+    was = live.embeddings
+    return Embeddings(was.model, was.layers, was.cosine, made)
+
+
+def _places(ids: pa.Array, among: pa.Array) -> Tensor:
+    """Position of each id, int64, -1 for one that is not there."""
+    places = pc.fill_null(pc.index_in(ids, value_set=among), -1)
+    return torch.from_numpy(places.to_numpy().astype(np.int64))
+
+
+def _aligned(table: Tensor, places: Tensor) -> Tensor:
+    known = places >= 0
+    made = table.new_zeros((len(places), *table.shape[1:]))
+    made[known] = table[places[known]]
+    return made

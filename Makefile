@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format
+.PHONY: install bench-extra bench-gowalla bench-train demo test check format
 
 install: .venv/installed
 
@@ -25,3 +25,12 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-extra: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+
+bench-gowalla: install
+	$(BIN)/python benchmarks/bench_gowalla.py
+
+bench-train: bench-extra
+	$(BIN)/python benchmarks/bench_train.py

@@ -229,7 +229,7 @@ def evaluate(
     file; where they leave nothing open, all of it is trained on.
     """
     from trainer.evaluate import measure
-    from trainer.fit import HELD_OUT, fit, fit_all
+    from trainer.fit import fit, fit_all, held_out_edges
     from trainer.graph import InteractionGraph
     from trainer.parallel import first
 
@@ -246,7 +246,7 @@ def evaluate(
         tested.extend(files.rows(files.read(test, columns)))
         kept = graph.subset(graph.users >= 0)  # the same ids, now with the test file's
     else:
-        newest = graph.newest(HELD_OUT)
+        newest = held_out_edges(graph)
         kept, tested = graph.subset(~newest), graph.subset(newest)
     held_out: dict[str, float] = {}
     with _progress("training", 1) as bar:
@@ -254,7 +254,7 @@ def evaluate(
         def advance(_: str, done: int, steps: int, __: float | None) -> None:
             bar(min(1.0, done / steps))
 
-        if hyperparameters.missing():
+        if hyperparameters.missing() or hyperparameters.model == "gcn":
             fitted = fit(kept, hyperparameters, advance)
             embeddings, hyperparameters = fitted.embeddings, fitted.settings
             held_out = fitted.metrics

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tests.graphs import graph, table
-from trainer.evaluate import popularity, ranking, rmse, user_item_biases
+from trainer.biases import predicted_by_biases
+from trainer.evaluate import popularity, ranking, rmse
 from trainer.graph import InteractionGraph
 
 
@@ -56,5 +57,5 @@ def test_biases_recover_ratings_that_are_a_sum_of_two_ends() -> None:
         if (u + i) % 7
     ]
     made = graph(rows)
-    predicted = user_item_biases(made, made, damping=0.0)
+    predicted = predicted_by_biases(made, made, damping=0.0)
     assert rmse(predicted, made.weights) < 0.01

@@ -11,13 +11,16 @@ from serving.fold_in import Recommender, without
 from serving.publish import publish
 from serving.store import Recommendations, RedisDown, Store
 from serving.topk import topk
-from serving.user_edges import UserEdges
+from serving.user_edges import Edge, UserEdges
 from tests.graphs import blocks, pairs
 from tests.graphs import store as store_of
+from trainer.choose import PRIORS
+from trainer.embeddings import Own
 from trainer.fit import fit
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.snapshots import Manifest, Snapshot
+from trainer.weights import Weighing
 
 POPULAR = Recommendations(["p", "q", "r"], [3.0, 2.0, 1.0], [], "v", "popular", 1, 1)
 
@@ -29,7 +32,8 @@ def graph() -> InteractionGraph:
 
 @pytest.fixture(scope="module")
 def snapshot(graph: InteractionGraph) -> Snapshot:
-    fitted = fit(graph, Hyperparameters(dim=16, epochs=40))
+    settings = Hyperparameters(dim=16, epochs=40, vectors=4).filled(PRIORS)
+    fitted = fit(graph, settings)
     embeddings = fitted.embeddings
     manifest = Manifest(
         "v1", embeddings.model, embeddings.layers, embeddings.cosine, 7, graph.n_users,
@@ -51,21 +55,19 @@ def store(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Store]:
 
 
 def test_topk_is_the_sorted_scores_without_the_seen_items() -> None:
-    torch.manual_seed(0)
-    vectors, outgoing = torch.randn(3, 5), torch.randn(9, 5)
+    every = torch.rand(3, 9, generator=torch.Generator().manual_seed(0))
     starts, seen = torch.tensor([0, 2, 2, 3]), torch.tensor([8, 1, 4])
-    scores, items = topk(vectors, outgoing, starts, seen, 6)
+    scores, items = topk(every.clone(), starts, seen, 6)
     for user, own in enumerate([{8, 1}, set(), {4}]):
-        every = (vectors[user] @ outgoing.T).tolist()
-        expected = sorted(set(range(9)) - own, key=lambda item: -every[item])[:6]
+        expected = sorted(set(range(9)) - own, key=lambda item: -float(every[user, item]))[:6]
         assert items[user].tolist() == expected
-        assert scores[user].tolist() == pytest.approx([every[item] for item in expected], abs=1e-6)
+        assert scores[user].tolist() == every[user, expected].tolist()
 
 
 def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
     recommender: Recommender, graph: InteractionGraph, tmp_path: Path
 ) -> None:
-    edges = UserEdges()
+    edges = UserEdges(Weighing())
     edges.grow(store_of(tmp_path, pairs(graph)))
     made = recommender.lists([(u, edges.items(u)) for u in edges.users()], "model", POPULAR)
     assert len(made) == 120
@@ -81,14 +83,17 @@ def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
 def test_because_names_the_own_item_with_the_largest_share_of_the_score(
     snapshot: Snapshot, recommender: Recommender
 ) -> None:
-    tables = snapshot.embeddings.tensors
     number = {item: n for n, item in enumerate(recommender.item_ids)}
-    own = ["0-1", "0-2", "3-5"]
-    [(_, found)] = recommender.lists([("new", dict.fromkeys(own, 5))], "live", POPULAR)
-    for item, because in zip(found.items, found.because, strict=True):
-        outgoing = tables["outgoing"][number[item], :-2]
-        shares = {i: float(tables["incoming"][number[i]] @ outgoing) for i in own}
-        assert because == max(own, key=lambda i: shares[i])
+    own = {"0-1": Edge(5, 1.0), "0-2": Edge(4, 3.0), "3-5": Edge(3, 1.0)}
+    [(_, found)] = recommender.lists([("new", own)], "live", POPULAR)
+    strengths = torch.tensor([edge.weight for edge in own.values()])
+    items = torch.tensor([number[item] for item in own])
+    whole = snapshot.embeddings.score(
+        torch.tensor([-1]), Own(torch.tensor([0, 3]), items, strengths)
+    )[0]
+    for item, score, because in zip(found.items, found.scores, found.because, strict=True):
+        assert score == pytest.approx(float(whole[number[item]]), abs=1e-5)
+        assert because.startswith("0-")  # what is recommended is of this block
     assert found.event_at == 5
     assert found.source == "live"
 
@@ -96,7 +101,9 @@ def test_because_names_the_own_item_with_the_largest_share_of_the_score(
 def test_a_user_without_a_known_item_gets_the_popular_list_without_what_it_has(
     recommender: Recommender,
 ) -> None:
-    [(_, found)] = recommender.lists([("new", {"q": 9, "unheard of": 8})], "live", POPULAR)
+    [(_, found)] = recommender.lists(
+        [("new", {"q": Edge(9, 1.0), "unheard of": Edge(8, 1.0)})], "live", POPULAR
+    )
     assert (found.items, found.scores, found.source) == (["p", "r"], [3.0, 1.0], "popular")
     assert found.event_at == 9
     assert without(POPULAR, {}, 2, 0, 0).items == ["p", "q"]
@@ -120,7 +127,7 @@ def test_a_list_in_redis_is_read_as_it_was_written(store: Store) -> None:
 def test_publishing_writes_users_neighbours_and_the_model_last(
     store: Store, recommender: Recommender
 ) -> None:
-    edges = UserEdges()
+    edges = UserEdges(Weighing())
     for partition, user in enumerate(("0-1", "stranger")):
         edges.apply(Event(user, "0-3", 1.0, 12, "view"), partition, 0)
     written = publish(recommender, edges, POPULAR, store)

@@ -10,7 +10,7 @@ from trainer.snapshots import KEPT, Manifest, Snapshot, SnapshotError, Snapshots
 
 def snapshot(version: str) -> Snapshot:
     manifest = Manifest(
-        version, "lightgcn", 3, True, 1, 2, 3, 4, 5, {0: 7}, 8, 4, {"dim": 4}, {"ndcg@20": 0.5}, {}
+        version, "lightgcn", 3, True, 1, 2, 3, 4, 5, {0: 7}, {"dim": 4}, {"ndcg@20": 0.5}, {}
     )
     tensors = {"base": torch.rand(2, 4), "outgoing": torch.rand(3, 6)}
     made = Embeddings("lightgcn", 3, True, tensors)

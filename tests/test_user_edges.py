@@ -6,53 +6,68 @@ import pytest
 from consumer.events import Event
 from serving.user_edges import HALF_LIFE_MS, UserEdges
 from tests.graphs import append, store
+from trainer.weights import DAY_MS, Weighing
 
 
 def event(user: str, item: str, at: int = 0, kind: str = "view") -> Event:
     return Event(user, item, 1.0, at, kind)
 
 
+def times(edges: UserEdges, user: str) -> dict[str, int]:
+    return {item: edge.timestamp for item, edge in edges.items(user).items()}
+
+
 def test_edges_are_the_stores_and_what_the_log_says_since(tmp_path: Path) -> None:
-    edges = UserEdges()
+    edges = UserEdges(Weighing())
     edges.grow(store(tmp_path, [("u", "i", 1.0, 5), ("u", "j", 1.0, 6), ("v", "i", 1.0, 7)]))
     assert edges.watermark == {0: 3}
     edges.apply(event("u", "k", 9), 0, 3)
     edges.apply(event("u", "i", kind="remove"), 0, 4)
     edges.apply(event("w", "i", 8), 0, 5)
-    assert edges.items("u") == {"j": 6, "k": 9}
-    assert edges.items("v") == {"i": 7}
-    assert edges.items("nobody") == {}
+    assert times(edges, "u") == {"j": 6, "k": 9}
+    assert times(edges, "v") == {"i": 7}
+    assert times(edges, "nobody") == {}
     assert edges.users() == ["u", "v", "w"]
     assert edges.n_users == 3
 
 
 def test_the_log_read_again_ends_in_the_same_edges(tmp_path: Path) -> None:
     log = [event("u", "i", 1), event("u", "j", 2), event("u", "i", kind="remove"), event("u", "k")]
-    edges = UserEdges()
+    edges = UserEdges(Weighing())
     edges.grow(store(tmp_path, [("u", "i", 1.0, 1), ("u", "j", 1.0, 2)]))
     for _ in range(2):
         for offset, each in enumerate(log):
             edges.apply(each, 0, offset)
-        assert edges.items("u") == {"j": 2, "k": 0}
+        assert times(edges, "u") == {"j": 2, "k": 0}
 
 
 def test_growing_forgets_what_the_store_has_and_keeps_what_it_has_not(tmp_path: Path) -> None:
-    edges, made = UserEdges(), store(tmp_path, [("u", "i")])
+    edges, made = UserEdges(Weighing()), store(tmp_path, [("u", "i")])
     edges.grow(made)
     edges.apply(event("u", "j", 3), 0, 1)
     edges.apply(event("v", "k", 4), 0, 2)
     append(made, [("u", "j", 1.0, 3)], 1)
     edges.grow(made)
     assert list(edges.changed) == ["v"]
-    assert edges.items("u") == {"i": 0, "j": 3}
-    assert edges.items("v") == {"k": 4}
+    assert times(edges, "u") == {"i": 0, "j": 3}
+    assert times(edges, "v") == {"k": 4}
 
 
 def test_popular_counts_a_recent_edge_more_than_an_old_one(tmp_path: Path) -> None:
-    edges = UserEdges()
+    edges = UserEdges(Weighing())
     old = [(f"u{n}", "old", 1.0, 0) for n in range(3)]
     edges.grow(store(tmp_path, old))
     edges.apply(event("v", "new", 2 * HALF_LIFE_MS), 0, 3)
     items, counts = edges.popular()
     assert items == ["new", "old"]
     assert counts.tolist() == pytest.approx([1.0, 3 * math.exp2(-2)])
+
+
+def test_edges_weigh_the_same_from_the_log_as_from_the_store(tmp_path: Path) -> None:
+    weighing = Weighing("sum", (("buy", 5.0),), half_life=1.0)
+    stored, logged = UserEdges(weighing), UserEdges(weighing)
+    stored.grow(store(tmp_path, [("u", "i", 3.0, 0), ("u", "i", 1.0, DAY_MS, "buy")]))
+    logged.grow(store(tmp_path / "other", [("v", "j", 1.0, DAY_MS)]))
+    logged.apply(Event("u", "i", 3.0, 0, "view"), 0, 1)
+    logged.apply(Event("u", "i", 1.0, DAY_MS, "buy"), 0, 2)
+    assert stored.items("u") == logged.items("u") == {"i": (DAY_MS, 6.5)}

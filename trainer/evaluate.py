@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainer.biases import predicted_by_biases
 from trainer.embeddings import Embeddings, Own
 from trainer.graph import InteractionGraph
 from trainer.weights import Float32s, Int64s
@@ -32,7 +32,7 @@ def measure(
         mean = np.full(len(test), train.weights.mean(), np.float32)
         figures["rmse"] = rmse(predictions(embeddings, train, test), test.weights)
         figures["rmse_mean"] = rmse(mean, test.weights)
-        figures["rmse_biases"] = rmse(user_item_biases(train, test), test.weights)
+        figures["rmse_biases"] = rmse(predicted_by_biases(train, test), test.weights)
     return figures
 
 
@@ -125,35 +125,6 @@ def popularity(train: InteractionGraph) -> Scorer:
 def rmse(predicted: Float32s, actual: Float32s) -> float:
     """Root of the mean squared error; both float [edges], in the interaction's unit."""
     return float(np.sqrt(np.mean((predicted.astype(np.float64) - actual) ** 2)))
-
-
-def user_item_biases(
-    train: InteractionGraph, test: InteractionGraph, damping: float = 5.0, rounds: int = 10
-) -> Float32s:
-    """Predictions mean + bias_u + bias_i for the test edges, float32 [test edges].
-
-    Damped means in turn (Koren, "Factor in the Neighbors", 2010, the baseline estimates).
-    """
-    mean = float(train.weights.mean())
-    user_bias, item_bias = np.zeros(train.n_users), np.zeros(train.n_items)
-    for _ in range(rounds):
-        item_bias = _damped(
-            train.items, train.weights - mean - user_bias[train.users], item_bias, damping
-        )
-        user_bias = _damped(
-            train.users, train.weights - mean - item_bias[train.items], user_bias, damping
-        )
-    return (mean + user_bias[test.users] + item_bias[test.items]).astype(np.float32)
-
-
-def _damped(
-    nodes: npt.NDArray[np.int32],
-    residuals: npt.NDArray[np.float64],
-    biases: npt.NDArray[np.float64],
-    damping: float,
-) -> npt.NDArray[np.float64]:
-    sums = np.bincount(nodes, residuals, minlength=len(biases))
-    return sums / (np.bincount(nodes, minlength=len(biases)) + damping)
 
 
 def _entries(graph: InteractionGraph, users: Int64s) -> tuple[Tensor, Tensor]:

@@ -1,29 +1,35 @@
 """From a graph to the embeddings of a snapshot and their figures.
 
 The newest edges of each user are held out: on them what is open in the settings is chosen and the
-figures are measured. Then the filters are made anew over the whole graph and the learned tables
-propagated over it, so the newest edges shape what is published and the figures stay honest.
+figures are measured. Then the filters are made anew over the whole graph and the learned part goes on
+from its tables for some steps over it, so the newest edges shape what is published and the figures
+stay honest.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from trainer import blend
 from trainer.blend import Fitted
 from trainer.choose import PRIORS, Chooser
 from trainer.embeddings import Embeddings
-from trainer.evaluate import measure
-from trainer.filters import spectrum
+from trainer.evaluate import measure, predictions, rmse
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
-from trainer.train import Progress, Tables, device, quiet, train
+from trainer.train import Model, Progress, Tables, quiet, train
 
 HELD_OUT = 0.1  # newest share of each user's edges
+# Without times, a random share, as large as that of the usual files for offline evaluation: the more
+# edges are missing, the smoother the filters should be, so a tenth would choose for another task.
+HELD_OUT_AT_RANDOM = 0.2
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,14 @@ def fit(
         Diverged, Stopped, DeviceMissing: as `train`.
     """
     clock = _Clock()
-    newest = graph.newest(HELD_OUT)
+    newest = held_out_edges(graph)
     kept, held_out = graph.subset(~newest), graph.subset(newest)
     if not len(held_out):
         settings = settings.filled(PRIORS)
     if settings.model == "gcn":
         cosine = settings.objective == "softmax"
-        model, fitted = train(kept, settings, progress), Fitted()
+        fitted = Fitted()
+        model = train(kept, settings, progress, validate=_error_on(kept, held_out, settings))
         clock.lap("train")
         candidate, made = (model.embeddings(g, cosine).cpu() for g in (kept, graph))
     else:
@@ -83,11 +90,28 @@ def fit(
             fitted = blend.fit(kept, settings, progress, start.basis, start.tables)
         clock.lap("train")
         candidate = blend.blend(kept, fitted, settings)
-        made = blend.blend(graph, _over(graph, fitted, settings), settings)
+        made = blend.blend(graph, _over(graph, fitted, settings, progress), settings)
     clock.lap("propagate")
     metrics = measure(candidate, kept, held_out) if len(held_out) else {}
     clock.lap("evaluate")
     return Fit(made, settings, kept, held_out, candidate, metrics, clock.seconds, _start(fitted))
+
+
+def held_out_edges(graph: InteractionGraph) -> npt.NDArray[np.bool_]:
+    """Mask [edges] of what is held out: each user's newest, random ones where there are no times."""
+    timed = len(graph) > 0 and graph.timestamps.min() != graph.timestamps.max()
+    return graph.newest(HELD_OUT if timed else HELD_OUT_AT_RANDOM)
+
+
+def _error_on(
+    kept: InteractionGraph, held_out: InteractionGraph, settings: Hyperparameters
+) -> Callable[[Model], float] | None:
+    """RMSE on the held-out edges, for a model that predicts interactions."""
+    if settings.objective != "mse" or not len(held_out):
+        return None
+    return lambda model: rmse(
+        predictions(model.embeddings(kept, cosine=False).cpu(), kept, held_out), held_out.weights
+    )
 
 
 def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progress) -> Embeddings:
@@ -102,22 +126,19 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
     return blend.blend(graph, blend.fit(graph, settings, progress), settings)
 
 
-def _over(graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters) -> Fitted:
-    """The filters over the whole graph; the learned tables as they are."""
-    made = Fitted(learned=fitted.learned)
-    if fitted.rows:
-        made.rows = blend.rows(graph, settings)
-    if fitted.spectrum:
-        basis = fitted.spectrum.vectors
-        made.spectrum = spectrum(graph, settings.vectors, device(settings.device), basis)
-    return made
+def _over(
+    graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters, progress: Progress
+) -> Fitted:
+    """What was fitted on the kept edges, taken on to the whole graph."""
+    start = _start(fitted)
+    return blend.fit(graph, settings, progress, start.basis, start.tables)
 
 
 def _start(fitted: Fitted) -> Start:
     learned: LightGCN | None = fitted.learned
     return Start(
         fitted.spectrum.vectors.cpu() if fitted.spectrum else None,
-        {n: p.detach().cpu() for n, p in learned.named_parameters()} if learned else {},
+        {n: p.detach().cpu().clone() for n, p in learned.named_parameters()} if learned else {},
     )
 
 

@@ -216,6 +216,16 @@ class Incidence:
             _csr(self._item_starts, self._users, values[self._order], self.shape[::-1]),
         )
 
+    @cached_property
+    def ones(self) -> tuple[Tensor, Tensor]:
+        """Both ways with 1 for each edge."""
+        return self.both(torch.ones(len(self.rows), device=self.rows.device))
+
+    def degrees_with_loops(self) -> tuple[Tensor, Tensor]:
+        """Edges of each user and of each item, and 1 for itself (GCNConv); float32."""
+        users, items = self._starts.diff() + 1, self._item_starts.diff() + 1
+        return users.float(), items.float()
+
     @property
     def edge_index(self) -> Tensor:
         """Both directions as PyG's int64 [2, 2 * edges]; nodes are the users, then the items."""

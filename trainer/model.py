@@ -93,6 +93,8 @@ class LightGCN(nn.Module):
 class RecommenderGCN(nn.Module):
     """Learnable node features, GCNConv layers with ReLU between; an edge is predicted by its ends.
 
+    GCNConv's message passing is done by the graph's sparse products, its parameters are its own.
+
     prediction = mean + bias_u + bias_i + <h_u, h_i>; nodes are the users, then the items.
     """
 
@@ -138,9 +140,18 @@ class RecommenderGCN(nn.Module):
 
     def _states(self, graph: Adjacency) -> list[Tensor]:
         """Input of each layer, then the output of the last; each [users + items, dim]."""
+        roots = [degrees.rsqrt()[:, None] for degrees in graph.incidence.degrees_with_loops()]
+        (by_user, by_item), n = graph.incidence.ones, self.n_users
         states: list[Tensor] = [self.features]
         for number, conv in enumerate(self.convs):
-            out = conv(states[-1], graph.incidence.edge_index)
+            users, items = states[-1][:n] * roots[0], states[-1][n:] * roots[1]
+            gathered = torch.cat(
+                [
+                    (product(by_user, by_item, items) + users) * roots[0],
+                    (product(by_item, by_user, users) + items) * roots[1],
+                ]
+            )
+            out = cast(GCNConv, conv).lin(gathered) + cast(GCNConv, conv).bias
             states.append(out.relu() if number < len(self.convs) - 1 else out)
         return states
 

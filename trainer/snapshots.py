@@ -43,11 +43,11 @@ class Manifest(msgspec.Struct):
     edges: int
     store_version: int  # of the edge store
     offsets: dict[int, int]  # Kafka partition -> offset after the newest edge in it
-    newest: int  # epoch milliseconds of the newest edge
-    chosen_at: int  # edges when what the settings leave open was chosen
     settings: dict[str, str | int | float | None]  # with what was chosen
     metrics: dict[str, float]
     seconds: dict[str, float]
+    newest: int = 0  # epoch milliseconds of the newest edge
+    chosen_at: int = 0  # edges when what the settings leave open was chosen
     rejected: str = ""  # why it did not go live
 
 

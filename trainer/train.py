@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from consumer.errors import StreamGCNError
 from trainer import losses, parallel
+from trainer.biases import user_item_biases
 from trainer.graph import Adjacency, Incidence, InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN, RecommenderGCN, product
@@ -20,6 +21,9 @@ Model = LightGCN | RecommenderGCN
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # users, items, asked -> this process's loss
 Tables = dict[str, Tensor]  # of a model's parameters, by name
 EPOCHS, GCN_EPOCHS = 150, 200
+RATE, WARM_RATE, GCN_RATE = 0.05, 0.02, 0.01  # of Adam, at the first epoch
+GCN_DECAY = 1e-3
+WARM = 10  # a training that goes on from tables takes a tenth of the epochs
 BPR_EDGES = 100_000  # drawn in each step
 Progress = Callable[[str, int, int, float | None], None]  # stage, steps done, steps, loss
 
@@ -60,12 +64,15 @@ def train(
     settings: Hyperparameters,
     progress: Progress = quiet,
     start: Tables | None = None,
+    validate: Callable[[Model], float] | None = None,
 ) -> Model:
     """Train LightGCN or the gcn on all edges of the graph; in all processes of torchrun, if any.
 
     Args:
         settings: with nothing `missing` of what the model needs.
         start: parameters to go on from, rows in the graph's numbering.
+        validate: an error on edges not trained on; the parameters with the least are kept (early
+            stopping). Looked at before the first and after every tenth epoch.
 
     Raises:
         Diverged: the loss is not finite.
@@ -77,11 +84,17 @@ def train(
     parallel.join(where)
     mine = parallel.own_edges(graph)
     adjacency = Adjacency.of(graph, where, mine)
-    model, epochs, rate, decay = _model(graph, settings, where)
+    model = _model(graph, settings, where)
+    epochs, rate = settings.epochs or GCN_EPOCHS, GCN_RATE
+    if isinstance(model, LightGCN):
+        epochs = settings.epochs or EPOCHS
+        rate = WARM_RATE if start else RATE
     if start:
         model.load_state_dict(start)
+        epochs = max(1, epochs // WARM)
+    best = _Best(model, validate)
     objective = _objective(graph, graph.subset(mine), model, settings, where)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay)
+    optimizer = torch.optim.Adam(_groups(model), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     drop = settings.edge_drop or 0.0
     asked = torch.ones(int(mine.sum()), dtype=torch.bool, device=where)
@@ -101,18 +114,47 @@ def train(
         optimizer.step()
         schedule.step()
         progress(settings.model, epoch, epochs, value)
+        if epoch % 10 == 0 or epoch == epochs:
+            best.look()
+    best.restore()
     return model
 
 
-def _model(
-    graph: InteractionGraph, settings: Hyperparameters, where: torch.device
-) -> tuple[Model, int, float, float]:
-    """The model, its number of epochs, its learning rate and weight decay."""
+class _Best:
+    """The parameters with the least validation error so far."""
+
+    def __init__(self, model: Model, validate: Callable[[Model], float] | None) -> None:
+        self._model, self._validate = model, validate
+        self._error, self._tables = float("inf"), dict[str, Tensor]()
+        self.look()
+
+    def look(self) -> None:
+        if self._validate and (error := self._validate(self._model)) < self._error:
+            self._error = error
+            self._tables = {n: t.clone() for n, t in self._model.state_dict().items()}
+
+    def restore(self) -> None:
+        if self._tables:
+            self._model.load_state_dict(self._tables)
+
+
+def _groups(model: Model) -> list[dict[str, object]]:
+    """The gcn's features and layers decay, so that they add to its biases only what generalises."""
+    if isinstance(model, LightGCN):
+        return [{"params": list(model.parameters())}]
+    decaying = [model.features, *model.convs.parameters()]
+    return [{"params": decaying, "weight_decay": GCN_DECAY}, {"params": [model.bias], "lr": 0.001}]
+
+
+def _model(graph: InteractionGraph, settings: Hyperparameters, where: torch.device) -> Model:
     sizes = (graph.n_users, graph.n_items, settings.dim, settings.layers)
-    if settings.model == "gcn":
-        model = RecommenderGCN(*sizes, float(graph.weights.mean()))
-        return model.to(where), settings.epochs or GCN_EPOCHS, 0.01, 0.0
-    return LightGCN(*sizes).to(where), settings.epochs or EPOCHS, 0.05, 0.0
+    if settings.model != "gcn":
+        return LightGCN(*sizes).to(where)
+    model = RecommenderGCN(*sizes, float(graph.weights.mean()))
+    if settings.objective == "mse":  # the layers begin where users' and items' biases end
+        with torch.no_grad():
+            model.bias.copy_(torch.from_numpy(np.concatenate(user_item_biases(graph))))
+    return model.to(where)
 
 
 def _objective(

@@ -1,10 +1,135 @@
+"""The trainer's process: what it does with a store that grows and with what goes wrong."""
+
+import logging
 import threading
 from pathlib import Path
 
+import pytest
+
 from consumer.edges import EdgeStore
-from tests.graphs import append
+from tests.graphs import append, blocks, pairs, store
+from trainer import choose, retrain
 from trainer.retrain import Retrain
 from trainer.settings import TrainerSettings
+from trainer.snapshots import Snapshots
+from trainer.train import Diverged
+
+SMALL = {
+    "STREAMGCN_VECTORS": "4", "STREAMGCN_EMBEDDING_DIM": "8", "STREAMGCN_EPOCHS": "20",
+    "STREAMGCN_MIN_EDGES": "10", "STREAMGCN_RETRAIN_EDGES": "10", "KAFKA_TOPIC": "t",
+}  # fmt: skip
+PRIORS = {f"STREAMGCN_{name.upper()}": str(value) for name, value in choose.PRIORS.items()}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerSettings:
+    places = {"EDGE_STORE": str(tmp_path / "edges"), "MODEL_STORE": str(tmp_path / "models")}
+    for name, value in (SMALL | PRIORS | places).items():
+        monkeypatch.setenv(name, value)
+    return TrainerSettings.load()
+
+
+@pytest.fixture
+def snapshots(settings: TrainerSettings) -> Snapshots:
+    return Snapshots(settings.model_store)
+
+
+def once(trainer: Retrain) -> None:
+    """One look at the store."""
+    trainer._read()
+    if trainer._due():
+        trainer._retrain()
+
+
+def test_an_empty_store_trains_nothing(settings: TrainerSettings, snapshots: Snapshots) -> None:
+    EdgeStore(settings.edge_store, "t")
+    once(Retrain(settings, threading.Event()))
+    assert snapshots.versions() == []
+
+
+def test_a_grown_store_is_retrained_from_the_live_snapshot(
+    settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rows = pairs(blocks())
+    made = store(Path(settings.edge_store), rows)
+    trainer = Retrain(settings, threading.Event())
+    once(trainer)
+    first = snapshots.live()
+    assert "from scratch" in caplog.text
+    once(trainer)
+    assert snapshots.live() == first  # nothing new
+    append(made, [(f"0-new{n}", f"0-{n % 12}") for n in range(12)], len(rows))
+    once(trainer)
+    assert f"going on from {first}" in caplog.text
+    live = snapshots.live()
+    assert live is not None
+    assert live != first
+    manifest = snapshots.read(live).manifest
+    assert manifest.users == 132
+    assert manifest.chosen_at == len(rows)
+
+
+def test_a_rejected_candidate_is_kept_and_said_and_the_live_model_stays(
+    settings: TrainerSettings,
+    snapshots: Snapshots,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = store(Path(settings.edge_store), pairs(blocks()))
+    trainer = Retrain(settings, threading.Event())
+    once(trainer)
+    first = snapshots.live()
+    monkeypatch.setattr(retrain, "objection", lambda *_: "it is worse")
+    append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
+    once(trainer)
+    newest = snapshots.versions()[-1]
+    assert snapshots.live() == first != newest
+    assert snapshots.read(newest).manifest.rejected == "it is worse"
+    assert f"Snapshot {newest} is rejected: it is worse." in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["diverged", "full disk", "memory"])
+def test_a_training_that_fails_leaves_the_live_model(
+    fault: str,
+    settings: TrainerSettings,
+    snapshots: Snapshots,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = store(Path(settings.edge_store), pairs(blocks()))
+    trainer = Retrain(settings, threading.Event())
+    once(trainer)
+    first = snapshots.live()
+
+    def fail(*_: object, **__: object) -> None:
+        raise {
+            "diverged": Diverged("the loss is nan in epoch 3; nothing of it is kept"),
+            "full disk": OSError(28, "No space left on device"),
+            "memory": MemoryError("out of it"),
+        }[fault]
+
+    target = "trainer.snapshots.save_file" if fault == "full disk" else "trainer.retrain.fit"
+    monkeypatch.setattr(target, fail)
+    append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
+    once(trainer)
+    assert snapshots.live() == first
+    assert snapshots.versions() == [first]
+    assert "This training is lost, the live model stays:" in caplog.text
+
+
+def test_told_to_stop_in_the_middle_of_a_training_it_keeps_nothing_of_it(
+    settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    store(Path(settings.edge_store), pairs(blocks()))
+    stop = threading.Event()
+    trainer = Retrain(settings, stop)
+    trainer._read()
+    stop.set()
+    trainer._retrain()
+    assert snapshots.versions() == []
+    assert "Told to stop in the middle of a training; the live model stays." in caplog.text
 
 
 def test_retraining_is_due_at_first_then_after_enough_new_edges_or_a_doubling(

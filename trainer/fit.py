@@ -1,9 +1,9 @@
 """From a graph to the embeddings of a snapshot and their figures.
 
 The newest edges of each user are held out: on them what is open in the settings is chosen and the
-figures are measured. Then the filters are made anew over the whole graph and the learned part goes on
-from its tables for some steps over it, so the newest edges shape what is published and the figures
-stay honest.
+figures are measured. Then the filters are made anew over the whole graph and the learned part goes
+on from its tables for some steps over it, so the newest edges shape what is published and the
+figures stay honest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainer.model import LightGCN
 from trainer.train import Model, Progress, Tables, quiet, train
 
 HELD_OUT = 0.1  # newest share of each user's edges
-# Without times, a random share, as large as that of the usual files for offline evaluation: the more
+# Without times, a random share, as large as in the usual files for offline evaluation: the more
 # edges are missing, the smoother the filters should be, so a tenth would choose for another task.
 HELD_OUT_AT_RANDOM = 0.2
 
@@ -98,7 +98,7 @@ def fit(
 
 
 def held_out_edges(graph: InteractionGraph) -> npt.NDArray[np.bool_]:
-    """Mask [edges] of what is held out: each user's newest, random ones where there are no times."""
+    """Mask [edges] of what is held out: each user's newest, or random ones without times."""
     timed = len(graph) > 0 and graph.timestamps.min() != graph.timestamps.max()
     return graph.newest(HELD_OUT if timed else HELD_OUT_AT_RANDOM)
 

@@ -1,0 +1,256 @@
+"""Training against its rivals and limits, one JSON object a benchmark; names choose among them.
+
+propagation  three layers against torch_geometric.nn.LGConv on a plain edge_index
+rivals       Gowalla: time to LightGCN's published recall@20, against PyG's LightGCN with BPR and
+             implicit's ALS and BPR
+movielens    ml-latest-small, newest tenth of each user held out: defaults against ALS, BPR, EASE
+             and popularity; the gcn's RMSE against user and item biases
+warm         a retrain after 1 % more edges against one from scratch
+vectors      quality and time of the low pass by its number of vectors
+memory       peak resident memory for each million edges, on a synthetic power-law graph
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from bench_gowalla import DATA, HERE, settings
+from torch_geometric.nn import LGConv
+from torch_geometric.nn.models import LightGCN as PygLightGCN
+
+from streamgcn import files
+from trainer import blend
+from trainer.biases import predicted_by_biases
+from trainer.evaluate import popularity, predictions, ranking, rmse, scorer
+from trainer.filters import spectrum
+from trainer.fit import fit, fit_all, held_out_edges
+from trainer.graph import Adjacency, InteractionGraph
+from trainer.hyperparameters import Hyperparameters
+from trainer.model import LightGCN
+from trainer.train import quiet
+
+CPU = torch.device("cpu")
+TARGET = 0.1830  # LightGCN's published recall@20
+Result = dict[str, object]
+
+
+def gowalla() -> tuple[InteractionGraph, InteractionGraph]:
+    """The published split; both graphs have the same nodes."""
+    train = InteractionGraph()
+    train.extend(files.rows(files.read(DATA / "gowalla-train.parquet", files.Columns())))
+    test = InteractionGraph(train.user_ids, train.item_ids)
+    test.extend(files.rows(files.read(DATA / "gowalla-test.parquet", files.Columns())))
+    return train.subset(np.ones(len(train), bool)), test
+
+
+def movielens_split() -> tuple[InteractionGraph, InteractionGraph]:
+    """ml-latest-small without and with each user's newest tenth."""
+    graph = InteractionGraph()
+    path = Path(DATA) / "ml-latest-small-ratings.csv"
+    graph.extend(files.rows(files.read(path, files.Columns())))
+    newest = held_out_edges(graph)
+    return graph.subset(~newest), graph.subset(newest)
+
+
+def published() -> Hyperparameters:
+    """benchmarks/gowalla.env."""
+    prefix = "STREAMGCN_"
+    found = settings(HERE / "gowalla.env")
+    values = {n.removeprefix(prefix).lower(): float(v) for n, v in found.items()}
+    return Hyperparameters().filled(values)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of a call."""
+    begun = time.monotonic()
+    work()
+    return time.monotonic() - begun
+
+
+def propagation() -> Result:
+    """Forward of three layers at 64 dimensions; the median of five."""
+    train, _ = gowalla()
+    adjacency = Adjacency.of(train, CPU)
+    model = LightGCN(train.n_users, train.n_items, 64, 3)
+    edges, conv = adjacency.incidence.edge_index, LGConv()
+    nodes = torch.cat([model.users, model.items]).detach()
+
+    def message_passing() -> None:
+        state = nodes
+        for _ in range(3):
+            state = conv(state, edges)
+
+    with torch.no_grad():
+        ours = float(np.median([timed(lambda: model(adjacency)) for _ in range(5)]))
+        theirs = float(np.median([timed(message_passing) for _ in range(5)]))
+    return {"seconds": ours, "lgconv_seconds": theirs, "ratio": theirs / ours}
+
+
+def implicit_rivals(train: InteractionGraph, test: InteractionGraph) -> Result:
+    """implicit's ALS and BPR with 128 factors and its other defaults."""
+    from implicit.als import AlternatingLeastSquares
+    from implicit.bpr import BayesianPersonalizedRanking
+    from scipy.sparse import csr_matrix
+
+    shape = (train.n_users, train.n_items)
+    ones = np.ones(len(train), np.float32)
+    matrix = csr_matrix((ones, (train.users, train.items)), shape)
+    made: Result = {}
+    for name, model in (
+        ("implicit ALS", AlternatingLeastSquares(factors=128, random_state=0)),
+        ("implicit BPR", BayesianPersonalizedRanking(factors=128, random_state=0)),
+    ):
+        seconds = timed(lambda model=model: model.fit(matrix, show_progress=False))
+        users, items = torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
+        figures = ranking(lambda u, a=users, b=items: a[u] @ b.T, train, test)
+        made[name] = figures | {"seconds": seconds}
+    return made
+
+
+def pyg_lightgcn(train: InteractionGraph, test: InteractionGraph, limit: float) -> Result:
+    """PyG LightGCN and its BPR loss, batches of 2,048 edges, Adam 0.001, stopped at `limit` s."""
+    model = PygLightGCN(train.n_users + train.n_items, 64, 3)
+    edges = Adjacency.of(train, CPU).incidence.edge_index
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    begun, steps, n = time.monotonic(), 0, len(train)
+    while time.monotonic() - begun < limit:
+        drawn = torch.randint(n, (2_048,))
+        users, liked = edges[0, drawn], edges[1, drawn]
+        other = torch.randint(train.n_items, (2_048,)) + train.n_users
+        nodes = model.get_embedding(edges)
+        pairs = [(nodes[users] * nodes[of]).sum(1) for of in (liked, other)]
+        loss = model.recommendation_loss(*pairs, node_id=torch.cat([users, liked, other]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        steps += 1
+    seconds = time.monotonic() - begun
+    nodes = model.get_embedding(edges).detach()
+    users, items = nodes[: train.n_users], nodes[train.n_users :]
+    figures = ranking(lambda u: users[u] @ items.T, train, test)
+    return figures | {"seconds": seconds, "steps": steps}
+
+
+def rivals() -> Result:
+    """Seconds to TARGET (the neighbours alone pass it), and the others'."""
+    train, test = gowalla()
+    alone = replace(published(), low_pass_weight=0.0, learned_weight=0.0)
+    begun = time.monotonic()
+    embeddings = fit_all(train, alone, quiet)
+    seconds = time.monotonic() - begun
+    figures = ranking(scorer(embeddings, train), train, test)
+    assert figures["recall@20"] > TARGET
+    made: Result = {"neighbours alone": figures | {"seconds": seconds}}
+    made["PyG LightGCN, BPR"] = pyg_lightgcn(train, test, 10 * seconds)
+    return made | implicit_rivals(train, test)
+
+
+def movielens() -> Result:
+    """Side by side; EASE with the regularisation of its paper for MovieLens, 500."""
+    train, test = movielens_split()
+    begun = time.monotonic()
+    fitted = fit(train, Hyperparameters())
+    seconds = time.monotonic() - begun
+    figures = ranking(scorer(fitted.embeddings, train), train, test)
+    made: Result = {"defaults": figures | {"seconds": seconds}}
+    made |= implicit_rivals(train, test)
+    matrix = torch.zeros(train.n_users, train.n_items)
+    matrix[train.users.astype(np.int64), train.items.astype(np.int64)] = 1
+    inverse = torch.linalg.inv(matrix.T @ matrix + 500 * torch.eye(train.n_items))
+    weights = -inverse / inverse.diagonal()
+    weights.fill_diagonal_(0)
+    made["EASE"] = ranking(lambda users: matrix[users] @ weights, train, test)
+    made["popularity"] = ranking(popularity(train), train, test)
+    chosen = fitted.settings
+    made["chosen"] = {n: getattr(chosen, f"{n}_weight") for n in blend.PARTS}
+    gcn = fit(train, Hyperparameters("gcn"))
+    made["rmse"] = {
+        "gcn, mse": rmse(predictions(gcn.embeddings, train, test), test.weights),
+        "user and item biases": rmse(predicted_by_biases(train, test), test.weights),
+    }
+    return made
+
+
+def warm() -> Result:
+    """Both retrains fit the whole of 100 %, the warm one from what 99 % left."""
+    train, test = gowalla()
+    older = train.subset(np.random.default_rng(0).random(len(train)) < 0.99)
+    start = fit(older, published()).start
+    made: Result = {}
+    seconds = []
+    for name, given in (("cold", None), ("warm", start)):
+        begun = time.monotonic()
+        embeddings = fit(train, published(), start=given).embeddings
+        seconds.append(time.monotonic() - begun)
+        figures = ranking(scorer(embeddings, train), train, test)
+        made[name] = figures | {"seconds": seconds[-1]}
+    return made | {"ratio": seconds[1] / seconds[0]}
+
+
+def vectors() -> Result:
+    """The low pass alone, 128 to 1,024 vectors."""
+    train, test = gowalla()
+    chosen = published()
+    made: Result = {}
+    for n in (128, 256, 512, 1_024):
+        begun = time.monotonic()
+        fitted = blend.Fitted(spectrum=spectrum(train, n, CPU))
+        seconds = time.monotonic() - begun
+        part = blend.part_embeddings(train, fitted, chosen)["low_pass"]
+        figures = ranking(scorer(part, train), train, test, most=10_000)
+        made[str(n)] = figures | {"seconds": seconds}
+    return made
+
+
+def memory() -> Result:
+    """25M edges, or as many millions as the environment's MILLIONS says; 256 vectors, 32 dims."""
+    import os
+
+    millions = float(os.environ.get("MILLIONS", "25"))
+    n = int(millions * 1e6)
+    rng = np.random.default_rng(0)
+    n_users, n_items = n // 50, n // 250
+    users = (n_users * rng.random(n) ** 2).astype(np.int64)
+    items = (n_items * rng.random(n) ** 3).astype(np.int64)
+    keys = np.unique(users << 32 | items)
+    graph = InteractionGraph()
+    graph.user_ids.values = files.pa.array(np.arange(n_users)).cast("string")
+    graph.item_ids.values = files.pa.array(np.arange(n_items)).cast("string")
+    graph.users, graph.items = (keys >> 32).astype(np.int32), (keys & 0xFFFFFFFF).astype(np.int32)
+    graph.weights = np.ones(len(keys), np.float32)
+    graph.timestamps = np.zeros(len(keys), np.int64)
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    chosen = replace(published(), vectors=256, dim=32, epochs=30)
+    begun = time.monotonic()
+    stages: list[tuple[str, float]] = []
+    fit_all(graph, chosen, lambda stage, *_: stages.append((stage, time.monotonic() - begun)))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "edges": len(graph), "users": n_users, "items": n_items,
+        "peak_gb": peak / 1e6, "graph_gb": base / 1e6,
+        "mb_per_million_edges": peak / 1e3 / (len(graph) / 1e6),
+        "seconds": time.monotonic() - begun,
+        "filters_seconds": stages[0][1],
+    }  # fmt: skip
+
+
+BENCHMARKS = (propagation, rivals, movielens, warm, vectors, memory)
+
+
+def main() -> None:
+    """Run what is named on the command line, or everything."""
+    for benchmark in BENCHMARKS:
+        if len(sys.argv) == 1 or benchmark.__name__ in sys.argv[1:]:
+            print(json.dumps({benchmark.__name__: benchmark()}, indent=2), flush=True)
+
+
+if __name__ == "__main__":
+    main()

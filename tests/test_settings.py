@@ -58,3 +58,19 @@ def test_a_misspelt_setting_is_refused_with_the_right_spelling(
 def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hunter2")
     assert "hunter2" not in repr(ServingSettings.load())
+
+
+def test_a_loss_that_cannot_be_blended_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMGCN_LOSS", "mse")
+    with pytest.raises(SettingsError, match="cannot be blended; set STREAMGCN_MODEL"):
+        ServingSettings.load()
+    monkeypatch.setenv("STREAMGCN_MODEL", "gcn")
+    assert ServingSettings.load().hyperparameters().objective == "mse"
+
+
+def test_weights_of_types_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMGCN_TYPE_WEIGHTS", "view=1,purchase=5.5")
+    assert ServingSettings.load().weighing().types == (("view", 1.0), ("purchase", 5.5))
+    monkeypatch.setenv("STREAMGCN_TYPE_WEIGHTS", "view")
+    with pytest.raises(SettingsError, match="STREAMGCN_TYPE_WEIGHTS='view' is refused"):
+        ServingSettings.load()

@@ -21,7 +21,7 @@ from trainer.filters import power, spectrum
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
-from trainer.train import Progress, device, train
+from trainer.train import EPOCHS, Progress, device, train
 
 log = logging.getLogger("trainer")
 
@@ -65,6 +65,7 @@ class Chooser:
         self.fitted = Fitted()
         self._progress = progress
         self._step, self._tries = "", 0
+        self._chosen = settings
 
     def choose(self) -> None:
         """Fill in `settings` and leave the parts fitted on `kept`.
@@ -141,21 +142,30 @@ class Chooser:
 
     def _learned(self) -> None:
         names = ("temperature", "negative_power", "edge_drop")
-        best = -1.0
         kinds = LEARNED if self.settings.objective == "softmax" else LEARNED[:1]
-        before = self.settings
-        for kind in dict.fromkeys(before.filled(dict(zip(names, k, strict=True))) for k in kinds):
-            model = cast(LightGCN, train(self._kept, kind, self._progress))
-            powers = self._open("learned_power", LEARNED_POWERS)
-            part = part_embeddings(
-                self._kept, Fitted(learned=model), replace(kind, learned_power=0.0)
-            )["learned"]
-            scale = [torch.from_numpy(power(self._kept.item_strengths, p)) for p in powers]
-            figures = self._variants(part, scale)
-            if max(figures) > best:
-                best = max(figures)
-                self.settings = replace(kind, learned_power=powers[figures.index(best)])
-                self.fitted.learned = model
+        tried = list(
+            dict.fromkeys(self.settings.filled(dict(zip(names, k, strict=True))) for k in kinds)
+        )
+        best = tried[0]
+        if len(tried) > 1:  # a third of the steps tells them apart
+            epochs = max(1, (self.settings.epochs or EPOCHS) // 3)
+            short = [self._trained(replace(kind, epochs=epochs)) for kind in tried]
+            best = tried[short.index(max(short))]
+        self._trained(best)
+        self.settings = self._chosen
+
+    def _trained(self, kind: Hyperparameters) -> float:
+        """NDCG of the learned part, trained; it and its best learned_power are taken up."""
+        model = cast(LightGCN, train(self._kept, kind, self._progress))
+        powers = self._open("learned_power", LEARNED_POWERS)
+        plain = replace(kind, learned_power=0.0)
+        part = part_embeddings(self._kept, Fitted(learned=model), plain)["learned"]
+        scale = [torch.from_numpy(power(self._kept.item_strengths, p)) for p in powers]
+        figures = self._variants(part, scale)
+        best = max(figures)
+        self._chosen = replace(kind, learned_power=powers[figures.index(best)])
+        self.fitted.learned = model
+        return best
 
     def _weights(self) -> None:
         parts = part_embeddings(self._kept, self.fitted, self.settings)

@@ -113,7 +113,12 @@ def spectrum(
     basis = random.to(device)
     if start is not None:
         basis = torch.cat([start.to(device), basis[:, start.shape[1] :]], 1)
-    for _ in range(ROUNDS if start is None else WARM_ROUNDS):
+    rounds = ROUNDS if start is None else WARM_ROUNDS
+    if width == graph.n_items:
+        rounds = 0  # the basis spans everything
+    elif width == graph.n_users:
+        rounds = 1  # one spans all rows of the matrix
+    for _ in range(rounds):
         basis = _applied(by_user, by_item, _orthonormal(basis))
     basis = _orthonormal(basis)
     reduced = (basis.T @ _applied(by_user, by_item, basis)).double()

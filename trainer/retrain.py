@@ -24,6 +24,7 @@ from trainer.warm import aligned_start, chosen, goes_on, tensors
 log = logging.getLogger("trainer")
 
 LOOK_EVERY = 1.0  # seconds between two looks at the edge store
+SMALL = 100_000  # edges
 LINE_EVERY = 10.0  # seconds between two log lines of a training
 
 
@@ -36,6 +37,7 @@ class Retrain:
         self._settings = settings
         self._stop = stop
         self._figures = Figures("trainer", settings.metrics_port)
+        self._threads = torch.get_num_threads()
         self._snapshots = Snapshots(settings.model_store)
         self._store: EdgeStore | None = None
         self._graph = InteractionGraph()
@@ -122,6 +124,8 @@ class Retrain:
 
     def _snapshot(self) -> Snapshot:
         graph, settings = self._graph, self._settings.hyperparameters()
+        # A small graph is as quick on one core, and leaves the others to those that share them.
+        torch.set_num_threads(1 if len(graph) < SMALL else self._threads)
         live = self._live()
         start, chosen_at = None, len(graph)
         if live and goes_on(live, graph, settings):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from typing import cast
 
@@ -192,9 +192,11 @@ class Chooser:
             for weights in tries
             if weights[number] and sum(weights) == weights[number]
         }
-        log.info("Chosen on held-out edges: %s, alone %s", self.settings, alone)
         if self.settings.model == "blend":
             self._set({f"{name}_weight": w for name, w in zip(PARTS, best, strict=True)})
+        words = ", ".join(f"{n}={v}" for n, v in asdict(self.settings).items() if n in PRIORS)
+        figures_alone = ", ".join(f"{name} {ndcg:.4f}" for name, ndcg in alone.items())
+        log.info("On held-out edges: %s; ndcg@20 of each part alone: %s.", words, figures_alone)
         neighbors, low_pass, learned = best
         self.fitted = Fitted(
             self.fitted.rows if neighbors else None,

@@ -27,8 +27,8 @@ from trainer.model import LightGCN
 from trainer.train import Model, Progress, Tables, quiet, train
 
 HELD_OUT = 0.1  # newest share of each user's edges
-# Without times, a random share, as large as in the usual files for offline evaluation: the more
-# edges are missing, the smoother the filters should be, so a tenth would choose for another task.
+# Without times, a random share, as large as in the usual files for offline evaluation; the learned
+# part goes on over the whole graph afterwards, so what is held out is not lost.
 HELD_OUT_AT_RANDOM = 0.2
 
 

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format
+.PHONY: install demo test check format chaos bench-ingest
 
 install: .venv/installed
 
@@ -25,3 +25,10 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Needs an Apache Kafka 4, named by KAFKA_HOME; without one the embedded broker, which is not killed.
+chaos: install
+	$(BIN)/python -m tests.chaos
+
+bench-ingest: install
+	$(BIN)/python -m benchmarks.bench_ingest

@@ -64,6 +64,10 @@ class Recommender:
             made.append((user, value))
         return made
 
+    def forget(self, user: str) -> None:
+        """Drop what the model has learned of a user beyond its edges."""
+        self._users.pop(user, None)
+
     @torch.no_grad()
     def neighbors(self, begin: int, end: int) -> list[tuple[str, Recommendations]]:
         """Items most similar to the items begin..end, by the cosine of what they are scored by."""

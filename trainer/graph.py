@@ -1,7 +1,8 @@
 """The user-item graph as arrays: grows from rows of the edge store, never renumbers a node.
 
 An edge is the latest state of a (user, item) pair in the order of the rows: its weight is the
-last interaction's, and a row of type `remove` takes it out.
+last interaction's, and a row of type `remove` takes it out. A row of type `forget` takes out a
+user: its edges, and its id, of which the node's number is left.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
+
+from consumer.erasure import matching, split
 
 REMOVE = "remove"
 Int32s = npt.NDArray[np.int32]
@@ -43,6 +46,12 @@ class Ids:
         self.values = pa.concat_arrays([self.values, new])
         grown: Int32s = numbers.astype(np.int32)[coded.indices.to_numpy()]
         return grown
+
+    def blank(self, numbers: list[int]) -> None:
+        """Put the empty string, which is nobody's id, for the ids of these nodes."""
+        gone = np.zeros(len(self.values), np.bool_)
+        gone[numbers] = True
+        self.values = pc.if_else(pa.array(gone), "", self.values)
 
 
 def _int32s() -> Int32s:
@@ -79,6 +88,8 @@ class InteractionGraph:
 
     def extend(self, rows: pa.Table) -> None:
         """Add rows of the edge store's schema, in their order, to the graph in place."""
+        rows, digests = split(rows)
+        self.forget(matching(self.user_ids.values, digests))
         if not len(rows):
             return
         users = self.user_ids.grow(rows["user_id"])
@@ -101,6 +112,14 @@ class InteractionGraph:
         self.timestamps = np.concatenate([self.timestamps[kept], milliseconds[new]])[order]
         self.users = (merged >> 32).astype(np.int32)
         self.items = (merged & 0xFFFFFFFF).astype(np.int32)
+
+    def forget(self, users: list[int]) -> None:
+        """Take out these user numbers' edges and ids; an id that comes again is a new user."""
+        if users:
+            self.user_ids.blank(users)
+            kept = ~np.isin(self.users, users)
+            self.users, self.items = self.users[kept], self.items[kept]
+            self.weights, self.timestamps = self.weights[kept], self.timestamps[kept]
 
     def subset(self, mask: npt.NDArray[np.bool_]) -> InteractionGraph:
         """The same nodes with the edges where `mask` (bool [edges]) is true."""

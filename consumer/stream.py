@@ -545,8 +545,11 @@ def read_topic(settings: ConsumerSettings, topic: str) -> Iterator[Message]:
                 yield from messages
 
 
-def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int]:
+def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
     """Lag of a group by its committed offsets, and the number of its members.
+
+    The number is None where the broker's answer about the group is not understood, as is the
+    embedded one's.
 
     Raises:
         StreamError: the broker does not answer.
@@ -555,8 +558,15 @@ def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int]:
         partitions = _partitions(reader, settings.kafka_topic)
         ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS)
         done = _committed(admin, group, partitions)
-        members = admin.describe_groups([group])[group]["members"]
-    return sum(max(0, end - done.get(tp.partition, 0)) for tp, end in ends.items()), len(members)
+        members = _members(admin, group)
+    return sum(max(0, end - done.get(tp.partition, 0)) for tp, end in ends.items()), members
+
+
+def _members(admin: KafkaAdminClient, group: str) -> int | None:
+    try:
+        return len(admin.describe_groups([group])[group]["members"])
+    except ValueError:  # from the client's own decoding
+        return None
 
 
 def group_offsets(settings: ConsumerSettings, group: str) -> dict[int, int]:

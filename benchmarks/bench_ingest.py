@@ -188,6 +188,8 @@ def commits(folder: Path, number: int) -> dict[str, Any]:
         store.append(rows, {0: n * 1_000}, {0: (n + 1) * 1_000})
         took.append((time.monotonic() - started) * 1_000)
         housekeeping.committed()
+        if n % 1_000 == 999:
+            print(f"{n + 1}: {np.median(took[-100:]):.1f} ms", file=sys.stderr)
         if n % 500 == 0:
             read += len(reader.since(seen))
             seen = {0: read}

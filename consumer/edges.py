@@ -47,7 +47,7 @@ CONFIGURATION = {
     # Statistics of ids would put users' ids into the log, where no erasure reaches them.
     "delta.dataSkippingStatsColumns": "timestamp,kafka_partition,kafka_offset",
     "delta.checkpointInterval": "100",
-    "delta.logRetentionDuration": f"interval {KEEP_REPLACED_HOURS} hours",
+    "delta.logRetentionDuration": "interval 2 minutes",  # each commit lists what is there
     "delta.deletedFileRetentionDuration": f"interval {2 * KEEP_REPLACED_HOURS} hours",
 }
 FILE_BYTES = 32 * 1024 * 1024  # a file that has grown to this is not merged again

@@ -230,6 +230,7 @@ def _publish(
             while number / events > done() + 0.1:
                 time.sleep(0.05)
     publisher.flush()
+    publisher.close()
     published.update({places[number](): number for number in places})
 
 

@@ -5,6 +5,9 @@ import pytest
 
 from tests import chaos, services
 
+# A client whose broker is killed while it connects leaves a socket open.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def test_every_event_is_stored_once_while_consumers_and_an_apache_kafka_are_killed(
     tmp_path: Path,

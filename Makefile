@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install bench-extra bench-gowalla bench-train demo test check format
+.PHONY: install demo test check format chaos bench-extra bench-gowalla bench-train bench-ingest
 
 install: .venv/installed
 
@@ -34,3 +34,9 @@ bench-gowalla: install
 
 bench-train: bench-extra
 	$(BIN)/python benchmarks/bench_train.py
+# Needs an Apache Kafka 4, named by KAFKA_HOME; without one the embedded broker, which is not killed.
+chaos: install
+	$(BIN)/python -m tests.chaos
+
+bench-ingest: install
+	$(BIN)/python -m benchmarks.bench_ingest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasketches import hll_sketch
 
 from consumer.edges import EdgeStore
@@ -36,8 +37,9 @@ class Counts:
         """
         after = dict(self._watermark)
         for batch in store.ids_since(self._watermark):
-            _count(self._users, batch["user_id"])
-            _count(self._items, batch["item_id"])
+            alive = batch.filter(pc.not_equal(batch["item_id"], ""))  # not those who are forgotten
+            _count(self._users, alive["user_id"])
+            _count(self._items, alive["item_id"])
             partitions = batch["kafka_partition"].to_numpy()
             offsets = batch["kafka_offset"].to_numpy()
             for partition in np.unique(partitions).tolist():

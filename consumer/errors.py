@@ -4,9 +4,11 @@ StreamGCNError
 ├── SettingsError    consumer/settings.py    a variable's value or name is wrong
 ├── EventError       consumer/events.py      a message is no valid event
 ├── StoreError       consumer/edges.py       the edge store cannot be read or written now
+│   └── Conflict                             another process changed the same files
 ├── Fenced           consumer/edges.py       another consumer has the partition
 ├── StreamError      consumer/stream.py      Kafka refuses or does not answer
-│   └── TopicShorter                         the topic was created anew
+│   ├── TopicShorter                         the topic was created anew
+│   └── TooLarge                             the broker takes no message of that size
 ├── Diverged         trainer/train.py        the loss is not finite
 ├── DeviceMissing    trainer/train.py        a GPU is asked for and there is none
 ├── SnapshotError    trainer/snapshots.py    a snapshot cannot be read or written

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -18,8 +18,8 @@ from consumer.errors import StreamGCNError
 ID_BYTES = 256
 TYPE_BYTES = 64
 REMOVE = "remove"
-FORGET = "forget"
-_FIRST_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
+FORGET = "forget"  # needs no item_id
+FIRST_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
 _DAY_MS = 86_400_000
 
 
@@ -31,23 +31,23 @@ class Event(NamedTuple):
     """One interaction of a user with an item."""
 
     user_id: str
-    item_id: str
+    item_id: str  # empty if type is `forget`
     interaction: float
     timestamp: int  # epoch milliseconds
     type: str
 
 
-class _Wire(msgspec.Struct, gc=False):
+class Wire(msgspec.Struct, gc=False):
     """The JSON object as clients send it."""
 
     user_id: str | int
-    item_id: str | int
+    item_id: str | int | None = None
     interaction: float = 1.0
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | int | float | None = None
     type: str = "interaction"
 
 
-_decoder = msgspec.json.Decoder(_Wire | list[_Wire])
+_decoder = msgspec.json.Decoder(Wire | list[Wire])
 _encoder = msgspec.json.Encoder()
 
 
@@ -67,7 +67,7 @@ def decode(value: bytes | None, message_ms: int) -> list[Event]:
         wire = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EventError(_explain(value, error)) from None
-    if isinstance(wire, _Wire):
+    if isinstance(wire, Wire):
         return [_event(wire, message_ms)]
     return [_event(each, message_ms) for each in wire]
 
@@ -77,16 +77,22 @@ def encode(event: Event) -> bytes:
     return _encoder.encode(event._asdict())
 
 
-def _event(wire: _Wire, message_ms: int) -> Event:
+def last_ms() -> int:
+    """The newest timestamp that is taken now: a day ahead, for clocks that differ."""
+    return int(time.time() * 1000) + _DAY_MS
+
+
+def _event(wire: Wire, message_ms: int) -> Event:
     if not math.isfinite(wire.interaction):
         raise EventError(f"interaction is {wire.interaction}; send a finite number")
     if len(wire.type) > TYPE_BYTES or len(wire.type.encode()) > TYPE_BYTES:
         raise EventError(f"type is longer than {TYPE_BYTES} bytes: {wire.type[:20]!r}...")
-    if wire.type == FORGET:
-        raise EventError("type 'forget' is not supported yet; erase the user's rows by hand")
+    if wire.item_id is None and wire.type != FORGET:
+        raise EventError("item_id is missing; send a string or an integer")
+    item = "" if wire.item_id is None or wire.type == FORGET else _id("item_id", wire.item_id)
     return Event(
         _id("user_id", wire.user_id),
-        _id("item_id", wire.item_id),
+        item,
         wire.interaction,
         _milliseconds(wire.timestamp, message_ms),
         wire.type,
@@ -105,17 +111,17 @@ def _id(field: str, value: str | int) -> str:
 
 def _milliseconds(value: datetime | int | float | None, message_ms: int) -> int:
     if value is None:
-        return message_ms
-    if isinstance(value, datetime):
-        ms = int((value - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)
+        ms = message_ms
+    elif isinstance(value, datetime):
+        ms = (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     elif math.isfinite(value):
         ms = int(value)
     else:
         raise EventError(f"timestamp is {value}; send RFC 3339 or epoch milliseconds")
-    if not _FIRST_MS <= ms <= time.time() * 1000 + _DAY_MS:
+    if not FIRST_MS <= ms <= last_ms():
         raise EventError(
-            f"timestamp {value} is more than a day ahead or before the year 1; "
-            "send RFC 3339 or epoch milliseconds"
+            f"timestamp {message_ms if value is None else value} is more than a day ahead or "
+            "before the year 1; send RFC 3339 or epoch milliseconds"
         )
     return ms
 

@@ -1,85 +1,30 @@
-"""The consumer's loop: Kafka -> events -> one commit of rows and offsets to the edge store."""
+"""The consumer's loop: Kafka -> rows -> one commit of rows and offsets to the edge store.
+
+While one batch is written, the next is filled.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Sequence
 
-import numpy as np
-import pyarrow as pa
-
+from consumer.batch import Batch
 from consumer.counts import Counts
 from consumer.dead_letters import DeadLetters
-from consumer.edges import SCHEMA, Fenced, StoreError, wait_for_store
-from consumer.events import EventError, decode
+from consumer.edges import EdgeStore, Fenced, StoreError, wait_for_store
+from consumer.housekeeping import Housekeeping
 from consumer.log import Figures
 from consumer.settings import ConsumerSettings
-from consumer.stream import Message, Publisher, Stream, StreamError, wait_for_topics
+from consumer.stream import Message, Stream, wait_for_topics
+from consumer.writer import Writer
 
 log = logging.getLogger("consumer")
 
-COMPACT_EVERY = 100  # commits
-RETRY_SECONDS = 1.0  # between two tries to write to a store that refused
-
-
-class Batch:
-    """Events that are not stored yet, column by column, and the offsets they span."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Drop everything."""
-        self.users: list[str] = []
-        self.items: list[str] = []
-        self.interactions: list[float] = []
-        self.types: list[str] = []
-        self.timestamps: list[int] = []
-        self.partitions: list[int] = []
-        self.offsets: list[int] = []
-        self.first: dict[int, int] = {}  # partition -> offset the batch begins at
-        self.after: dict[int, int] = {}  # partition -> offset to go on from
-        self.since = time.monotonic()
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def span(self, message: Message, position: int) -> None:
-        """Count the message as part of the batch, whether its events are valid or not."""
-        if not self.after:
-            self.since = time.monotonic()
-        self.first.setdefault(message.partition, position)
-        self.after[message.partition] = message.offset + 1
-
-    def add(self, message: Message) -> None:
-        """Add the message's events, all or none.
-
-        Raises:
-            EventError: the message is not valid.
-        """
-        for event in decode(message.value, message.timestamp):
-            self.users.append(event.user_id)
-            self.items.append(event.item_id)
-            self.interactions.append(event.interaction)
-            self.timestamps.append(event.timestamp)
-            self.types.append(event.type)
-            self.partitions.append(message.partition)
-            self.offsets.append(message.offset)
-
-    def table(self) -> pa.Table:
-        """The events as rows of the edge store's schema."""
-        microseconds = np.array(self.timestamps, np.int64) * 1000
-        columns = [
-            pa.array(self.users, pa.string()),
-            pa.array(self.items, pa.string()),
-            pa.array(self.interactions, pa.float64()),
-            pa.array(self.types, pa.string()),
-            pa.array(microseconds).cast(SCHEMA.field("timestamp").type),
-            pa.array(self.partitions, pa.int32()),
-            pa.array(self.offsets, pa.int64()),
-        ]
-        return pa.table(columns, schema=SCHEMA)
+BATCH_BYTES = 32 * 1024 * 1024  # of decoded rows; more than two batches and a poll are never held
+HEARTBEAT_SECONDS = 1.0  # between two signs of life while nothing more can be taken
+LAST_COMMIT_SECONDS = 10.0  # given to the store when told to stop
 
 
 class Ingest:
@@ -91,95 +36,73 @@ class Ingest:
         self._stop = stop
         self._figures = Figures("consumer", settings.metrics_port)
         self._store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
-        self._letters = DeadLetters(Publisher(settings), settings.kafka_topic)
+        store = EdgeStore(settings.edge_store, settings.kafka_topic)  # one for each thread
+        self._writer = Writer(store, DeadLetters(settings), log)
+        self._housekeeping = Housekeeping(settings, log)
         self._batch = Batch()
+        self._position: dict[int, int] = {}  # partition -> offset at which the next batch begins
         self._counts = Counts()
-        # partition -> stored offset, where the next batch begins
-        self._position: dict[int, int] = {}
-        self._refused_at = self._refused_since = 0.0
-        self._commits = self._events = self._reported = self._edges = 0
-        self._commit_ms = 0.0
+        self._events = self._rejected = self._reported = self._edges = 0
         self._reported_at = time.monotonic()
-        self._stream = Stream(settings, settings.kafka_group, log, self._start_at, self._on_revoked)
+        self._count_at = 0.0
+        self._stream = Stream(settings, settings.kafka_group, log, stop, self._start_at, self._drop)
 
     def run(self) -> None:
         """Poll, batch, commit, until told to stop."""
         with self._stream:
             while not self._stop.is_set():
                 if self._is_full():
+                    self._finish_commit(HEARTBEAT_SECONDS)
                     self._stream.heartbeat()
-                    self._stop.wait(0.1)
                 else:
-                    self._take(self._stream.poll(0.1))
+                    for messages in self._stream.poll(0.1):
+                        self._take(messages)
+                    self._finish_commit()
                 if self._should_commit():
-                    self._commit()
+                    self._begin_commit()
                 if self._figures.due():
                     self._report()
-            self._commit()
-        log.info("Stopped; everything taken from Kafka is stored.")
+            self._commit_rest()
+        self._writer.close()
+        self._housekeeping.close()
 
-    def _take(self, messages: list[Message]) -> None:
-        for message in messages:
-            self._batch.span(message, self._position.get(message.partition, message.offset))
-            try:
-                self._batch.add(message)
-            except EventError as error:
-                self._letters.reject(message, error)
-                log.warning(
-                    "Rejected partition %d offset %d: %s", message.partition, message.offset, error
-                )
-
-    def _should_commit(self) -> bool:
-        if not self._batch.after or time.monotonic() - self._refused_at < RETRY_SECONDS:
-            return False
-        full = len(self._batch) >= self._settings.commit_events
-        return full or time.monotonic() - self._batch.since >= self._settings.commit_seconds
+    def _take(self, messages: Sequence[Message]) -> None:
+        rejected = self._batch.take(messages, self._position.get(messages[0].partition))
+        if rejected:
+            self._rejected += len(rejected)
+            first = rejected[0]
+            log.warning(
+                "Rejected %d of partition %d; the first at offset %d: %s.",
+                len(rejected), first.message.partition, first.message.offset, first.reason,
+            )  # fmt: skip
 
     def _is_full(self) -> bool:
-        """Whether the store lags so far behind that no more may be taken."""
-        return self._refused_at > 0 and len(self._batch) >= self._settings.commit_events
+        return self._writer.busy and self._batch.bytes >= BATCH_BYTES
 
-    def _commit(self) -> None:
-        batch = self._batch
-        if not batch.after:
-            return
-        started = time.monotonic()
+    def _should_commit(self) -> bool:
+        if self._writer.busy or not self._batch.after:
+            return False
+        full = len(self._batch) >= self._settings.commit_events or self._batch.bytes >= BATCH_BYTES
+        return full or time.monotonic() - self._batch.since >= self._settings.commit_seconds
+
+    def _begin_commit(self) -> None:
+        self._writer.begin(self._batch)
+        self._position |= self._batch.after
+        self._batch = Batch()
+
+    def _finish_commit(self, seconds: float = 0.0) -> None:
+        """Take note of a batch that is stored; drop everything if another consumer was quicker."""
         try:
-            self._letters.flush()
-            self._store.append(batch.table(), batch.first, batch.after)
+            stored = self._writer.stored(seconds)
         except Fenced as error:
-            log.warning(
-                "Fenced: %s. Dropping %d events and starting again there.", error, len(batch)
-            )
-            batch.clear()
-            self._position.clear()
+            log.warning("Fenced: %s. Dropping what is not stored and starting again.", error)
+            self._drop()
             self._stream.restart()
             return
-        except (StoreError, StreamError) as error:
-            if not self._refused_at:
-                self._refused_since = time.time()
-                log.warning(
-                    "Cannot commit (%s); keeping %d events and trying again.", error, len(batch)
-                )
-            self._refused_at = time.monotonic()
-            return
-        if self._refused_at:
-            log.info("Committing again after %.0f s.", time.time() - self._refused_since)
-            self._refused_at = 0.0
-        self._commit_ms = (time.monotonic() - started) * 1000
-        self._events += len(batch)
-        self._position |= batch.after
-        self._stream.commit(batch.after)
-        batch.clear()
-        self._commits += 1
-        if self._commits % COMPACT_EVERY == 0:
-            self._compact()
-
-    def _compact(self) -> None:
-        try:
-            self._store.compact()
-        except StoreError as error:
-            log.warning("Compaction failed and will be tried again later: %s", error)
+        if stored:
+            self._stream.commit(stored.after)
+            self._events += len(stored)
+            self._housekeeping.committed()
 
     def _start_at(self, partition: int) -> int | None:
         offset = self._store.next_offset(partition)
@@ -188,17 +111,36 @@ class Ingest:
             self._position[partition] = offset
         return offset
 
-    def _on_revoked(self) -> None:
-        self._commit()
-        self._batch.clear()  # what could not be stored now is the next owner's
+    def _drop(self) -> None:
+        """Drop what is not stored: it is the next owner's, or will be read again."""
+        stored = self._writer.drop()
+        self._events += len(stored or ())
+        self._batch = Batch()
         self._position.clear()
 
-    def _report(self) -> None:
+    def _commit_rest(self) -> None:
+        self._finish_commit(LAST_COMMIT_SECONDS)
+        if not self._writer.busy and self._batch.after:
+            self._begin_commit()
+            self._finish_commit(LAST_COMMIT_SECONDS)
+        if self._writer.busy:
+            log.warning("Stopped with a batch that could not be stored; it will be read again.")
+        else:
+            log.info("Stopped; everything taken from Kafka is stored.")
+
+    def _count(self) -> None:
+        """Count what is new in the store, for a fiftieth of the time at most."""
+        started = time.monotonic()
         try:
-            self._counts.grow(self._store)
             self._edges = self._store.count()
+            if started >= self._count_at:
+                self._counts.grow(self._store)
+                self._count_at = time.monotonic() + 50 * (time.monotonic() - started)
         except StoreError:
             pass  # the commit says so; the counts are as they were
+
+    def _report(self) -> None:
+        self._count()
         now = time.monotonic()
         rate = (self._events - self._reported) / (now - self._reported_at)
         self._reported, self._reported_at = self._events, now
@@ -206,12 +148,12 @@ class Ingest:
             "ingested",
             events=self._events,
             rate=f"{rate:.0f}/s",
-            rejected=self._letters.count,
+            rejected=self._rejected,
             edges=self._edges,
             users=self._counts.users,
             items=self._counts.items,
             lag=self._stream.lag(),
-            commit_ms=round(self._commit_ms),
+            commit_ms=round(self._writer.commit_ms),
         )
 
 
@@ -220,6 +162,7 @@ def run(settings: ConsumerSettings, stop: threading.Event) -> None:
 
     Raises:
         TopicShorter: the topic was created anew since the store was filled.
+        StreamError: the broker refuses.
     """
     wait_for_topics(settings, stop, log)
     if not stop.is_set():

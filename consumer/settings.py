@@ -48,7 +48,7 @@ class ConsumerSettings(BaseSettings):
         "./data/edges", min_length=1, description="Path or URI of the Delta Lake table of events."
     )
     commit_events: int = Field(
-        10_000,
+        100_000,
         ge=1,
         validation_alias="STREAMGCN_COMMIT_EVENTS",
         description="Events after which the consumer commits.",
@@ -69,6 +69,12 @@ class ConsumerSettings(BaseSettings):
         validation_alias="STREAMGCN_METRICS_PORT",
         description="Port of /metrics and /healthz, 0 for none; `up` gives the consumer this one, "
         "the trainer the next, serving the one after.",
+    )
+    retention_days: float | None = Field(
+        None,
+        gt=0,
+        validation_alias="STREAMGCN_RETENTION_DAYS",
+        description="Age by timestamp after which edges leave the edge store; unset: never.",
     )
 
     @classmethod

@@ -1,7 +1,11 @@
-"""The Kafka side of the consumer and of serving; the only file that imports the Kafka client.
+"""The Kafka side of all processes; the only file that imports the Kafka client.
 
 A Stream starts each partition where its owner says, never at Kafka's committed offset; that one
 is written for lag tools alone. An unreachable broker is waited for.
+
+The client tells of a rebalance on a thread of its own, at times while `poll` has already returned.
+So its callbacks only note what was gained and lost; the owner hears of it at its next `poll`, on
+its own thread, and a partition stays paused until it was asked where to start.
 """
 
 from __future__ import annotations
@@ -9,7 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 from kafka import (
@@ -20,19 +25,29 @@ from kafka import (
     OffsetAndMetadata,
     TopicPartition,
 )
-from kafka.errors import KafkaError, OffsetOutOfRangeError, TopicAlreadyExistsError
+from kafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
+    TopicAlreadyExistsError,
+)
+from kafka.partitioner.default import murmur2
 
 from consumer.errors import StreamGCNError
 from consumer.settings import ConsumerSettings
 
 SESSION_MS = 6_000  # a dead member's partitions move on after this long
-POLL_RECORDS = 10_000
+POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, the next one comes
 CHECK_EVERY = 5.0  # seconds of silence after which the broker is asked whether it is there
 CHECK_MS = 3_000
 SHORT_SECONDS = 10.0  # a new leader may for a moment tell an end behind what was given out
 PARTITIONS_SECONDS = 30.0  # a created topic is known to every broker within this
 METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
+RETRY_SECONDS = 1.0  # between two tries to find where a partition starts
+DELIVERY_MS = 60_000  # after which a message counts as not delivered
 PARTITIONS = 4  # of a topic that is created here
+REQUEST_BYTES = 16 * 1024 * 1024  # of one message; a broker's own limit is mostly 1 MiB
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -44,9 +59,14 @@ class TopicShorter(StreamError):
     """The topic ends before the offset to start at: it was created anew."""
 
 
-class Message(NamedTuple):
-    """One Kafka message; `timestamp` in epoch milliseconds."""
+class TooLarge(StreamError):
+    """The broker takes no message of that size."""
 
+
+class Message(NamedTuple):
+    """What is used of the client's ConsumerRecord; `timestamp` in epoch milliseconds."""
+
+    topic: str
     partition: int
     offset: int
     timestamp: int
@@ -75,37 +95,57 @@ def connection(settings: ConsumerSettings) -> dict[str, Any]:
 
 
 def wait_for_topics(settings: ConsumerSettings, stop: threading.Event, log: logging.Logger) -> None:
-    """Wait for the broker, then create the topic and its dead-letter topic if they are missing."""
+    """Wait for the broker, then create the topic and its dead-letter topic if they are missing.
+
+    Raises:
+        StreamError: the broker refuses.
+    """
+    dead_config = {"max.message.bytes": str(REQUEST_BYTES)}
+
+    def create() -> None:
+        admin = KafkaAdminClient(**connection(settings), bootstrap_timeout_ms=CHECK_MS)
+        try:
+            _create(admin, settings.kafka_topic, {"num_partitions": PARTITIONS})
+            dead = {"num_partitions": 1, "configs": dead_config}
+            _create(admin, f"{settings.kafka_topic}.dead", dead)
+        finally:
+            admin.close()
+
+    _until_it_answers(create, settings, stop, log)
+
+
+def _create(admin: KafkaAdminClient, topic: str, options: dict[str, Any]) -> None:
+    if topic in admin.list_topics():
+        return
+    try:
+        admin.create_topics({topic: options}, wait_for_metadata=True)
+    except TopicAlreadyExistsError:
+        return  # another process was quicker
+    except KafkaError as error:
+        if error.retriable:
+            raise
+        raise StreamError(f"topic {topic} is missing and cannot be created: {error}") from error
+
+
+def _until_it_answers(
+    act: Callable[[], Any], settings: ConsumerSettings, stop: threading.Event, log: logging.Logger
+) -> Any:
+    """What `act` returns, waiting for the broker; None if told to stop."""
     address = settings.kafka_bootstrap_servers
     since = 0.0
     while not stop.is_set():
         try:
-            admin = KafkaAdminClient(**connection(settings), bootstrap_timeout_ms=CHECK_MS)
+            made = act()
         except (KafkaError, OSError) as error:
             if not since:
                 since = time.time()
                 log.warning("Kafka at %s is unreachable (%s); waiting for it.", address, error)
             stop.wait(0.2)
             continue
-        try:
-            _create(admin, settings.kafka_topic, PARTITIONS)
-            _create(admin, f"{settings.kafka_topic}.dead", 1)
-        finally:
-            admin.close()
         if since:
             log.info("Kafka at %s is back after %.0f s.", address, time.time() - since)
-        return
-
-
-def _create(admin: KafkaAdminClient, topic: str, partitions: int) -> None:
-    if topic in admin.list_topics():
-        return
-    try:
-        admin.create_topics({topic: {"num_partitions": partitions}}, wait_for_metadata=True)
-    except TopicAlreadyExistsError:
-        return  # another process was quicker
-    except KafkaError as error:
-        raise StreamError(f"topic {topic} is missing and cannot be created: {error}") from error
+        return made
+    return None
 
 
 class Stream:
@@ -116,76 +156,90 @@ class Stream:
         settings: ConsumerSettings,
         group: str,
         log: logging.Logger,
+        stop: threading.Event,
         start: Callable[[int], int | None],
-        on_revoked: Callable[[], None],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """Join the group.
+        """Join the group, waiting for the broker.
 
         Args:
-            start: partition -> offset to begin at, None for the earliest.
-            on_revoked: called before partitions are given up.
+            start: partition -> offset to begin at, None for the earliest. After any error that the
+                project expects it is asked again.
+            on_lost: called when partitions were given up or taken away.
         """
+        self._settings = settings
         self._topic = settings.kafka_topic
         self._address = settings.kafka_bootstrap_servers
         self._log = log
         self._start = start
-        self._on_revoked = on_revoked
+        self._on_lost = on_lost
+        self._lock = threading.Lock()  # of the two below
+        self._lost: set[int] = set()
+        self._unplaced: set[int] = set()
+        self._place_at = self._unplaced_since = 0.0
+        self._lag = 0
         self._heard = time.monotonic()
         self._down_since = 0.0
-        self._failure: Exception | None = None
-        self._starts: dict[TopicPartition, int] = {}  # until the topic is seen to reach there
-        self._assigned_at = 0.0
-        self._consumer = KafkaConsumer(
-            **connection(settings),
-            group_id=group,
-            enable_auto_commit=False,
-            auto_offset_reset="none",  # every start is given; an offset that is not there is told
-            session_timeout_ms=SESSION_MS,
-            heartbeat_interval_ms=SESSION_MS // 3,
-            max_poll_records=POLL_RECORDS,
-            fetch_max_wait_ms=100,
-            metadata_max_age_ms=METADATA_MS,
+        self._consumer = _until_it_answers(
+            lambda: KafkaConsumer(
+                **connection(settings),
+                group_id=group,
+                enable_auto_commit=False,
+                auto_offset_reset="none",  # every start is given; one that is not there is told
+                isolation_level="read_committed",
+                session_timeout_ms=SESSION_MS,
+                heartbeat_interval_ms=SESSION_MS // 3,
+                max_poll_records=POLL_RECORDS,
+                fetch_max_wait_ms=100,
+                metadata_max_age_ms=METADATA_MS,
+            ),
+            settings,
+            stop,
+            log,
         )
+        if self._consumer is None:
+            raise StreamError(f"stopped while waiting for Kafka at {self._address}")
         self._await_partitions()
         self._consumer.subscribe([self._topic], listener=_Listener(self))
 
-    def poll(self, seconds: float) -> list[Message]:
-        """Messages that arrived, waiting at most `seconds` for the first.
+    def poll(self, seconds: float) -> list[Sequence[Message]]:
+        """Messages that arrived, of each partition in order; waits `seconds` for the first.
 
         Raises:
             TopicShorter: a partition ends before the offset it should start at.
+            StreamError: the broker refuses.
         """
+        self._settle()
         try:
             polled = self._consumer.poll(timeout_ms=int(seconds * 1000))
-        except OffsetOutOfRangeError as error:
-            self._beyond(error.args[0])
+        except OffsetOutOfRangeError:
+            self._on_lost()
+            self.restart()  # which tells whether the topic is shorter or was cut off
             return []
-        if self._failure:
-            raise self._failure
-        self._verify()
+        except KafkaError as error:
+            if not error.retriable:
+                raise StreamError(f"Kafka at {self._address} refuses: {error}") from error
+            polled = {}
         if polled:
             self._answered()
         elif time.monotonic() - self._heard > CHECK_EVERY:
             self._check()
-        return [
-            Message(r.partition, r.offset, r.timestamp, r.key, r.value, r.headers)
-            for records in polled.values()
-            for r in records
-        ]
+        return list(polled.values())
 
     def heartbeat(self) -> None:
         """Stay a member of the group without taking messages."""
-        assigned = self._consumer.assignment()
-        self._consumer.pause(*assigned)
-        self._consumer.poll(timeout_ms=0)
-        self._consumer.resume(*self._consumer.paused())
-        if self._failure:
-            raise self._failure
+        placed = [tp for tp in self._consumer.assignment() if tp.partition not in self._unplaced]
+        try:
+            self._consumer.pause(*placed)
+            self._consumer.poll(timeout_ms=0)
+            self._resume(placed)
+        except KafkaError as error:
+            if not error.retriable and not isinstance(error, IllegalStateError):
+                raise StreamError(f"Kafka at {self._address} refuses: {error}") from error
 
     def restart(self) -> None:
         """Ask again where each assigned partition starts, and go there."""
-        for tp in self._consumer.assignment():
-            self._seek(tp)
+        self.assigned(self._consumer.assignment())
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Tell Kafka, for lag tools, how far the group is; not waited for."""
@@ -195,16 +249,17 @@ class Stream:
         )
 
     def lag(self) -> int:
-        """Messages of the assigned partitions that were not polled yet."""
-        return sum(
-            max(
-                0,
-                (self._consumer.highwater(tp) or 0)
-                - (self._consumer.position(tp, timeout_ms=0) or 0),
+        """Messages of the assigned partitions that were not polled yet, as the broker counts."""
+        assigned = list(self._consumer.assignment())
+        try:
+            ends = self._consumer.end_offsets(assigned, timeout_ms=CHECK_MS) if assigned else {}
+            self._lag = sum(
+                max(0, self._end(tp, end) - (self._consumer.position(tp, timeout_ms=0) or 0))
+                for tp, end in ends.items()
             )
-            for tp in self._consumer.assignment()
-            if self._consumer.highwater(tp) is not None
-        )
+        except KafkaError:
+            pass  # the broker is away; the last known
+        return self._lag
 
     def partitions(self) -> set[int]:
         """The partitions assigned now."""
@@ -221,25 +276,19 @@ class Stream:
         self.close()
 
     def assigned(self, partitions: set[TopicPartition]) -> None:
-        """Seek each new partition; a failure is kept for `poll`, the client would swallow it."""
-        if not partitions:
-            return
-        self._log.info("Assigned partitions %s.", sorted(tp.partition for tp in partitions))
-        try:
-            for tp in partitions:
-                self._seek(tp)
-        except Exception as error:
-            self._failure = error
+        """Note partitions that must be placed before anything is read of them."""
+        for tp in partitions:
+            self._consumer.pause(tp)
+            self._consumer.seek(tp, 0)  # anywhere: without a place the client would look for one
+        with self._lock:
+            self._unplaced |= {tp.partition for tp in partitions}
 
     def revoked(self, partitions: set[TopicPartition]) -> None:
-        """Let the owner finish what it has of these."""
-        if not partitions:
-            return
-        self._log.info("Revoked partitions %s.", sorted(tp.partition for tp in partitions))
-        try:
-            self._on_revoked()
-        except Exception as error:
-            self._failure = error
+        """Note partitions that are another member's now, or will be."""
+        numbers = {tp.partition for tp in partitions}
+        with self._lock:
+            self._lost |= numbers
+            self._unplaced -= numbers
 
     def _await_partitions(self) -> None:
         """Know the topic's partitions before joining.
@@ -253,45 +302,76 @@ class Stream:
                 raise StreamError(f"topic {self._topic} is not there; is it being deleted?")
             time.sleep(0.1)
 
-    def _seek(self, tp: TopicPartition) -> None:
-        offset = self._start(tp.partition)
-        if offset is None:
-            self._consumer.seek_to_beginning(tp)
+    def _settle(self) -> None:
+        """Tell the owner what was lost, then go where it says in what was gained."""
+        with self._lock:
+            lost, self._lost = self._lost, set()
+        if lost:
+            self._log.info("Revoked partitions %s.", sorted(lost))
+            self._on_lost()
+        if not self._unplaced or time.monotonic() < self._place_at:
             return
-        self._consumer.seek(tp, offset)
-        self._starts[tp] = offset
-        self._assigned_at = time.monotonic()
+        placed = []
+        try:
+            for partition in sorted(self._unplaced):
+                self._seek(self._tp(partition))
+                placed.append(partition)
+        except IllegalStateError:
+            return  # it was revoked this moment
+        except (KafkaError, StreamGCNError) as error:
+            self._unplaced_since = self._unplaced_since or time.monotonic()
+            waited = time.monotonic() - self._unplaced_since
+            if isinstance(error, TopicShorter) and waited > SHORT_SECONDS:
+                raise
+            if not self._place_at:
+                self._log.warning("Partitions wait for where they start: %s.", error)
+            self._place_at = time.monotonic() + RETRY_SECONDS
+            return
+        finally:
+            with self._lock:
+                self._unplaced -= set(placed)
+        self._place_at = self._unplaced_since = 0.0
+        self._log.info("Assigned partitions %s.", placed)
 
-    def _verify(self) -> None:
-        """Forget the starts that the topic reaches; the broker tells its end with each answer."""
-        for tp, start in list(self._starts.items()):
-            end = self._consumer.highwater(tp) if tp in self._consumer.assignment() else start
-            if end is not None and end >= start:
-                del self._starts[tp]
-            elif end is not None and time.monotonic() - self._assigned_at > SHORT_SECONDS:
-                raise self._shorter(tp, start)
-
-    def _beyond(self, positions: Mapping[TopicPartition, int]) -> None:
-        """The broker has no such offsets: go on where its retention has left off, else give up."""
-        firsts = self._consumer.beginning_offsets(list(positions))
-        for tp, position in positions.items():
-            if position > firsts[tp]:
-                raise self._shorter(tp, position)
+    def _seek(self, tp: TopicPartition) -> None:
+        stored = self._start(tp.partition)
+        first = self._consumer.beginning_offsets([tp], timeout_ms=CHECK_MS)[tp]
+        end = self._consumer.end_offsets([tp], timeout_ms=CHECK_MS)[tp]
+        offset = first if stored is None else stored
+        if offset > end and offset > (end := self._read_end(tp, end)):
+            raise TopicShorter(
+                f"partition {tp.partition} of topic {self._topic} ends before offset {offset}, up "
+                "to which the edge store holds it: the topic was created anew. Point EDGE_STORE at "
+                "a new place, or KAFKA_TOPIC at the topic that it was filled from"
+            )
+        if offset < first:
             self._log.error(
                 "Kafka's retention has deleted the offsets %d to %d of partition %d unread; going "
                 "on after them. Lengthen the topic's retention.ms, or let the consumer run always.",
-                position,
-                firsts[tp] - 1,
-                tp.partition,
-            )
-            self._consumer.seek(tp, firsts[tp])
+                offset, first - 1, tp.partition,
+            )  # fmt: skip
+            offset = first
+        self._consumer.seek(tp, offset)
+        self._consumer.resume(tp)
 
-    def _shorter(self, tp: TopicPartition, start: int) -> TopicShorter:
-        return TopicShorter(
-            f"partition {tp.partition} of topic {self._topic} ends before offset {start}, up to "
-            "which the edge store holds it: the topic was created anew. Point EDGE_STORE at a new "
-            "place, or KAFKA_TOPIC at the topic that it was filled from"
-        )
+    def _end(self, tp: TopicPartition, end: int) -> int:
+        """The later of the asked end and of that told with the last messages."""
+        return max(end, self._consumer.highwater(tp) or 0)
+
+    def _read_end(self, tp: TopicPartition, end: int) -> int:
+        """Where the partition really ends; the embedded broker counts without its last batch."""
+        with _reader(self._settings) as reader:
+            reader.assign([tp])
+            reader.seek(tp, end)
+            while reader.poll(timeout_ms=500):
+                pass
+            return int(reader.position(tp))
+
+    def _resume(self, partitions: Sequence[TopicPartition]) -> None:
+        assigned = self._consumer.assignment()
+        for tp in partitions:
+            if tp in assigned and tp.partition not in self._unplaced:
+                self._consumer.resume(tp)
 
     def _check(self) -> None:
         partitions = list(self._consumer.assignment()) or [self._tp(0)]
@@ -330,41 +410,63 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client 
 class Publisher:
     """Sends messages; acknowledged by all in-sync replicas, in order, without doubles by retry."""
 
-    def __init__(self, settings: ConsumerSettings) -> None:
+    def __init__(self, settings: ConsumerSettings, transactional_id: str | None = None) -> None:
         """Connect.
+
+        Args:
+            transactional_id: for `transaction`; a second publisher of the same one ends the first.
 
         Raises:
             StreamError: the broker does not answer.
         """
+        self._failure: BaseException | None = None
         try:
             self._producer = KafkaProducer(
-                **connection(settings), acks="all", linger_ms=20, batch_size=256 * 1024
+                **connection(settings),
+                acks="all",
+                linger_ms=20,
+                batch_size=256 * 1024,
+                max_request_size=REQUEST_BYTES,
+                max_block_ms=DELIVERY_MS,
+                delivery_timeout_ms=DELIVERY_MS,
+                request_timeout_ms=DELIVERY_MS // 2,
+                transactional_id=transactional_id,
             )
+            if transactional_id:
+                self._producer.init_transactions()
         except KafkaError as error:
             raise StreamError(
                 f"Kafka at {settings.kafka_bootstrap_servers} does not answer ({error}); "
                 "start it or set KAFKA_BOOTSTRAP_SERVERS"
             ) from error
-        self._failure: BaseException | None = None
 
     def send(
-        self, topic: str, value: bytes | None, key: bytes | None = None, headers: Headers = ()
-    ) -> None:
-        """Queue one message.
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Headers = (),
+        partition: int | None = None,
+    ) -> Callable[[], tuple[int, int]]:
+        """Queue one message; what is returned gives its partition and offset, after `flush`.
 
         Raises:
-            StreamError: this or an earlier message could not be delivered.
+            StreamError: it could not be queued.
         """
         try:
-            future = self._producer.send(topic, value=value, key=key, headers=list(headers))
+            future = self._producer.send(
+                topic, value=value, key=key, headers=list(headers), partition=partition
+            )
         except KafkaError as error:
-            raise StreamError(f"cannot publish to {topic}: {error}") from error
+            raise _publish_error(topic, error) from error
         future.add_errback(self._failed)
+        return lambda: (int(future.value.partition), int(future.value.offset))
 
     def flush(self) -> None:
         """Wait until every message is acknowledged.
 
         Raises:
+            TooLarge: one is larger than the broker takes.
             StreamError: one could not be delivered.
         """
         try:
@@ -373,7 +475,37 @@ class Publisher:
             self._failure = error
         if self._failure:
             failure, self._failure = self._failure, None
-            raise StreamError(f"a message was not delivered: {failure}")
+            raise _publish_error("Kafka", failure)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is sent inside is seen as a whole or, after an error or a kill, not at all.
+
+        Raises:
+            StreamError: it could not be delivered, so none of it is seen.
+        """
+        try:
+            self._producer.begin_transaction()
+            try:
+                yield
+                self.flush()
+            except BaseException:
+                self._producer.abort_transaction()
+                raise
+            self._producer.commit_transaction()
+        except KafkaError as error:
+            raise _publish_error("Kafka", error) from error
+
+    def partitions(self, topic: str) -> list[int]:
+        """Partitions of a topic.
+
+        Raises:
+            StreamError: the broker does not answer.
+        """
+        try:
+            return sorted(self._producer.partitions_for(topic))
+        except KafkaError as error:
+            raise _publish_error(topic, error) from error
 
     def close(self) -> None:
         """Drop the connection; call `flush` before, if the messages matter."""
@@ -381,6 +513,36 @@ class Publisher:
 
     def _failed(self, error: BaseException) -> None:
         self._failure = error
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition, of so many, that a message with this key goes to, by Kafka's own rule."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+def _publish_error(where: str, error: BaseException) -> StreamError:
+    if isinstance(error, MessageSizeTooLargeError):
+        return TooLarge(f"a message is larger than {where} takes: {error}")
+    return StreamError(f"a message was not delivered to {where}: {error}")
+
+
+def read_topic(settings: ConsumerSettings, topic: str) -> Iterator[Message]:
+    """All messages of a topic up to its end as of now, each partition in order.
+
+    Raises:
+        StreamError: the broker does not answer.
+    """
+    with _reader(settings) as reader:
+        partitions = _partitions(reader, topic)
+        ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS) if partitions else {}
+        reader.assign(partitions)
+        reader.seek_to_beginning(*partitions)
+        quiet = False  # an end may be told too low, so a poll that brings nothing confirms it
+        while not quiet or any((reader.position(tp) or 0) < end for tp, end in ends.items()):
+            polled = reader.poll(timeout_ms=500)
+            quiet = not polled
+            for messages in polled.values():
+                yield from messages
 
 
 def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
@@ -392,24 +554,12 @@ def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
     Raises:
         StreamError: the broker does not answer.
     """
-    topic = settings.kafka_topic
-    try:
-        admin = KafkaAdminClient(**connection(settings), bootstrap_timeout_ms=CHECK_MS)
-        consumer = KafkaConsumer(**connection(settings), bootstrap_timeout_ms=CHECK_MS)
-        try:
-            partitions = [
-                TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()
-            ]
-            ends = consumer.end_offsets(partitions, timeout_ms=CHECK_MS)
-            committed = admin.list_group_offsets({group: partitions})[group]
-            members = _members(admin, group)
-        finally:
-            admin.close()
-            consumer.close(autocommit=False)
-    except (KafkaError, OSError) as error:
-        raise StreamError(f"Kafka at {settings.kafka_bootstrap_servers}: {error}") from error
-    done = {tp: entry.offset for tp, entry in committed.items() if hasattr(entry, "offset")}
-    return sum(max(0, end - max(0, done.get(tp, 0))) for tp, end in ends.items()), members
+    with _admin(settings) as admin, _reader(settings) as reader:
+        partitions = _partitions(reader, settings.kafka_topic)
+        ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS)
+        done = _committed(admin, group, partitions)
+        members = _members(admin, group)
+    return sum(max(0, end - done.get(tp.partition, 0)) for tp, end in ends.items()), members
 
 
 def _members(admin: KafkaAdminClient, group: str) -> int | None:
@@ -417,3 +567,60 @@ def _members(admin: KafkaAdminClient, group: str) -> int | None:
         return len(admin.describe_groups([group])[group]["members"])
     except ValueError:  # from the client's own decoding
         return None
+
+
+def group_offsets(settings: ConsumerSettings, group: str) -> dict[int, int]:
+    """Partition -> the offset that a group has committed to Kafka.
+
+    Raises:
+        StreamError: the broker does not answer.
+    """
+    with _admin(settings) as admin, _reader(settings) as reader:
+        return _committed(admin, group, _partitions(reader, settings.kafka_topic))
+
+
+def _committed(
+    admin: KafkaAdminClient, group: str, partitions: list[TopicPartition]
+) -> dict[int, int]:
+    entries = admin.list_group_offsets({group: partitions})[group]
+    return {
+        tp.partition: int(entry.offset)
+        for tp, entry in entries.items()
+        if getattr(entry, "offset", -1) >= 0
+    }
+
+
+def _partitions(reader: KafkaConsumer, topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, p) for p in reader.partitions_for_topic(topic) or ()]
+
+
+@contextmanager
+def _admin(settings: ConsumerSettings) -> Iterator[KafkaAdminClient]:
+    """An admin client; its errors become StreamError."""
+    try:
+        admin = KafkaAdminClient(**connection(settings), bootstrap_timeout_ms=CHECK_MS)
+        try:
+            yield admin
+        finally:
+            admin.close()
+    except (KafkaError, OSError) as error:
+        raise StreamError(f"Kafka at {settings.kafka_bootstrap_servers}: {error}") from error
+
+
+@contextmanager
+def _reader(settings: ConsumerSettings) -> Iterator[KafkaConsumer]:
+    """A consumer without a group; its errors become StreamError."""
+    try:
+        reader = KafkaConsumer(
+            **connection(settings),
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            bootstrap_timeout_ms=CHECK_MS,
+        )
+        try:
+            yield reader
+        finally:
+            reader.close(autocommit=False)
+    except (KafkaError, OSError) as error:
+        raise StreamError(f"Kafka at {settings.kafka_bootstrap_servers}: {error}") from error

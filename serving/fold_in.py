@@ -78,6 +78,10 @@ class Recommender:
             made.append((user, value))
         return made
 
+    def forget(self, user: str) -> None:
+        """Drop what the model has learned of a user beyond its edges."""
+        self._users.pop(user, None)
+
     def neighbors(self, begin: int, end: int) -> list[tuple[str, Recommendations]]:
         """Items most similar to the items begin..end: what one who has only the item would get."""
         block = torch.arange(begin, min(end, len(self.item_ids)), device=self._device)

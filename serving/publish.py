@@ -24,9 +24,10 @@ def publish(
     """
     users = edges.users()
     for begin in range(0, len(users), BLOCK):
-        block = [(user, edges.items(user)) for user in users[begin : begin + BLOCK]]
+        left = (user for user in users[begin : begin + BLOCK] if not edges.forgotten(user))
+        block = [(user, edges.items(user)) for user in left]
         store.put_users(recommender.lists(block, "model", popular))
-        yield begin + len(block)
+        yield begin + BLOCK
     for begin in range(0, len(recommender.item_ids), BLOCK):
         store.put_neighbors(recommender.neighbors(begin, begin + BLOCK))
         yield len(users)

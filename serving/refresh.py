@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from consumer.edges import StoreError, wait_for_store
-from consumer.events import EventError, decode
+from consumer.events import FORGET
 from consumer.log import Figures
+from consumer.rows import events, rows
 from consumer.stream import Message, Stream, wait_for_topics
 from serving.fold_in import Recommender
 from serving.publish import BLOCK, publish
@@ -49,6 +50,8 @@ class Refresh:
         self._redis_away = 0.0
         self._refused = ""  # live snapshot that could not be read
         self._due: dict[str, None] = {}  # users to be refreshed, in order of their events
+        self._forgotten: set[str] = set()  # users whose list must go
+        self._digests: set[str]  # of such users' ids, told by the edge store
         self._arrived: list[int] = []  # Kafka timestamps of events not yet answered
         self._delays: list[float] = []  # seconds, of answered ones
         self._events = self._refreshed = 0
@@ -58,17 +61,19 @@ class Refresh:
         self._started_ms = time.time() * 1000
         self.edges = UserEdges(settings.weighing())
         self._edge_store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
-        self.edges.grow(self._edge_store)
+        self._digests = self.edges.grow(self._edge_store)
         group = f"{settings.kafka_group}-serving"
-        self._stream = Stream(settings, group, log, self.edges.watermark.get, lambda: None)
+        self._stream = Stream(settings, group, log, stop, self.edges.watermark.get)
 
     def run(self) -> None:
         """Take events, refresh, publish, until told to stop."""
         with self._stream:
             while not self._stop.is_set():
-                self._take(self._stream.poll(0.0 if self._busy() else 0.1))
+                for messages in self._stream.poll(0.0 if self._busy() else 0.1):
+                    self._take(messages)
                 try:
                     self._look()
+                    self._forget()
                     self._refresh()
                     self._publish()
                 except RedisDown as error:
@@ -78,18 +83,30 @@ class Refresh:
         self._store.close()
         log.info("Stopped.")
 
-    def _take(self, messages: list[Message]) -> None:
-        for message in messages:
-            self._after[message.partition] = message.offset + 1
-            try:
-                events = decode(message.value, message.timestamp)
-            except EventError:
-                continue  # the consumer sends it to the dead letters
-            for event in events:
-                self.edges.apply(event, message.partition, message.offset)
-                self._due[event.user_id] = None
-            self._events += len(events)
-            self._arrived.append(message.timestamp)
+    def _take(self, messages: Sequence[Message]) -> None:
+        table, _ = rows(messages)  # what is rejected the consumer sends to the dead letters
+        for event, partition, offset in events(table):
+            self.edges.apply(event, partition, offset)
+            self._due[event.user_id] = None
+            if event.type == FORGET:
+                self._forgotten.add(event.user_id)
+        self._after[messages[-1].partition] = messages[-1].offset + 1
+        self._events += len(table)
+        self._arrived += [message.timestamp for message in messages]
+
+    def _forget(self) -> None:
+        """Delete the lists of users who are forgotten; who came again is due for a new one."""
+        if self._redis_away:
+            return
+        if self._digests:
+            self._store.delete_digests(self._digests)
+            self._digests.clear()
+        if self._forgotten:
+            self._store.delete_users(self._forgotten)
+            for user in self._forgotten:
+                if self._recommender:
+                    self._recommender.forget(user)
+            self._forgotten.clear()
 
     def _look(self) -> None:
         """Take up a new live snapshot; see that Redis is there and has not lost its lists."""
@@ -113,7 +130,7 @@ class Refresh:
     def _load(self, version: str) -> None:
         try:
             snapshot = self._snapshots.read(version)
-            self.edges.grow(self._edge_store)
+            self._digests |= self.edges.grow(self._edge_store)
         except (SnapshotError, StoreError) as error:
             if version != self._refused:
                 self._refused = version
@@ -135,7 +152,8 @@ class Refresh:
             return
         if self._recommender:
             users = list(self._due)[:BLOCK]
-            block = [(user, self.edges.items(user)) for user in users]
+            left = (user for user in users if not self.edges.forgotten(user))
+            block = [(user, self.edges.items(user)) for user in left]
             self._store.put_users(self._recommender.lists(block, "live", self._popular))
             for user in users:
                 del self._due[user]

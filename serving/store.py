@@ -8,12 +8,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 import msgspec
 import redis
 
+from consumer.erasure import digest
 from consumer.errors import StreamGCNError
 
 
@@ -57,6 +59,25 @@ class Store:
     def put_users(self, lists: Iterable[tuple[str, Recommendations]]) -> None:
         """Write the lists of users, in one pipeline."""
         self._put((f"{self._prefix}:rec:{user}", value) for user, value in lists)
+
+    def delete_users(self, users: Iterable[str]) -> None:
+        """Delete the lists of users."""
+        try:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for user in users:
+                    pipe.delete(f"{self._prefix}:rec:{user}")
+                pipe.execute()
+        except redis.RedisError as error:
+            raise RedisDown(str(error)) from error
+
+    def delete_digests(self, digests: Collection[str]) -> None:
+        """Delete the lists of users by the digests of their ids; looks at every list's key."""
+        start = len(f"{self._prefix}:rec:")
+        try:
+            keys = self._redis.scan_iter(f"{_literal(self._prefix)}:rec:*", count=1_000)
+            self.delete_users([key[start:] for key in keys if digest(key[start:]) in digests])
+        except redis.RedisError as error:
+            raise RedisDown(str(error)) from error
 
     def put_neighbors(self, lists: Iterable[tuple[str, Recommendations]]) -> None:
         """Write the similar items of items, in one pipeline."""
@@ -116,3 +137,8 @@ class Store:
         except redis.RedisError as error:
             raise RedisDown(str(error)) from error
         return None if value is None else msgspec.json.decode(value, type=Recommendations)
+
+
+def _literal(prefix: str) -> str:
+    """The pattern that matches the prefix alone."""
+    return re.sub(r"([*?\[\]\\^-])", r"\\\1", prefix)

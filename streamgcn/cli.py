@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from consumer import dead_letters
 from consumer.edges import EdgeStore, StoreError
 from consumer.errors import StreamGCNError
-from consumer.events import encode
 from consumer.log import configure
 from consumer.settings import SettingsError, variable
 from consumer.stream import Publisher, StreamError, group_lag, wait_for_topics
@@ -28,6 +28,8 @@ from serving.settings import ServingSettings
 from serving.store import RedisDown, Store
 from streamgcn import demo as demonstration
 from streamgcn import files
+from streamgcn import forget as forgetting
+from streamgcn import publish as publishing
 from streamgcn.embedded import Up, stop_on_signals
 
 
@@ -52,8 +54,11 @@ app = typer.Typer(
     help="Recommendations that follow every event: Kafka in, Redis out, a graph network "
     "in between. Settings are environment variables; the help of each command lists its own.",
 )
+letters = typer.Typer(no_args_is_help=True, help="Messages that were rejected.")
+app.add_typer(letters, name="dead-letters")
 out = Console()
 err = Console(stderr=True)
+Reason = Annotated[str | None, typer.Option(help="Only those whose reason contains this.")]
 File = Annotated[Path, typer.Argument(help="CSV, Parquet or JSON lines.", exists=True)]
 UserColumn = Annotated[str, typer.Option(help="Column with the user's id.")]
 ItemColumn = Annotated[str, typer.Option(help="Column with the item's id.")]
@@ -128,8 +133,15 @@ def publish(
     interaction_column: InteractionColumn = "interaction",
     timestamp_column: TimestampColumn = "timestamp",
     type_column: TypeColumn = "type",
+    one_by_one: Annotated[
+        bool, typer.Option("--json", help="One JSON message an event instead of bulk messages.")
+    ] = False,
 ) -> None:
-    """Publish the interactions of a file to Kafka, one message each, keyed by user."""
+    """Publish the interactions of a file to Kafka.
+
+    In bulk: thousands of rows in a message, each of users of one partition. With --json one message
+    each, keyed by user, as an application would.
+    """
     settings = _settings()
     configure(settings.log_format)
     columns = files.Columns(
@@ -140,20 +152,70 @@ def publish(
     wait_for_topics(settings, stop, logging.getLogger("publish"))
     publisher = Publisher(settings)
     started, sent = time.time(), 0
+    if one_by_one:
+        steps = publishing.one_by_one(publisher, settings.kafka_topic, frame, int(started * 1000))
+    else:
+        steps = publishing.in_bulk(publisher, settings.kafka_topic, frame)
     with _progress("publishing", len(frame)) as bar:
-        for sent, event in enumerate(files.events(frame, int(started * 1000)), 1):
-            publisher.send(settings.kafka_topic, encode(event), event.user_id.encode())
-            if sent % 1000 == 0:
-                bar(sent)
-                if stop.is_set():
-                    break
+        for sent in steps:
+            bar(sent)
+            if stop.is_set():
+                break
         publisher.flush()
-        bar(sent)
     publisher.close()
     seconds = time.time() - started
     out.print(f"Published {sent} events to {settings.kafka_topic} in {seconds:.1f} s.")
     if sent < len(frame):
         raise typer.Exit(130)
+
+
+@app.command(epilog=_settings_help("kafka_", "edge_", "model_store", "redis_"))
+def forget(
+    user: Annotated[str, typer.Argument(help="The user's id.")],
+    verify: Annotated[bool, typer.Option(help="Wait, then look into every store.")] = False,
+    seconds: Annotated[float, typer.Option(help="To wait at most.", min=1)] = 120.0,
+) -> None:
+    """Erase a user: edges and their bytes, the model's rows of the user, the list.
+
+    Publishes it; consumer, trainer and serving do it, as soon as they run. With --verify the exit
+    code is 1 if a trace is left. Kafka itself keeps the user's messages until they expire; if they
+    are read again, the user is erased again.
+    """
+    settings = _settings()
+    configure(settings.log_format)
+    wait_for_topics(settings, stop_on_signals(), logging.getLogger("forget"))
+    places = forgetting.publish(settings, user)
+    out.print(f"Published to {len(places)} partitions of {settings.kafka_topic}.")
+    if not verify:
+        return
+    seen = forgetting.verify(settings, user, places, seconds)
+    table = Table("place", "trace", title=f"{user}: before {places}")
+    for place in seen:
+        table.add_row(place.name, place.trace or "none")
+    out.print(table)
+    raise typer.Exit(1 if any(place.trace for place in seen) else 0)
+
+
+@letters.command("list", epilog=_settings_help("kafka_"))
+def list_letters(reason: Reason = None) -> None:
+    """Show rejected messages that were not put back: source, reason and the beginning of each."""
+    table = Table("source", "reason", "key", "message")
+    for letter in dead_letters.letters(_settings(), reason):
+        shown = repr((letter.value or b"")[:80])[2:-1] if letter.whole else "(too large to keep)"
+        table.add_row(letter.source, letter.reason, repr(letter.key or b"")[2:-1], shown)
+    out.print(table, markup=False)
+
+
+@letters.command(epilog=_settings_help("kafka_"))
+def re_inject(
+    reason: Reason = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Messages at most.")] = None,
+) -> None:
+    """Publish rejected messages to the topic again, each once, after their reason was mended."""
+    done = 0
+    for done in dead_letters.reinject(_settings(), reason, limit):
+        err.print(f"{done} put back.")
+    out.print(f"Put {done} messages back.")
 
 
 @app.command(epilog=_settings_help("redis_"))

@@ -12,16 +12,16 @@ from tests import services
 
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with services.embedded_kafka(tmp_path_factory.mktemp("embedded")) as address:
-        yield address
+    with services.embedded_kafka(tmp_path_factory.mktemp("embedded")) as broker:
+        yield broker.address
 
 
 @pytest.fixture(scope="session")
 def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if "KAFKA_HOME" not in os.environ:
         pytest.skip("KAFKA_HOME does not name an Apache Kafka 4 distribution")
-    with services.apache_kafka(tmp_path_factory.mktemp("apache")) as address:
-        yield address
+    with services.apache_kafka(tmp_path_factory.mktemp("apache")) as broker:
+        yield broker.address
 
 
 @pytest.fixture(scope="session", params=["embedded", "apache"])

@@ -50,8 +50,8 @@ class Rooms:
                 )
 
     def start_publishing(self, file: Path) -> None:
-        """`streamgcn publish` in the background."""
-        command = [*STREAMGCN, "publish", str(file)]
+        """`streamgcn publish` in the background, one message an event."""
+        command = [*STREAMGCN, "publish", "--json", str(file)]
         self._running["publish"] = subprocess.Popen(
             command, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import time
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 from streamgcn.embedded import free_port, kafka_command, redis_command, wait_for_port
 
+log = logging.getLogger("services")
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -34,17 +36,48 @@ def process(command: list[str], port: int, log: Path) -> Iterator[subprocess.Pop
                 child.wait()
 
 
+class Broker:
+    """A broker as a child process."""
+
+    def __init__(self, command: list[str], port: int, log: Path) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self._command, self._port, self._log = command, port, log
+        self._start()
+
+    def kill_and_restart(self) -> None:
+        """SIGKILL, then the same again on what it left on disk."""
+        self._child.kill()
+        self._child.wait()
+        self._start()
+
+    def stop(self) -> None:
+        self._child.terminate()
+        try:
+            self._child.wait(20)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def _start(self) -> None:
+        with self._log.open("ab") as output:
+            self._child = subprocess.Popen(self._command, stdout=output, stderr=output)
+        wait_for_port(self._command[0], self._child, self._port)
+
+
 @contextmanager
-def embedded_kafka(folder: Path) -> Iterator[str]:
-    """Address of an embedded broker."""
+def embedded_kafka(folder: Path) -> Iterator[Broker]:
+    """An embedded broker."""
     port = free_port()
-    with process(kafka_command(port), port, folder / "kafka.log"):
-        yield f"127.0.0.1:{port}"
+    broker = Broker(kafka_command(port), port, folder / "kafka.log")
+    try:
+        yield broker
+    finally:
+        broker.stop()
 
 
 @contextmanager
-def apache_kafka(folder: Path) -> Iterator[str]:
-    """Address of an Apache Kafka broker, from the distribution that KAFKA_HOME names."""
+def apache_kafka(folder: Path) -> Iterator[Broker]:
+    """An Apache Kafka broker, from the distribution that KAFKA_HOME names."""
     home = Path(os.environ["KAFKA_HOME"])
     port, controller = free_port(), free_port()
     text = (home / "config" / "server.properties").read_text()
@@ -57,8 +90,11 @@ def apache_kafka(folder: Path) -> Iterator[str]:
     command = [storage, "format", "--standalone", "-t", cluster.stdout.strip(), "-c", str(config)]
     subprocess.run(command, check=True, capture_output=True)
     start = [str(home / "bin" / "kafka-server-start.sh"), str(config)]
-    with process(start, port, folder / "kafka.log"):
-        yield f"127.0.0.1:{port}"
+    broker = Broker(start, port, folder / "kafka.log")
+    try:
+        yield broker
+    finally:
+        broker.stop()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ def test_each_user_and_item_counts_once_whoever_wrote_it(tmp_path: Path) -> None
     other.append(rows(1, 50, 150), {1: 50}, {1: 150})  # the users u50 to u149
     counts.grow(mine)
     assert (counts.users, counts.items) == (150, 150)
-    mine.compact()
+    mine.tidy()
     counts.grow(mine)
     assert (counts.users, counts.items) == (150, 150)
 

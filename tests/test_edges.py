@@ -84,7 +84,7 @@ def test_since_gives_rows_past_the_watermark_in_order_also_after_compaction(tmp_
     assert seen == {1: 50}
     store.append(rows(1, 50, 60), {1: 50}, {1: 60})
     store.append(rows(0, 0, 3), {0: 0}, {0: 3})
-    store.compact()
+    store.tidy()
     new = store.since(seen)
     assert new["kafka_offset"].to_pylist() == [0, 1, 2, *range(50, 60)]
     assert watermark(new, seen) == {0: 3, 1: 60}

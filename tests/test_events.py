@@ -44,7 +44,7 @@ def test_encode_and_decode_are_inverse() -> None:
         (b"\xff\xfe", "not JSON"),
         (b"[" * 100_000, "got `array`"),
         (b'{"user_id":"u","item_id":"i","x":%s}' % (b"[" * 100_000), "not JSON"),
-        (b'{"user_id":"u"}', "missing required field `item_id`"),
+        (b'{"user_id":"u"}', "item_id is missing"),
         (b'{"user_id":null,"item_id":"i"}', "user_id"),
         (b'{"user_id":true,"item_id":"i"}', "user_id"),
         (b'{"user_id":"","item_id":"i"}', "user_id is empty"),
@@ -60,7 +60,6 @@ def test_encode_and_decode_are_inverse() -> None:
         (b'{"user_id":"u","item_id":"i","timestamp":"yesterday"}', "timestamp"),
         (b'{"user_id":"u","item_id":"i","timestamp":"2025-11-24T22:10:00"}', "timestamp"),
         (b'{"user_id":"u","item_id":"i","type":"%s"}' % (b"t" * 65), "type is longer than 64"),
-        (b'{"user_id":"u","item_id":"i","type":"forget"}', "not supported yet"),
         (b"7", "got `int`"),
     ],
 )

@@ -59,7 +59,8 @@ def test_published_ratings_become_lists_each_row_stored_once_although_the_consum
         assert [rooms.stop(room) for room in ("consumer", "trainer", "serving")] == [0, 0, 0]
     stored = DeltaTable(str(tmp_path / "edges")).to_pandas()
     assert len(stored) == 200_008
-    assert not stored.duplicated(["kafka_partition", "kafka_offset"]).any()
+    place = ["kafka_partition", "kafka_offset", "user_id", "item_id"]  # of a row of a bulk message
+    assert not stored.duplicated(place).any()
     pairs = stored.groupby(["user_id", "item_id", "interaction"]).size()
     assert (pairs == 2).all()
     assert len(pairs) == len(ratings)

@@ -34,9 +34,10 @@ def read(settings: ConsumerSettings, starts: Mapping[int, int]) -> list[Message]
     found: list[Message] = []
     deadline = time.monotonic() + 30
     group = uuid.uuid4().hex
-    with Stream(settings, group, log, starts.get, lambda: None) as stream:
+    with Stream(settings, group, log, threading.Event(), starts.get) as stream:
         while time.monotonic() < deadline and (not found or found[-1].value != b"99"):
-            found += stream.poll(0.1)
+            for messages in stream.poll(0.1):
+                found += messages
     return found
 
 

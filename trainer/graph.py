@@ -1,7 +1,8 @@
 """The user-item graph as arrays: grows from rows of the edge store, never renumbers a node.
 
 An edge is the latest state of a (user, item) pair in the order of the rows: its weight comes from
-the pair's events (weights.py), and a row of type `remove` takes it out.
+the pair's events (weights.py), and a row of type `remove` takes it out. A row of type `forget`
+takes out a user: its edges, and its id, of which the node's number is left.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from consumer.erasure import matching, split
 from trainer.weights import Float32s, Int64s, Pairs, Weighing
 
 REMOVE = "remove"
@@ -43,6 +45,12 @@ class Ids:
         self.values = pa.concat_arrays([self.values, new])
         grown: Int32s = numbers.astype(np.int32)[coded.indices.to_numpy()]
         return grown
+
+    def blank(self, numbers: list[int]) -> None:
+        """Put the empty string, which is nobody's id, for the ids of these nodes."""
+        gone = np.zeros(len(self.values), np.bool_)
+        gone[numbers] = True
+        self.values = pc.if_else(pa.array(gone), "", self.values)
 
 
 def _int32s() -> Int32s:
@@ -80,6 +88,8 @@ class InteractionGraph:
 
     def extend(self, rows: pa.Table) -> None:
         """Add rows of the edge store's schema, in their order, to the graph in place."""
+        rows, digests = split(rows)
+        self.forget(matching(self.user_ids.values, digests))
         if not len(rows):
             return
         weights = rows["interaction"].to_numpy().astype(np.float32)
@@ -113,6 +123,15 @@ class InteractionGraph:
         """
         decay = self.weighing.decay(self.timestamps, self.timestamps.max(initial=0))
         return np.maximum(self.weights * decay, 0).astype(np.float32)
+
+    def forget(self, users: list[int]) -> None:
+        """Take out these user numbers' edges and ids; an id that comes again is a new user."""
+        if users:
+            self.user_ids.blank(users)
+            self.__dict__.pop("strengths", None)
+            kept = ~np.isin(self.users, users)
+            self.users, self.items = self.users[kept], self.items[kept]
+            self.weights, self.timestamps = self.weights[kept], self.timestamps[kept]
 
     def subset(self, mask: npt.NDArray[np.bool_]) -> InteractionGraph:
         """The same nodes with the edges where `mask` (bool [edges]) is true."""

@@ -12,6 +12,7 @@ import torch
 from rich.progress import Progress as Bar
 
 from consumer.edges import EdgeStore, StoreError, watermark
+from consumer.erasure import split
 from consumer.log import Figures
 from trainer.fit import fit
 from trainer.gate import objection
@@ -42,6 +43,7 @@ class Retrain:
         self._store: EdgeStore | None = None
         self._graph = InteractionGraph()
         self._watermark: dict[int, int] = {}
+        self._forgotten: set[str] = set()  # digests of users to be taken out of the snapshots
         self._new_rows = 0
         self._trained_at = 0.0
         self._trained_edges = 0
@@ -52,6 +54,7 @@ class Retrain:
         while not self._stop.is_set():
             self._figures.alive()
             self._read()
+            self._erase()
             if self._due():
                 self._retrain()
             self._stop.wait(LOOK_EVERY)
@@ -75,8 +78,22 @@ class Retrain:
             log.info("The edge store is back after %.0f s.", time.time() - self._away_since)
             self._away_since = 0.0
         self._graph.extend(rows)
+        self._forgotten |= split(rows)[1]
         self._watermark = watermark(rows, self._watermark)
         self._new_rows += len(rows)
+
+    def _erase(self) -> None:
+        """Take users out of the snapshots who were forgotten since they were written."""
+        if not self._forgotten:
+            return
+        try:
+            touched = self._snapshots.erase(self._forgotten)
+        except SnapshotError as error:
+            log.warning("%s; trying again.", error)
+            return
+        self._forgotten.clear()
+        if touched:
+            log.info("Took forgotten users out of snapshots %s.", ", ".join(touched))
 
     def _due(self) -> bool:
         """The first time at min_edges; then after retrain_edges, retrain_seconds, or a doubling.

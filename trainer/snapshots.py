@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from consumer.erasure import matching
 from consumer.errors import StreamGCNError
 from trainer.embeddings import Embeddings
+from trainer.graph import Ids
 
+USER_TABLES = {"base", "user_bias", "users"}  # tensors with a row a user
 KEPT = 5  # newest snapshots; the live one is always kept
 
 
@@ -149,6 +154,42 @@ class Snapshots:
             raise SnapshotError(f"cannot read {path}: {error}") from error
         return tensors
 
+    def erase(self, digests: Collection[str]) -> list[str]:
+        """Take users out by the digests of their ids: of the live snapshot their rows and ids,
+        of the others all. Returns the versions that held one. To repeat it does no harm.
+
+        Raises:
+            SnapshotError: a snapshot cannot be read or written.
+        """
+        touched = []
+        for version in self.versions():
+            folder = self.root / version
+            try:
+                users = pq.read_table(folder / "users.parquet")["user_id"].combine_chunks()
+                numbers = matching(users, digests)
+                if not numbers:
+                    continue
+                touched.append(version)
+                if version == self.live():
+                    _blank(folder, users, numbers)
+                else:
+                    shutil.rmtree(folder)
+            except (OSError, SafetensorError, pa.ArrowException) as error:
+                raise SnapshotError(f"cannot take a user out of {folder}: {error}") from error
+        return touched
+
+    def holding(self, user: str) -> list[str]:
+        """Versions that hold the user.
+
+        Raises:
+            SnapshotError: a snapshot cannot be read.
+        """
+        return [
+            version
+            for version in self.versions()
+            if pc.any(pc.equal(self.read(version).user_ids, user)).as_py()
+        ]
+
     def prune(self) -> None:
         """Delete all but the live and the newest snapshots, and drafts of a killed writer."""
         for version in self.versions()[:-KEPT]:
@@ -157,6 +198,21 @@ class Snapshots:
         for draft in self.root.glob(".*.draft"):
             if draft.is_dir():
                 shutil.rmtree(draft, ignore_errors=True)
+
+
+def _blank(folder: Path, users: pa.Array, numbers: list[int]) -> None:
+    """Zero the users' rows and put the empty string for their ids, each file replaced at once."""
+    for file in ("tables.safetensors", "start.safetensors"):
+        tensors = load_file(folder / file)
+        for name in USER_TABLES & tensors.keys():
+            tensors[name][numbers] = 0
+        save_file(tensors, folder / ".draft")
+        os.replace(folder / ".draft", folder / file)
+    # The ids last: as long as they are there, it is seen that there is something to be done.
+    ids = Ids(users)
+    ids.blank(numbers)
+    pq.write_table(pa.table({"user_id": ids.values}), folder / ".draft")
+    os.replace(folder / ".draft", folder / "users.parquet")
 
 
 def new_version() -> str:

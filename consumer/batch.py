@@ -1,0 +1,72 @@
+"""Rows that are not stored yet, and the offsets that they span."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from consumer.edges import SCHEMA, EdgeStore
+from consumer.events import FORGET
+from consumer.rows import Rejected, rows
+from consumer.stream import Message
+
+
+@dataclass
+class Batch:
+    """One commit in the making."""
+
+    first: dict[int, int] = field(default_factory=dict)  # partition -> offset it begins at
+    after: dict[int, int] = field(default_factory=dict)  # partition -> offset to go on from
+    rejected: list[Rejected] = field(default_factory=list)
+    bytes: int = 0
+    since: float = 0.0  # monotonic seconds
+    _tables: list[pa.Table] = field(default_factory=list)
+    _events: int = 0
+
+    def __len__(self) -> int:
+        return self._events
+
+    def take(self, messages: Sequence[Message], position: int | None) -> list[Rejected]:
+        """Add messages of one partition, whether they are events or not; returns those rejected.
+
+        Args:
+            position: offset the batch begins at if they are the first of their partition; None
+                where the store has nothing of it.
+        """
+        partition = messages[0].partition
+        if not self.after:
+            self.since = time.monotonic()
+        self.first.setdefault(partition, messages[0].offset if position is None else position)
+        self.after[partition] = messages[-1].offset + 1
+        table, rejected = rows(messages)
+        self.rejected += rejected
+        self._tables.append(table)
+        self._events += len(table)
+        self.bytes += table.nbytes + sum(len(each.value or b"") for each in rejected)
+        return rejected
+
+    def write(self, store: EdgeStore) -> None:
+        """Commit it: first the erasures it asks for, then its rows and offsets.
+
+        Raises:
+            Fenced, StoreError: as `EdgeStore.append`.
+        """
+        table = pa.concat_tables(self._tables) if self._tables else SCHEMA.empty_table()
+        forgets = pc.equal(table["type"], FORGET)
+        if pc.any(forgets).as_py():
+            store.erase(table.filter(forgets), self.first)
+            table = _without_forgotten(table, forgets.to_numpy())
+        store.append(table, self.first, self.after)
+
+
+def _without_forgotten(table: pa.Table, forgets: np.ndarray) -> pa.Table:
+    """The rows without those that a later row of the same partition forgets, and without these."""
+    users, partitions = table["user_id"].to_pylist(), table["kafka_partition"].to_pylist()
+    last = {(users[at], partitions[at]): at for at in np.flatnonzero(forgets).tolist()}
+    pairs = zip(users, partitions, strict=True)
+    return table.filter(pa.array([last.get(pair, -1) < at for at, pair in enumerate(pairs)]))

@@ -1,0 +1,98 @@
+"""Writes batches on a thread of its own, so that the stream is read and heard meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+
+from consumer.batch import Batch
+from consumer.dead_letters import DeadLetters
+from consumer.edges import EdgeStore, Fenced, StoreError
+from consumer.stream import StreamError
+
+RETRY_SECONDS = 1.0  # between two tries to write to a store that refused
+
+
+class Writer:
+    """Writes one batch at a time, again and again where the store or the broker refuses it."""
+
+    def __init__(self, store: EdgeStore, letters: DeadLetters, log: logging.Logger) -> None:
+        self._store = store
+        self._letters = letters
+        self._log = log
+        self._thread = ThreadPoolExecutor(1, "writer")
+        self._batch: Batch | None = None
+        self._written: Future[bool] | None = None
+        self._give_up = threading.Event()
+        self.commit_ms = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a batch of which `stored` has not told yet."""
+        return self._batch is not None
+
+    def begin(self, batch: Batch) -> None:
+        """Start to write; only if not busy."""
+        self._batch = batch
+        self._written = self._thread.submit(self._write, batch)
+
+    def stored(self, seconds: float = 0.0) -> Batch | None:
+        """The batch once it is stored, waiting `seconds` for it; None before and without one.
+
+        Raises:
+            Fenced: another consumer had stored some of it; it is dropped.
+        """
+        if self._written is None:
+            return None
+        try:
+            stored = self._written.result(seconds)
+        except NotYet:
+            return None
+        except Fenced:
+            self._batch = self._written = None
+            raise
+        batch, self._batch, self._written = self._batch, None, None
+        return batch if stored else None
+
+    def drop(self) -> Batch | None:
+        """End a write that has begun; its batch if it was stored in the end, else it is dropped."""
+        self._give_up.set()
+        batch, written = self._batch, self._written
+        self._batch = self._written = None
+        try:
+            return batch if written and written.result() else None
+        except Fenced:
+            return None
+        finally:
+            self._give_up.clear()
+
+    def close(self) -> None:
+        """End the thread."""
+        self.drop()
+        self._thread.shutdown()
+        self._letters.close()
+
+    def _write(self, batch: Batch) -> bool:
+        since = 0.0
+        while True:
+            started = time.monotonic()
+            try:
+                self._letters.put(batch.rejected)
+                batch.rejected.clear()  # acknowledged: not again, if the store refuses
+                batch.write(self._store)
+            except (StoreError, StreamError) as error:
+                if not since:
+                    since = time.time()
+                    self._log.warning(
+                        "Cannot commit (%s); keeping %d events, trying again.", error, len(batch)
+                    )
+                if self._give_up.wait(RETRY_SECONDS):
+                    return False
+                continue
+            if since:
+                self._log.info("Committing again after %.0f s.", time.time() - since)
+            self.commit_ms = (time.monotonic() - started) * 1000
+            return True

@@ -1,0 +1,97 @@
+"""A consumer on a thread of the test's own, on a topic of its own."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from consumer.edges import EdgeStore
+from consumer.events import Event, encode
+from consumer.ingest import Ingest
+from consumer.settings import ConsumerSettings
+from consumer.stream import Headers, Publisher, read_topic, wait_for_topics
+from tests import services
+from tests.services import wait_for
+
+
+class Topic:
+    """A new topic and its edge store."""
+
+    def __init__(self, kafka: str, folder: Path) -> None:
+        name = f"t{uuid.uuid4().hex[:12]}"
+        self.settings = ConsumerSettings(
+            kafka_bootstrap_servers=kafka,
+            kafka_topic=name,
+            kafka_group=name,
+            edge_store=str(folder / "edges"),
+            commit_seconds=0.2,
+        )
+        wait_for_topics(self.settings, threading.Event(), services.log)
+        self.publisher = Publisher(self.settings)
+
+    def send(
+        self, value: bytes | None, headers: Headers = (), key: bytes = b"k", partition: int = 0
+    ) -> None:
+        self.publisher.send(self.settings.kafka_topic, value, key, headers, partition)
+
+    def publish(self, *events: Event, partition: int = 0) -> None:
+        for event in events:
+            self.send(encode(event), key=event.user_id.encode(), partition=partition)
+        self.publisher.flush()
+
+    def length(self) -> int:
+        """Messages in the topic."""
+        return sum(1 for _ in read_topic(self.settings, self.settings.kafka_topic))
+
+    def into(self, folder: Path) -> ConsumerSettings:
+        """The settings of another consumer group that fills another store."""
+        changed = {"edge_store": str(folder), "kafka_group": uuid.uuid4().hex}
+        return self.settings.model_copy(update=changed)
+
+    def rows(self) -> pa.Table:
+        return EdgeStore(self.settings.edge_store, self.settings.kafka_topic).since({})
+
+    def wait_stored(self, settings: ConsumerSettings | None = None) -> EdgeStore:
+        """Wait until all that is published so far is stored."""
+        settings = settings or self.settings
+        self.publisher.flush()
+        ends: dict[int, int] = {}
+        for message in read_topic(settings, settings.kafka_topic):
+            ends[message.partition] = message.offset + 1
+        store = EdgeStore(settings.edge_store, settings.kafka_topic)
+        wait_for(
+            "that all is stored",
+            lambda: all((store.next_offset(p) or 0) >= end for p, end in ends.items()),
+        )
+        return store
+
+
+@contextmanager
+def consuming(settings: ConsumerSettings) -> Iterator[None]:
+    """Run a consumer while inside."""
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            Ingest(settings, stop).run()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not failed, failed
+
+
+def likes(user: str, items: Sequence[str], kind: str = "view") -> list[Event]:
+    return [Event(user, item, 1.0, 1_700_000_000_000, kind) for item in items]

@@ -22,7 +22,13 @@ from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError
 from pyarrow.dataset import Scanner, dataset
 from pyarrow.fs import FileSelector
@@ -52,6 +58,9 @@ CONFIGURATION = {
 }
 FILE_BYTES = 32 * 1024 * 1024  # a file that has grown to this is not merged again
 ERASE_TRIES = 20  # against other writers' commits
+
+# Two cleanings of the log at once trip over each other, so `tidy` alone does it.
+NO_CLEANUP = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 
 Offsets = Mapping[int, int]  # Kafka partition -> next offset
 
@@ -125,7 +134,11 @@ class EdgeStore:
         self._check_fence(first)
         with self._errors():
             write_deltalake(
-                self._table, rows, mode="append", commit_properties=self._transactions(after)
+                self._table,
+                rows,
+                mode="append",
+                commit_properties=self._transactions(after),
+                post_commithook_properties=NO_CLEANUP,
             )
 
     def since(self, watermark: Offsets) -> pa.Table:
@@ -224,6 +237,7 @@ class EdgeStore:
                         mode="overwrite",
                         predicate=_replaced_by(notices),
                         commit_properties=self._transactions(first),
+                        post_commithook_properties=NO_CLEANUP,
                     )
                 break
             except Conflict:

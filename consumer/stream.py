@@ -312,26 +312,34 @@ class Stream:
         if not self._unplaced or time.monotonic() < self._place_at:
             return
         placed = []
-        try:
-            for partition in sorted(self._unplaced):
+        for partition in sorted(self._unplaced):
+            # Taken out before it is placed: if it is lost and gained again meanwhile, which puts it
+            # back, it is placed once more.
+            with self._lock:
+                self._unplaced.discard(partition)
+            try:
                 self._seek(self._tp(partition))
                 placed.append(partition)
-        except IllegalStateError:
-            return  # it was revoked this moment
-        except (KafkaError, StreamGCNError) as error:
-            self._unplaced_since = self._unplaced_since or time.monotonic()
-            waited = time.monotonic() - self._unplaced_since
-            if isinstance(error, TopicShorter) and waited > SHORT_SECONDS:
-                raise
-            if not self._place_at:
-                self._log.warning("Partitions wait for where they start: %s.", error)
-            self._place_at = time.monotonic() + RETRY_SECONDS
-            return
-        finally:
-            with self._lock:
-                self._unplaced -= set(placed)
-        self._place_at = self._unplaced_since = 0.0
-        self._log.info("Assigned partitions %s.", placed)
+            except (IllegalStateError, KeyError):
+                continue  # it was lost this moment
+            except (KafkaError, StreamGCNError) as error:
+                with self._lock:
+                    self._unplaced.add(partition)
+                self._place_later(error)
+                break
+        if placed:
+            self._log.info("Assigned partitions %s.", placed)
+        if not self._unplaced:
+            self._place_at = self._unplaced_since = 0.0
+
+    def _place_later(self, error: Exception) -> None:
+        self._unplaced_since = self._unplaced_since or time.monotonic()
+        waited = time.monotonic() - self._unplaced_since
+        if isinstance(error, TopicShorter) and waited > SHORT_SECONDS:
+            raise error
+        if not self._place_at:
+            self._log.warning("Partitions wait for where they start: %s.", error)
+        self._place_at = time.monotonic() + RETRY_SECONDS
 
     def _seek(self, tp: TopicPartition) -> None:
         stored = self._start(tp.partition)

@@ -27,7 +27,7 @@ def publish(
         left = (user for user in users[begin : begin + BLOCK] if not edges.forgotten(user))
         block = [(user, edges.items(user)) for user in left]
         store.put_users(recommender.lists(block, "model", popular))
-        yield begin + BLOCK
+        yield min(begin + BLOCK, len(users))
     for begin in range(0, len(recommender.item_ids), BLOCK):
         store.put_neighbors(recommender.neighbors(begin, begin + BLOCK))
         yield len(users)

@@ -180,27 +180,7 @@ class Stream:
         self._lag = 0
         self._heard = time.monotonic()
         self._down_since = 0.0
-        self._consumer = _until_it_answers(
-            lambda: KafkaConsumer(
-                **connection(settings),
-                group_id=group,
-                enable_auto_commit=False,
-                auto_offset_reset="none",  # every start is given; one that is not there is told
-                isolation_level="read_committed",
-                session_timeout_ms=SESSION_MS,
-                heartbeat_interval_ms=SESSION_MS // 3,
-                max_poll_records=POLL_RECORDS,
-                fetch_max_wait_ms=100,
-                metadata_max_age_ms=METADATA_MS,
-            ),
-            settings,
-            stop,
-            log,
-        )
-        if self._consumer is None:
-            raise StreamError(f"stopped while waiting for Kafka at {self._address}")
-        self._await_partitions()
-        self._consumer.subscribe([self._topic], listener=_Listener(self))
+        self._join(group, stop)
 
     def poll(self, seconds: float) -> list[Sequence[Message]]:
         """Messages that arrived, of each partition in order; waits `seconds` for the first.
@@ -290,14 +270,36 @@ class Stream:
             self._lost |= numbers
             self._unplaced -= numbers
 
-    def _await_partitions(self) -> None:
-        """Know the topic's partitions before joining.
+    def _join(self, group: str, stop: threading.Event) -> None:
+        self._consumer = _until_it_answers(
+            lambda: KafkaConsumer(
+                **connection(self._settings),
+                group_id=group,
+                enable_auto_commit=False,
+                auto_offset_reset="none",  # every start is given; one that is not there is told
+                isolation_level="read_committed",
+                session_timeout_ms=SESSION_MS,
+                heartbeat_interval_ms=SESSION_MS // 3,
+                max_poll_records=POLL_RECORDS,
+                fetch_max_wait_ms=100,
+                metadata_max_age_ms=METADATA_MS,
+            ),
+            self._settings,
+            stop,
+            self._log,
+        )
+        if self._consumer is None:
+            raise StreamError(f"stopped while waiting for Kafka at {self._address}")
+        self._consumer.subscribe([self._topic], listener=_Listener(self))
+        self._await_partitions()
 
-        A member that joins without is given none, and the client (3.0.12) can then hang in the
-        rebalance that follows.
+    def _await_partitions(self) -> None:
+        """Know the subscribed topic's partitions before the first poll, which joins.
+
+        A member that joins without is given none, and rejoins at once when it learns of them.
         """
         deadline = time.monotonic() + PARTITIONS_SECONDS
-        while not self._consumer.partitions_for_topic(self._topic):
+        while self._topic not in self._consumer.topics():
             if time.monotonic() > deadline:
                 raise StreamError(f"topic {self._topic} is not there; is it being deleted?")
             time.sleep(0.1)

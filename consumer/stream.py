@@ -265,6 +265,9 @@ class Stream:
 
     def revoked(self, partitions: set[TopicPartition]) -> None:
         """Note partitions that are another member's now, or will be."""
+        # Rejoining for a change of the topic, the client (3.0.12) forgets that it does so if a
+        # poll ends before the group has answered, and would never finish; this reminds it.
+        self._consumer._coordinator.request_rejoin()
         numbers = {tp.partition for tp in partitions}
         with self._lock:
             self._lost |= numbers
@@ -322,7 +325,7 @@ class Stream:
             try:
                 self._seek(self._tp(partition))
                 placed.append(partition)
-            except (IllegalStateError, KeyError):
+            except (IllegalStateError, KeyError, ValueError):
                 continue  # it was lost this moment
             except (KafkaError, StreamGCNError) as error:
                 with self._lock:

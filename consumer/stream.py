@@ -42,6 +42,7 @@ POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, t
 CHECK_EVERY = 5.0  # seconds of silence after which the broker is asked whether it is there
 CHECK_MS = 3_000
 SHORT_SECONDS = 10.0  # a new leader may for a moment tell an end behind what was given out
+STUCK_SECONDS = 30.0  # a rebalance ends when the members that are gone have timed out, SESSION_MS
 PARTITIONS_SECONDS = 30.0  # a created topic is known to every broker within this
 METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
 RETRY_SECONDS = 1.0  # between two tries to find where a partition starts
@@ -180,7 +181,10 @@ class Stream:
         self._lag = 0
         self._heard = time.monotonic()
         self._down_since = 0.0
-        self._join(group, stop)
+        self._group = group
+        self._stop = stop
+        self._joining_since: float | None = None  # None while a member
+        self._join()
 
     def poll(self, seconds: float) -> list[Sequence[Message]]:
         """Messages that arrived, of each partition in order; waits `seconds` for the first.
@@ -189,6 +193,7 @@ class Stream:
             TopicShorter: a partition ends before the offset it should start at.
             StreamError: the broker refuses.
         """
+        self._join_anew_if_stuck()
         self._settle()
         try:
             polled = self._consumer.poll(timeout_ms=int(seconds * 1000))
@@ -257,6 +262,7 @@ class Stream:
 
     def assigned(self, partitions: set[TopicPartition]) -> None:
         """Note partitions that must be placed before anything is read of them."""
+        self._joining_since = None
         for tp in partitions:
             self._consumer.pause(tp)
             self._consumer.seek(tp, 0)  # anywhere: without a place the client would look for one
@@ -268,16 +274,18 @@ class Stream:
         # Rejoining for a change of the topic, the client (3.0.12) forgets that it does so if a
         # poll ends before the group has answered, and would never finish; this reminds it.
         self._consumer._coordinator.request_rejoin()
+        self._joining_since = time.monotonic()
         numbers = {tp.partition for tp in partitions}
         with self._lock:
             self._lost |= numbers
             self._unplaced -= numbers
 
-    def _join(self, group: str, stop: threading.Event) -> None:
+    def _join(self) -> None:
+        self._joining_since = time.monotonic()
         self._consumer = _until_it_answers(
             lambda: KafkaConsumer(
                 **connection(self._settings),
-                group_id=group,
+                group_id=self._group,
                 enable_auto_commit=False,
                 auto_offset_reset="none",  # every start is given; one that is not there is told
                 isolation_level="read_committed",
@@ -288,7 +296,7 @@ class Stream:
                 metadata_max_age_ms=METADATA_MS,
             ),
             self._settings,
-            stop,
+            self._stop,
             self._log,
         )
         if self._consumer is None:
@@ -306,6 +314,15 @@ class Stream:
             if time.monotonic() > deadline:
                 raise StreamError(f"topic {self._topic} is not there; is it being deleted?")
             time.sleep(0.1)
+
+    def _join_anew_if_stuck(self) -> None:
+        """Join with a new client where a rebalance does not end; it was seen to hang for good."""
+        since = self._joining_since
+        if since is None or time.monotonic() - since < STUCK_SECONDS:
+            return
+        self._log.warning("The group gives no answer for %.0f s; joining anew.", STUCK_SECONDS)
+        self.close()
+        self._join()
 
     def _settle(self) -> None:
         """Tell the owner what was lost, then go where it says in what was gained."""

@@ -9,6 +9,7 @@ from kafka import KafkaAdminClient, TopicPartition
 
 from consumer.settings import ConsumerSettings
 from consumer.stream import Message, Publisher, Stream, TopicShorter, wait_for_topics
+from tests.services import wait_for
 
 log = logging.getLogger("test")
 
@@ -51,6 +52,21 @@ def test_a_member_that_joins_right_after_the_topic_was_made_is_given_its_partiti
 ) -> None:
     for _ in range(4):
         assert len(read(publish_a_hundred(apache), {})) == 100
+
+
+def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
+    settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    group, seen = uuid.uuid4().hex, 0
+    with Stream(settings, group, log, threading.Event(), {}.get) as stream:
+        wait_for("the partitions", lambda: stream.poll(0.1) or stream.partitions())
+        stream._joining_since = 0.0  # as if the client's rebalance hung: no fault makes it do so
+        monkeypatch.setattr("consumer.stream.STUCK_SECONDS", 10.0)
+        deadline = time.monotonic() + 30
+        while seen < 100 and time.monotonic() < deadline:
+            seen += sum(len(messages) for messages in stream.poll(0.1))
+    assert "joining anew" in caplog.text
+    assert seen >= 100
 
 
 def test_an_offset_beyond_the_topics_end_is_refused_not_read_from_the_start(

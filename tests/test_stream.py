@@ -58,7 +58,7 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
     settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     group, seen = uuid.uuid4().hex, 0
-    with Stream(settings, group, log, threading.Event(), {}.get) as stream:
+    with Stream(settings, group, log, threading.Event(), lambda _: None) as stream:
         wait_for("the partitions", lambda: stream.poll(0.1) or stream.partitions())
         stream._joining_since = 0.0  # as if the client's rebalance hung: no fault makes it do so
         monkeypatch.setattr("consumer.stream.STUCK_SECONDS", 10.0)

@@ -44,8 +44,16 @@ ingest.run(settings.ConsumerSettings.load(), stop_on_signals())
 class Chaos:
     """The consumers, and the log of what happened to them."""
 
-    def __init__(self, broker: Broker, topic: str, folder: Path, seed: int) -> None:
+    def __init__(
+        self, broker: Broker, topic: str, folder: Path, seed: int, gentle: bool = False
+    ) -> None:
+        """`gentle`: a blow falls only when every consumer has its partitions.
+
+        Where a member dies while it joins, the embedded broker's group can hang for good.
+        """
         self.random = random.Random(seed)
+        self._gentle = gentle
+        self._begun = [0] * CONSUMERS  # size of each consumer's log when it was started last
         self.broker = broker
         self.settings = ConsumerSettings(
             kafka_bootstrap_servers=broker.address,
@@ -81,6 +89,9 @@ class Chaos:
 
     def wait(self) -> None:
         """Mostly until the consumers are at work again, else a moment."""
+        if self._gentle:
+            services.wait_for("all consumers to have partitions", self._all_assigned)
+            return
         if self.random.random() < 0.3:
             time.sleep(self.random.uniform(0, QUIET))
             return
@@ -89,6 +100,13 @@ class Chaos:
         while self._store.version == before and time.monotonic() < deadline:
             time.sleep(self.random.uniform(0, 0.1))
             self._store.changed()
+
+    def _all_assigned(self) -> bool:
+        logs = [self._log(number).read_bytes()[at:] for number, at in enumerate(self._begun)]
+        return all(log.rfind(b"Assigned") > log.rfind(b"Revoked") for log in logs)
+
+    def _log(self, number: int) -> Path:
+        return self.folder / f"consumer-{number}.log"
 
     def alive(self) -> None:
         """Start again who ended by itself, as a supervisor would."""
@@ -111,7 +129,8 @@ class Chaos:
             "STREAMGCN_COMMIT_EVENTS": str(self.random.choice([500, 2_000, 10_000])),
             "STREAMGCN_COMMIT_SECONDS": "0.3",
         }
-        with (self.folder / f"consumer-{number}.log").open("ab") as log:
+        with self._log(number).open("ab") as log:
+            self._begun[number] = log.tell()
             # Without the command line's imports it is there sooner, to be killed again.
             return subprocess.Popen([sys.executable, "-c", MAIN], env=env, stderr=log)
 
@@ -122,11 +141,17 @@ def event(number: int) -> Event:
 
 
 def run(
-    broker: Broker, folder: Path, events: int, kills: int, broker_kills: int, seed: int = 1
+    broker: Broker,
+    folder: Path,
+    events: int,
+    kills: int,
+    broker_kills: int,
+    seed: int = 1,
+    gentle: bool = False,
 ) -> dict[str, object]:
     """Publish `events` while consumers are killed at least `kills` times; compare; the figures."""
     topic = f"chaos-{os.getpid()}-{seed}-{time.time_ns()}"
-    chaos = Chaos(broker, topic, folder, seed)
+    chaos = Chaos(broker, topic, folder, seed, gentle)
     wait_for_topics(chaos.settings, threading.Event(), services.log)
     started = time.monotonic()
     published: dict[tuple[int, int], int] = {}
@@ -246,7 +271,9 @@ def main() -> None:
     kafka = services.apache_kafka if real else services.embedded_kafka
     with tempfile.TemporaryDirectory() as folder, kafka(Path(folder)) as broker:
         kills = given.broker_kills if real else 0
-        result = run(broker, Path(folder), given.events, given.kills, kills, given.seed)
+        result = run(
+            broker, Path(folder), given.events, given.kills, kills, given.seed, gentle=not real
+        )
     print({"broker": "Apache Kafka" if real else "embedded", "seed": given.seed, **result})
 
 

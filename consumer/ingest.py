@@ -5,6 +5,7 @@ While one batch is written, the next is filled.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -164,6 +165,10 @@ def run(settings: ConsumerSettings, stop: threading.Event) -> None:
         TopicShorter: the topic was created anew since the store was filled.
         StreamError: the broker refuses.
     """
+    # A poll makes tens of thousands of small objects, none of them in a cycle; looking through
+    # them again and again, as Python's defaults do, takes a fifth of the time.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     wait_for_topics(settings, stop, log)
     if not stop.is_set():
         Ingest(settings, stop).run()

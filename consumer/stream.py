@@ -11,6 +11,7 @@ its own thread, and a partition stays paused until it was asked where to start.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -136,6 +137,7 @@ def _until_it_answers(
     since = 0.0
     while not stop.is_set():
         try:
+            _knock(settings)
             made = act()
         except (KafkaError, OSError) as error:
             if not since:
@@ -147,6 +149,21 @@ def _until_it_answers(
             log.info("Kafka at %s is back after %.0f s.", address, time.time() - since)
         return made
     return None
+
+
+def _knock(settings: ConsumerSettings) -> None:
+    """Raise OSError if no broker listens; a client that finds none leaves a thread behind."""
+    servers = settings.kafka_bootstrap_servers.split(",")
+    for server in servers:
+        host, _, port = server.strip().rpartition(":")
+        if not port.isdigit():
+            host, port = server.strip(), "9092"
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CHECK_MS / 1000).close()
+            return
+        except OSError:
+            if server is servers[-1]:
+                raise
 
 
 class Stream:

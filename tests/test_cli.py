@@ -140,10 +140,12 @@ def test_up_starts_what_is_not_named_and_leaves_no_process_behind(tmp_path: Path
     family: set[psutil.Process] = set()
 
     def trainer() -> psutil.Process | None:
-        running = psutil.Process(up.pid).children(recursive=True)
-        family.update(running)
-        alive = (each for each in running if each.status() != psutil.STATUS_ZOMBIE)
-        return next((each for each in alive if each.cmdline()[-1:] == ["trainer"]), None)
+        try:
+            running = psutil.Process(up.pid).children(recursive=True)
+            family.update(running)
+            return next((each for each in running if each.cmdline()[-1:] == ["trainer"]), None)
+        except psutil.NoSuchProcess:  # one ended while it was looked at, or is a zombie
+            return None
 
     try:
         assert up.stdout

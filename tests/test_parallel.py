@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.graphs import blocks
 from trainer.hyperparameters import Hyperparameters
@@ -29,7 +30,7 @@ def test_two_processes_give_the_losses_and_tables_of_one(tmp_path: Path) -> None
         port = probe.getsockname()[1]
     env = os.environ | {
         "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1", "OUT": str(tmp_path),
+        "OMP_NUM_THREADS": "1", "FOLDER": str(tmp_path),
     }  # fmt: skip
     script = "import tests.test_parallel as t; t.main()"
     processes = [
@@ -39,7 +40,7 @@ def test_two_processes_give_the_losses_and_tables_of_one(tmp_path: Path) -> None
     assert [process.wait(120) for process in processes] == [0, 0]
     expected, tables = losses()
     for rank in range(2):
-        saved = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        saved = load_file(tmp_path / f"{rank}.safetensors")
         torch.testing.assert_close(saved["losses"], torch.tensor(expected), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(saved["items"], tables["items"], atol=1e-3, rtol=1e-3)
 
@@ -47,5 +48,5 @@ def test_two_processes_give_the_losses_and_tables_of_one(tmp_path: Path) -> None
 def main() -> None:
     seen, tables = losses()
     torch.distributed.destroy_process_group()
-    path = Path(os.environ["OUT"]) / f"{os.environ['RANK']}.pt"
-    torch.save({"losses": torch.tensor(seen), "items": tables["items"]}, path)
+    path = Path(os.environ["FOLDER"]) / f"{os.environ['RANK']}.safetensors"
+    save_file({"losses": torch.tensor(seen), "items": tables["items"]}, path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from serving.fold_in import Recommender
 from serving.store import Recommendations, Store
@@ -26,10 +28,10 @@ def publish(
     for begin in range(0, len(users), BLOCK):
         left = (user for user in users[begin : begin + BLOCK] if not edges.forgotten(user))
         block = [(user, edges.items(user)) for user in left]
-        store.put_users(recommender.lists(block, "model", popular))
+        store.put_users(*encoded(recommender.lists(block, "model", popular)))
         yield min(begin + BLOCK, len(users))
     for begin in range(0, len(recommender.item_ids), BLOCK):
-        store.put_neighbors(recommender.neighbors(begin, begin + BLOCK))
+        store.put_neighbors(*encoded(recommender.neighbors(begin, begin + BLOCK)))
         yield len(users)
     manifest = recommender.manifest
     store.put_model(
@@ -43,3 +45,8 @@ def publish(
             "ndcg@20": round(manifest.metrics.get("ndcg@20", 0.0), 5),
         }
     )
+
+
+def encoded(lists: Sequence[tuple[str, Recommendations]]) -> tuple[list[str], list[bytes]]:
+    """Ids, and the JSON of their lists."""
+    return [key for key, _ in lists], [msgspec.json.encode(value) for _, value in lists]

@@ -18,7 +18,7 @@ from consumer.log import Figures
 from consumer.rows import events, rows
 from consumer.stream import Message, Stream, wait_for_topics
 from serving.fold_in import Recommender
-from serving.publish import BLOCK, publish
+from serving.publish import BLOCK, encoded, publish
 from serving.settings import ServingSettings
 from serving.store import Recommendations, RedisDown, Store
 from serving.user_edges import UserEdges
@@ -154,7 +154,8 @@ class Refresh:
             users = list(self._due)[:BLOCK]
             left = (user for user in users if not self.edges.forgotten(user))
             block = [(user, self.edges.items(user)) for user in left]
-            self._store.put_users(self._recommender.lists(block, "live", self._popular))
+            made = self._recommender.lists(block, "live", self._popular)
+            self._store.put_users(*encoded(made))
             for user in users:
                 del self._due[user]
             self._refreshed += len(users)

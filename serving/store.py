@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Literal
 
 import msgspec
@@ -17,6 +18,8 @@ import redis
 
 from consumer.erasure import digest
 from consumer.errors import StreamGCNError
+
+BLOCK = 256  # values a command or a pipeline: half a megabyte of lists of 50 items
 
 
 class RedisDown(StreamGCNError):
@@ -56,9 +59,9 @@ class Store:
             raise RedisDown(f"REDIS_URL is refused: {error}; redis://host:6379/0 is one") from None
         self._prefix = prefix
 
-    def put_users(self, lists: Iterable[tuple[str, Recommendations]]) -> None:
-        """Write the lists of users, in one pipeline."""
-        self._put((f"{self._prefix}:rec:{user}", value) for user, value in lists)
+    def put_users(self, users: Sequence[str], values: Sequence[bytes]) -> None:
+        """Write the lists of users: JSON of Recommendations, in the order of `users`."""
+        self._put([f"{self._prefix}:rec:{user}" for user in users], values)
 
     def delete_users(self, users: Iterable[str]) -> None:
         """Delete the lists of users."""
@@ -79,13 +82,13 @@ class Store:
         except redis.RedisError as error:
             raise RedisDown(str(error)) from error
 
-    def put_neighbors(self, lists: Iterable[tuple[str, Recommendations]]) -> None:
-        """Write the similar items of items, in one pipeline."""
-        self._put((f"{self._prefix}:neighbors:{item}", value) for item, value in lists)
+    def put_neighbors(self, items: Sequence[str], values: Sequence[bytes]) -> None:
+        """Write the similar items of items: JSON of Recommendations, in the order of `items`."""
+        self._put([f"{self._prefix}:neighbors:{item}" for item in items], values)
 
     def put_popular(self, value: Recommendations) -> None:
         """Write the list for users without one."""
-        self._put([(f"{self._prefix}:popular", value)])
+        self._put([f"{self._prefix}:popular"], [msgspec.json.encode(value)])
 
     def put_model(self, fields: Mapping[str, str | int | float]) -> None:
         """Replace the description of the live model."""
@@ -122,12 +125,11 @@ class Store:
         """Drop the connections."""
         self._redis.close()
 
-    def _put(self, values: Iterable[tuple[str, Recommendations]]) -> None:
+    def _put(self, keys: Sequence[str], values: Sequence[bytes]) -> None:
         try:
-            with self._redis.pipeline(transaction=False) as pipe:
-                for key, value in values:
-                    pipe.set(key, msgspec.json.encode(value))
-                pipe.execute()
+            for begin in range(0, len(keys), BLOCK):
+                pairs = zip(keys[begin : begin + BLOCK], values[begin : begin + BLOCK], strict=True)
+                self._redis.execute_command("MSET", *chain.from_iterable(pairs))  # type: ignore[no-untyped-call]
         except redis.RedisError as error:
             raise RedisDown(str(error)) from error
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -62,7 +63,8 @@ def test_recommend_shows_the_users_list_or_the_popular_one(redis_url: str, tmp_p
     store.put_popular(Recommendations(["hit"], [3.0], [], "v1", "popular", 1, 2))
     assert "hit" in streamgcn("recommend", "u1", **settings).stdout
     items = [f"i{n}" for n in range(20)]
-    store.put_users([("u1", Recommendations(items, [0.5] * 20, ["own"] * 20, "v1", "live", 1, 2))])
+    value = Recommendations(items, [0.5] * 20, ["own"] * 20, "v1", "live", 1, 2)
+    store.put_users(["u1"], [msgspec.json.encode(value)])
     store.close()
     shown = streamgcn("recommend", "u1", "-n", "3", **settings).stdout
     assert "i2" in shown

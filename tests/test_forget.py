@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -62,12 +63,8 @@ def test_a_list_that_serving_was_not_there_to_delete_goes_when_it_starts(
     embedded: str, redis_url: str, tmp_path: Path
 ) -> None:
     rooms = Rooms(tmp_path, embedded, redis_url, STREAMGCN_TOP_K="5", **QUICK)
-    rooms.store.put_users(
-        [
-            ("u[1]", Recommendations(["i"], [1.0], [], "", "model", 0, 0)),
-            ("u2", Recommendations(["i"], [1.0], [], "", "model", 0, 0)),
-        ]
-    )
+    value = msgspec.json.encode(Recommendations(["i"], [1.0], [], "", "model", 0, 0))
+    rooms.store.put_users(["u[1]", "u2"], [value, value])
     with rooms:
         rooms.start("consumer")
         wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))

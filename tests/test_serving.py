@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -118,7 +119,7 @@ def test_neighbours_are_of_the_items_own_block_and_never_itself(recommender: Rec
 def test_a_list_in_redis_is_read_as_it_was_written(store: Store) -> None:
     strange = "ü:\n*"
     value = Recommendations(["i", strange], [0.5, 0.25], ["j", "j"], "v", "live", 3, 4)
-    store.put_users([(strange, value)])
+    store.put_users([strange], [msgspec.json.encode(value)])
     assert store.user(strange) == value
     assert store.user("nobody") is None
     assert store.popular() is None

@@ -250,6 +250,15 @@ class Stream:
             callback=lambda *_: None,  # a lost one is made good by the next
         )
 
+    def committed(self, partition: int) -> int | None:
+        """The offset that the group has committed, None if there is none.
+
+        Raises:
+            KafkaError: the broker does not answer; for `start`, which is asked again then.
+        """
+        offset: int | None = self._consumer.committed(self._tp(partition), timeout_ms=CHECK_MS)
+        return offset
+
     def lag(self) -> int:
         """Messages of the assigned partitions that were not polled yet, as the broker counts."""
         assigned = list(self._consumer.assignment())
@@ -266,6 +275,11 @@ class Stream:
     def partitions(self) -> set[int]:
         """The partitions assigned now."""
         return {tp.partition for tp in self._consumer.assignment()}
+
+    @property
+    def n_partitions(self) -> int:
+        """Partitions of the topic, whoever reads them."""
+        return len(self._consumer.partitions_for_topic(self._topic) or ())
 
     def close(self) -> None:
         """Leave the group."""

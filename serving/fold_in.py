@@ -4,110 +4,159 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Literal
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from serving import lists
+from serving.lists import Lists
 from serving.store import Recommendations
-from serving.topk import topk
-from serving.user_edges import Edges
-from trainer.embeddings import Own
+from serving.topk import best
+from serving.user_edges import Block, Edges, UserEdges
+from trainer.embeddings import Embeddings, Own
+from trainer.new_items import Folded
 from trainer.snapshots import Snapshot
+from trainer.weights import Int64s
+
+SPARE = 1_000  # new items that can be taken up until the next snapshot
+SPARE_NEIGHBORS = 16  # of each item, for new items; beyond, they take the places of the farthest
+ROOMY = {"incoming", "outgoing", "neighbors", "similarities"}  # tensors with room for new items
+SCORES = 16_000_000  # in memory at a time
+MOST = 256  # lists made at a time
+
+Source = Literal["model", "live"]
+Values = tuple[Sequence[str], list[bytes]]  # ids, and their lists as JSON
 
 
 class Recommender:
-    """A snapshot on its device, and the popular list for users whom it cannot place."""
+    """A snapshot on its device with the new items since, and lists made from users' edges."""
 
     def __init__(self, snapshot: Snapshot, device: torch.device, k: int) -> None:
         self.version = snapshot.manifest.version
         self.manifest = snapshot.manifest
         self.item_ids: list[str] = snapshot.item_ids.to_pylist()
-        self._embeddings = snapshot.embeddings.to(device)
-        self._device = device
+        self.trained = snapshot.embeddings.to(device)  # without the new items
+        self.device = device
         self._k = k
-        users = snapshot.user_ids.to_pylist()
-        self._users = {user: number for number, user in enumerate(users)}
+        self._tensors = _with_room(self.trained.tensors)
+        self._quoted = lists.quoted(snapshot.item_ids)
+        self._users = {user: number for number, user in enumerate(snapshot.user_ids.to_pylist())}
         self._items = {item: number for number, item in enumerate(self.item_ids)}
+        self._of_graph: Int64s = np.empty(0, np.int64)
+
+    @property
+    def block(self) -> int:
+        """Users or items whose lists are made at a time."""
+        return max(1, min(MOST, SCORES // max(1, len(self.item_ids))))
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """The model with the new items."""
+        n = len(self.item_ids)
+        tensors = {k: t[:n] if k in ROOMY else t for k, t in self._tensors.items()}
+        return replace(self.trained, tensors=tensors)
+
+    def own(self, users: Sequence[str], edges: UserEdges) -> tuple[Block, Int64s]:
+        """The users' edges in the numbering of the items here, and the users' numbers, -1 for new.
+
+        Items that are not known here are -1.
+        """
+        if len(self._of_graph) != edges.graph.n_items:
+            known = pa.array(self.item_ids, pa.string())
+            numbers = pc.index_in(edges.graph.item_ids.values, value_set=known)
+            self._of_graph = numbers.fill_null(-1).to_numpy().astype(np.int64)
+        numbers = np.array([self._users.get(user, -1) for user in users], np.int64)
+        return edges.block(users, self._of_graph, self._items), numbers
 
     def lists(
-        self,
-        users: Sequence[tuple[str, Edges]],
-        source: Literal["model", "live"],
-        popular: Recommendations,
-    ) -> list[tuple[str, Recommendations]]:
-        """The list of each user from its edges; popular items where no edge is to a known item."""
-        own = [
-            [(self._items[i], e.weight) for i, e in edges.items() if i in self._items]
-            for _, edges in users
-        ]
-        block = Own(
-            self._tensor(np.cumsum([0, *map(len, own)]).tolist()),
-            self._tensor([item for each in own for item, _ in each]),
-            torch.tensor([s for each in own for _, s in each], device=self._device),
-        )
-        numbers = [self._users.get(user, -1) for user, _ in users]
-        scored = self._embeddings.score(self._tensor(numbers), block)
-        scores, best = topk(scored, block.starts, block.items, self._k)
+        self, users: Sequence[str], edges: UserEdges, source: Source, popular: Recommendations
+    ) -> Values:
+        """The JSON value of each user's list; popular items where no edge is to a known item."""
+        own, numbers = self.own(users, edges)
+        ranked, usable = self.rank(numbers, own)
         now = int(time.time() * 1000)
-        made = []
-        for row, (user, edges) in enumerate(users):
-            event_at = max((edge.timestamp for edge in edges.values()), default=0)
-            if any(strength > 0 for _, strength in own[row]):
-                left = scores[row].isfinite()
-                items = best[row][left]
-                begin, end = block.starts[row], block.starts[row + 1]
-                alone = Own(
-                    block.starts.new_tensor([0, end - begin]),
-                    block.items[begin:end],
-                    block.strengths[begin:end],
-                )
-                shares = self._embeddings.contributions(numbers[row], alone, items)
-                value = Recommendations(
-                    [self.item_ids[i] for i in items.tolist()],
-                    _rounded(scores[row][left]),
-                    [self.item_ids[i] for i in alone.items[shares.argmax(0)].tolist()],
-                    self.version,
-                    source,
-                    event_at,
-                    now,
-                )
-            else:
-                value = without(popular, edges, self._k, event_at, now)
-            made.append((user, value))
-        return made
+        made = lists.values(ranked, self._quoted, self.version, source, now)
+        for row in np.flatnonzero(~usable).tolist():
+            at = int(own.event_at[row])
+            value = without(popular, edges.items(users[row]), self._k, at, now)
+            made[row] = msgspec.json.encode(value)
+        return users, made
+
+    def rank(self, numbers: Int64s, own: Block) -> tuple[Lists, npt.NDArray[np.bool_]]:
+        """The lists of users by their numbers and edges, of `own`.
+
+        Returns:
+            the lists, and bool [users], false where no edge is of any use.
+        """
+        users = torch.from_numpy(numbers).to(self.device)
+        block, embeddings = _known(own).to(self.device), self.embeddings
+        scores, items = best(embeddings, users, block, self._k)
+        because = _largest(embeddings.contributions(users, block, items), block)
+        made = _lists(items, scores, because, own.event_at)
+        return made, (block.sums() > 0).cpu().numpy()
+
+    def neighbors(self, begin: int, end: int) -> Values:
+        """The values of the most similar items of the items begin..end: what one who has only the
+        item would get."""
+        items = torch.arange(begin, min(end, len(self.item_ids)), device=self.device)
+        starts = torch.arange(len(items) + 1, device=self.device)
+        own = Own(starts, items, torch.ones(len(items), device=self.device))
+        scores, found = best(self.embeddings, torch.full_like(items, -1), own, self._k)
+        at = np.full(len(items), self.manifest.trained_at)
+        made = _lists(found, scores, found[:, :0], at)
+        now = int(time.time() * 1000)
+        values = lists.values(made, self._quoted, self.version, "model", now)
+        return self.item_ids[begin:end], values
 
     def forget(self, user: str) -> None:
         """Drop what the model has learned of a user beyond its edges."""
         self._users.pop(user, None)
 
-    def neighbors(self, begin: int, end: int) -> list[tuple[str, Recommendations]]:
-        """Items most similar to the items begin..end: what one who has only the item would get."""
-        block = torch.arange(begin, min(end, len(self.item_ids)), device=self._device)
-        starts = torch.arange(len(block) + 1, device=self._device)
-        own = Own(starts, block, torch.ones(len(block), device=self._device))
-        scored = self._embeddings.score(torch.full_like(block, -1), own)
-        scores, best = topk(scored, starts, block, self._k)
-        now = int(time.time() * 1000)
-        return [
-            (
-                self.item_ids[number],
-                Recommendations(
-                    [self.item_ids[i] for i in best[row][scores[row].isfinite()].tolist()],
-                    _rounded(scores[row][scores[row].isfinite()]),
-                    [],
-                    self.version,
-                    "model",
-                    self.manifest.trained_at,
-                    now,
-                ),
-            )
-            for row, number in enumerate(block.tolist())
-        ]
+    def take_up(self, items: Sequence[str], folded: Folded) -> list[int]:
+        """Put new items, or new rows of them, beside the others; returns their numbers.
 
-    def _tensor(self, numbers: list[int]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.int64, device=self._device)
+        At most SPARE of them until the next snapshot; those beyond are left out.
+        """
+        room = len(self._tensors["outgoing"]) - len(self.item_ids)
+        new = [item for item in items if item not in self._items][:room]
+        for item in new:
+            self._items[item] = len(self._items)
+        self.item_ids += new
+        self._quoted = pa.concat_arrays([self._quoted, lists.quoted(pa.array(new, pa.string()))])
+        self._of_graph = np.empty(0, np.int64)  # to be made anew
+        placed = [(self._items[item], row) for row, item in enumerate(items) if item in self._items]
+        for number, row in placed:
+            self._place(number, row, folded)
+        return [number for number, _ in placed]
+
+    def _place(self, number: int, row: int, folded: Folded) -> None:
+        tensors = self._tensors
+        tensors["incoming"][number] = folded.incoming[row]
+        tensors["outgoing"][number] = folded.outgoing[row]
+        if folded.neighbors is None or folded.similarities is None or folded.near is None:
+            return
+        neighbors, similarities = tensors["neighbors"], tensors["similarities"]
+        kept = folded.neighbors.shape[1]
+        neighbors[number, :kept] = folded.neighbors[row]
+        similarities[number, :kept] = folded.similarities[row]
+        others = folded.near[row].nonzero()[:, 0]
+        near = folded.near[row, others]
+        there = neighbors[others] == number
+        has = there.any(1)
+        place = torch.where(has, there.int().argmax(1), similarities[others].argmin(1))
+        better = has | (near > similarities[others, place])
+        others, place = others[better], place[better]
+        neighbors[others, place] = number
+        similarities[others, place] = near[better]
 
 
 def without(
@@ -126,5 +175,33 @@ def without(
     )
 
 
-def _rounded(scores: Tensor) -> list[float]:
-    return [round(score, 5) for score in scores.tolist()]
+def _with_room(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies with zero rows for new items, and zero columns for them as neighbours."""
+    made = dict(tensors)
+    for name in ROOMY & tensors.keys():
+        columns = SPARE_NEIGHBORS if name in ("neighbors", "similarities") else 0
+        made[name] = functional.pad(tensors[name], (0, columns, 0, SPARE))
+    return made
+
+
+def _known(own: Block) -> Own:
+    """The edges to items that have a number."""
+    known = own.items >= 0
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(known)])
+    columns = before[own.starts], own.items[known], own.strengths[known]
+    return Own(*(torch.from_numpy(column) for column in columns))
+
+
+def _largest(shares: Tensor, own: Own) -> Tensor:
+    """The own item with the largest of the shares [edges, k] of each score, int64 [users, k]."""
+    made = own.items.new_zeros(len(own.starts) - 1, shares.shape[1])
+    for row, (begin, end) in enumerate(pairwise(own.starts.tolist())):
+        if begin < end:
+            made[row] = own.items[begin + shares[begin:end].argmax(0)]
+    return made
+
+
+def _lists(items: Tensor, scores: Tensor, because: Tensor, event_at: Int64s) -> Lists:
+    counts = scores.isfinite().sum(1)
+    found, values, reasons, lengths = (t.cpu().numpy() for t in (items, scores, because, counts))
+    return Lists(found, values, reasons, lengths, event_at)

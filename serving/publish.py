@@ -1,38 +1,45 @@
-"""A new snapshot: every user's list, every item's neighbours, the popular list, block by block."""
+"""A new snapshot: the lists of every user of some partitions, the neighbours of their share of the
+items, and at the end the word that it is done; block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import msgspec
+from collections.abc import Iterator
 
 from serving.fold_in import Recommender
 from serving.store import Recommendations, Store
 from serving.user_edges import UserEdges
 
-BLOCK = 256  # users or items between two looks at the stream
-
 
 def publish(
-    recommender: Recommender, edges: UserEdges, popular: Recommendations, store: Store
-) -> Iterator[int]:
-    """Write everything of a snapshot, yielding the number of users written after each block.
+    recommender: Recommender,
+    edges: UserEdges,
+    popular: Recommendations,
+    store: Store,
+    partitions: set[int],
+    of: int,
+) -> Iterator[float]:
+    """Write what belongs to some of the topic's partitions, yielding the share that is done.
 
     It is interleaved with the live loop, on the same edges, so a user refreshed meanwhile is only
-    ever rewritten from edges as new or newer.
+    ever rewritten from edges as new or newer. What belongs to other partitions is written by those
+    who read them; items belong to partitions by turns.
+
+    Args:
+        partitions: numbers from 0 to `of` - 1.
 
     Raises:
         RedisDown: from `next`; what was not written is for the next publish.
     """
-    users = edges.users()
-    for begin in range(0, len(users), BLOCK):
-        left = (user for user in users[begin : begin + BLOCK] if not edges.forgotten(user))
-        block = [(user, edges.items(user)) for user in left]
-        store.put_users(*encoded(recommender.lists(block, "model", popular)))
-        yield min(begin + BLOCK, len(users))
-    for begin in range(0, len(recommender.item_ids), BLOCK):
-        store.put_neighbors(*encoded(recommender.neighbors(begin, begin + BLOCK)))
-        yield len(users)
+    users, size = edges.users(partitions), recommender.block
+    mine = [n for n in range(0, len(recommender.item_ids), size) if n // size % of in partitions]
+    blocks = -(-len(users) // size) + len(mine)
+    for done, begin in enumerate(range(0, len(users), size), 1):
+        block = [u for u in users[begin : begin + size] if not edges.forgotten(u)]
+        store.put_users(*recommender.lists(block, edges, "model", popular))
+        yield done / blocks
+    for done, begin in enumerate(mine, blocks - len(mine) + 1):
+        store.put_neighbors(*recommender.neighbors(begin, begin + size))
+        yield done / blocks
     manifest = recommender.manifest
     store.put_model(
         {
@@ -45,8 +52,4 @@ def publish(
             "ndcg@20": round(manifest.metrics.get("ndcg@20", 0.0), 5),
         }
     )
-
-
-def encoded(lists: Sequence[tuple[str, Recommendations]]) -> tuple[list[str], list[bytes]]:
-    """Ids, and the JSON of their lists."""
-    return [key for key, _ in lists], [msgspec.json.encode(value) for _, value in lists]
+    store.put_published(partitions, manifest.version)

@@ -1,6 +1,8 @@
 """The live loop: an event -> its user's edges -> fold-in -> that user's list in Redis.
 
 Between two micro-batches of the stream it publishes a block of the newest snapshot, if one is due.
+Several of these processes share the topic's partitions: whoever reads a partition writes the lists
+of its users, and goes on at the events that no one has answered yet.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +21,8 @@ from consumer.log import Figures
 from consumer.rows import events, rows
 from consumer.stream import Message, Stream, wait_for_topics
 from serving.fold_in import Recommender
-from serving.publish import BLOCK, encoded, publish
+from serving.new_items import NewItems
+from serving.publish import publish
 from serving.settings import ServingSettings
 from serving.store import Recommendations, RedisDown, Store
 from serving.user_edges import UserEdges
@@ -30,6 +34,18 @@ log = logging.getLogger("serving")
 LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot, and between two tries of Redis
 POPULAR_EVERY = 10.0  # seconds between two popular lists
 POPULAR_SPARE = 20  # times the list's length, so that something is left without what a user has
+NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has not seen
+RENEW_EVERY = 60.0  # seconds from the end of a publish to the next one for new items' sake
+TELL_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
+
+
+@dataclass
+class Due:
+    """A user whose list is to be written anew: where its first unanswered event is."""
+
+    partition: int
+    offset: int
+    arrived: list[int]  # Kafka timestamps of its unanswered events, epoch milliseconds
 
 
 class Refresh:
@@ -44,26 +60,27 @@ class Refresh:
         self._store = Store(settings.redis_url, settings.redis_prefix)
         self._snapshots = Snapshots(settings.model_store)
         self._recommender: Recommender | None = None
-        self._publishing: Iterator[int] | None = None
+        self._new_items: NewItems | None = None
+        self._publishing: Iterator[float] | None = None
+        self._published = 0.0  # share of the current publish
+        self._publish_ended = 0.0
+        self._renew = False  # new items were folded in since
         self._popular = Recommendations([], [], [], "", "popular", 0, 0)
-        self._popular_at = self._looked_at = 0.0
+        self._popular_at = self._looked_at = self._folded_at = self._told_at = 0.0
         self._redis_away = 0.0
         self._refused = ""  # live snapshot that could not be read
-        self._due: dict[str, None] = {}  # users to be refreshed, in order of their events
+        self._due: dict[str, Due] = {}  # by user, in order of their events
+        self._after: dict[int, int] = {}  # partition -> offset after the newest event
+        self._mine: set[int] = set()  # partitions that are read here
         self._forgotten: set[str] = set()  # users whose list must go
-        self._digests: set[str]  # of such users' ids, told by the edge store
-        self._arrived: list[int] = []  # Kafka timestamps of events not yet answered
-        self._delays: list[float] = []  # seconds, of answered ones
+        self._delays: list[float] = []  # seconds from events to their answers
         self._events = self._refreshed = 0
-        self._after: dict[
-            int, int
-        ] = {}  # partition -> offset after the newest event, to tell Kafka
         self._started_ms = time.time() * 1000
         self.edges = UserEdges(settings.weighing())
         self._edge_store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
-        self._digests = self.edges.grow(self._edge_store)
+        self._digests = self.edges.grow(self._edge_store)  # of users whose list must go
         group = f"{settings.kafka_group}-serving"
-        self._stream = Stream(settings, group, log, stop, self.edges.watermark.get)
+        self._stream = Stream(settings, group, log, stop, self._start, self._lost)
 
     def run(self) -> None:
         """Take events, refresh, publish, until told to stop."""
@@ -75,24 +92,47 @@ class Refresh:
                     self._look()
                     self._forget()
                     self._refresh()
+                    self._fold_new_items()
                     self._publish()
                 except RedisDown as error:
-                    self._lost(error)
+                    self._redis_lost(error)
+                self._tell()
                 if self._figures.due():
                     self._report()
         self._store.close()
         log.info("Stopped.")
 
+    def _start(self, partition: int) -> int | None:
+        """Where a gained partition goes on: at the events that no one has answered yet.
+
+        The edge store may hold them already: they change nothing, but their users are due.
+        """
+        self._digests |= self.edges.grow(self._edge_store)
+        stored, answered = self.edges.watermark.get(partition), self._stream.committed(partition)
+        self._mine.add(partition)
+        self._looked_at = 0.0  # its users' lists may be of another snapshot
+        return stored if stored is None or answered is None else min(stored, answered)
+
+    def _lost(self) -> None:
+        """Another process may have these partitions now, and write newer lists than this one."""
+        self._mine.clear()
+        self._due.clear()
+        self._after.clear()
+        self._publishing = None
+
     def _take(self, messages: Sequence[Message]) -> None:
         table, _ = rows(messages)  # what is rejected the consumer sends to the dead letters
+        stamps = {message.offset: message.timestamp for message in messages}
         for event, partition, offset in events(table):
             self.edges.apply(event, partition, offset)
-            self._due[event.user_id] = None
+            due = self._due.setdefault(event.user_id, Due(partition, offset, []))
+            due.arrived.append(stamps[offset])
             if event.type == FORGET:
                 self._forgotten.add(event.user_id)
+            elif self._new_items:
+                self._new_items.note(event)
         self._after[messages[-1].partition] = messages[-1].offset + 1
         self._events += len(table)
-        self._arrived += [message.timestamp for message in messages]
 
     def _forget(self) -> None:
         """Delete the lists of users who are forgotten; who came again is due for a new one."""
@@ -114,18 +154,16 @@ class Refresh:
             return
         self._looked_at = time.monotonic()
         self._write_popular()
-        known = self._store.model()
         if self._redis_away:
+            self._store.delete_published(self._mine)  # what it had may be lost, or old
             log.info("Redis is back after %.0f s.", time.time() - self._redis_away)
             self._redis_away = 0.0
-            if self._publishing:
-                self._start_publishing()  # what it had begun may be lost
+            self._publishing = None
         live = self._snapshots.live()
         if live and (self._recommender is None or live != self._recommender.version):
             self._load(live)
-        elif self._recommender and not self._publishing and not known:
-            log.warning("The lists are gone from Redis; publishing all again.")
-            self._start_publishing()
+        if self._recommender and self._mine and not self._publishing:
+            self._see_to_publishing(self._recommender)
 
     def _load(self, version: str) -> None:
         try:
@@ -137,44 +175,76 @@ class Refresh:
                 log.warning("%s; the model in use stays.", error)
             return
         self._recommender = Recommender(snapshot, self._device, self._settings.top_k)
-        self._popular_at = 0.0
+        self._new_items = NewItems(self._recommender, self.edges)
+        self._popular_at, self._publishing = 0.0, None
         self._write_popular()
-        self._start_publishing()
 
-    def _start_publishing(self) -> None:
-        if self._recommender:
-            log.info("Publishing snapshot %s.", self._recommender.version)
-            self._publishing = publish(self._recommender, self.edges, self._popular, self._store)
+    def _see_to_publishing(self, recommender: Recommender) -> None:
+        version, published = recommender.version, self._store.published()
+        missing = {p for p in self._mine if published.get(p) != version}
+        if missing:
+            log.info("Publishing snapshot %s to the users of partitions %s.", version, missing)
+        elif self._renew and time.monotonic() - self._publish_ended > RENEW_EVERY:
+            log.info("Publishing snapshot %s with the new items since.", version)
+            missing, self._renew = set(self._mine), False
+        else:
+            return
+        self._published = 0.0
+        self._publishing = publish(
+            recommender, self.edges, self._popular, self._store, missing, self._stream.n_partitions
+        )
 
     def _refresh(self) -> None:
         """Rewrite the lists of some users whose events came first."""
         if not self._due or self._redis_away:
             return
-        if self._recommender:
-            users = list(self._due)[:BLOCK]
-            left = (user for user in users if not self.edges.forgotten(user))
-            block = [(user, self.edges.items(user)) for user in left]
-            made = self._recommender.lists(block, "live", self._popular)
-            self._store.put_users(*encoded(made))
-            for user in users:
-                del self._due[user]
-            self._refreshed += len(users)
-        else:
+        if not self._recommender:
             self._due.clear()  # the first publish writes them
-        if not self._due:
-            now = time.time() * 1000
-            fresh = (at for at in self._arrived if at >= self._started_ms)
-            self._delays += [(now - at) / 1000 for at in fresh]
-            self._arrived.clear()
+            return
+        users = list(self._due)[: self._recommender.block]
+        left = [user for user in users if not self.edges.forgotten(user)]
+        if left:
+            made = self._recommender.lists(left, self.edges, "live", self._popular)
+            self._store.put_users(*made)
+        now = time.time() * 1000
+        for user in users:
+            arrived = self._due.pop(user).arrived
+            self._delays += [(now - at) / 1000 for at in arrived if at >= self._started_ms]
+        self._refreshed += len(users)
+
+    def _fold_new_items(self) -> None:
+        """Make items that the model has not seen recommendable, by those who touched them."""
+        if not self._new_items or not self._recommender or self._redis_away:
+            return
+        if time.monotonic() - self._folded_at < NEW_ITEMS_EVERY:
+            return
+        self._folded_at = time.monotonic()
+        numbers = self._new_items.fold(self.edges)
+        for number in numbers:
+            self._store.put_neighbors(*self._recommender.neighbors(number, number + 1))
+        self._renew |= bool(numbers)
 
     def _publish(self) -> None:
         if not self._publishing or self._redis_away:
             return
-        if next(self._publishing, None) is None:
-            self._publishing = None
+        share = next(self._publishing, None)
+        if share is None:
+            self._publishing, self._publish_ended = None, time.monotonic()
             log.info("Published all lists of %s.", self._recommender and self._recommender.version)
+        self._published = 1.0 if share is None else share
 
-    def _lost(self, error: RedisDown) -> None:
+    def _tell(self) -> None:
+        """Tell Kafka up to where the events are answered: where another process would go on."""
+        if time.monotonic() - self._told_at < TELL_EVERY or not self._after:
+            return
+        self._told_at = time.monotonic()
+        answered = dict(self._after)
+        for due in self._due.values():
+            answered[due.partition] = min(answered[due.partition], due.offset)
+        self._stream.commit(answered)
+        self._after = {p: offset for p, offset in self._after.items() if answered[p] < offset}
+
+    def _redis_lost(self, error: RedisDown) -> None:
         if not self._redis_away:
             self._redis_away = time.time()
             log.warning("Redis is unreachable (%s); waiting for it.", error)
@@ -182,26 +252,22 @@ class Refresh:
     def _write_popular(self) -> None:
         if time.monotonic() - self._popular_at < POPULAR_EVERY:
             return
-        items, counts = self.edges.popular()
-        most = self._settings.top_k * POPULAR_SPARE
         now = int(time.time() * 1000)
-        version = self._recommender.version if self._recommender else ""
-        scores = [round(float(count), 5) for count in counts[:most]]
-        self._popular = Recommendations(items[:most], scores, [], version, "popular", now, now)
-        self._popular_at = time.monotonic()
         k = self._settings.top_k
+        items, counts = self.edges.popular(k * POPULAR_SPARE)
+        scores = [round(count, 5) for count in counts.tolist()]
+        version = self._recommender.version if self._recommender else ""
+        self._popular = Recommendations(items, scores, [], version, "popular", now, now)
         shown = Recommendations(items[:k], scores[:k], [], version, "popular", now, now)
         if items:
             self._store.put_popular(shown)
+        self._popular_at = time.monotonic()
 
     def _busy(self) -> bool:
         return not self._redis_away and bool(self._due or self._publishing)
 
     def _report(self) -> None:
-        if self._after and not self._due:
-            self._stream.commit(self._after)
-            self._after.clear()
-        p50, p99 = np.percentile(self._delays or [0.0], [50, 99])
+        p50, p95, p99 = np.percentile(self._delays or [0.0], [50, 95, 99])
         self._delays.clear()
         self._figures.report(
             "served",
@@ -211,7 +277,9 @@ class Refresh:
             due=len(self._due),
             lag=self._stream.lag(),
             freshness_p50_ms=round(p50 * 1000),
+            freshness_p95_ms=round(p95 * 1000),
             freshness_p99_ms=round(p99 * 1000),
+            published=round(self._published, 3),
             model=self._recommender.version if self._recommender else "none",
         )
 

@@ -4,6 +4,7 @@
 <prefix>:popular               for everyone else    STRING, the same
 <prefix>:neighbors:<item_id>   similar items        STRING, the same
 <prefix>:model                 the live model       HASH
+<prefix>:published             what is written      HASH, of use to serving alone
 """
 
 from __future__ import annotations
@@ -100,6 +101,31 @@ class Store:
                 pipe.execute()
         except redis.RedisError as error:
             raise RedisDown(str(error)) from error
+
+    def put_published(self, partitions: Iterable[int], version: str) -> None:
+        """Note that all lists of the users of these Kafka partitions are of this snapshot."""
+        try:
+            for partition in partitions:
+                self._redis.hset(f"{self._prefix}:published", str(partition), version)
+        except redis.RedisError as error:
+            raise RedisDown(str(error)) from error
+
+    def delete_published(self, partitions: Collection[int]) -> None:
+        """Take the note back, so that the lists are written again."""
+        if not partitions:
+            return
+        try:
+            self._redis.hdel(f"{self._prefix}:published", *map(str, partitions))
+        except redis.RedisError as error:
+            raise RedisDown(str(error)) from error
+
+    def published(self) -> dict[int, str]:
+        """Partition -> snapshot of its users' lists; what Redis has lost is missing."""
+        try:
+            fields = self._redis.hgetall(f"{self._prefix}:published")
+        except redis.RedisError as error:
+            raise RedisDown(str(error)) from error
+        return {int(partition): str(version) for partition, version in fields.items()}
 
     def user(self, user: str) -> Recommendations | None:
         """The list of a user, None if there is none."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from consumer.edges import EdgeStore, watermark
 from consumer.erasure import split
 from consumer.events import FORGET, REMOVE, Event
-from trainer.graph import InteractionGraph
-from trainer.weights import Float32s, Weighing
+from trainer.graph import Int32s, InteractionGraph
+from trainer.weights import Float32s, Float64s, Int64s, Weighing
 
 HALF_LIFE_MS = 7 * 86_400_000  # of an edge's part in the popular list
+FAR = 50  # half-lives ahead of which the counts are taken anew as of then
+NOTHING = 1e-9  # what rounding leaves of the count of an item whose edges were taken back
 
 
 class Edge(NamedTuple):
@@ -25,6 +29,19 @@ class Edge(NamedTuple):
 
 
 Edges = dict[str, Edge]  # by item
+
+
+class Block(NamedTuple):
+    """The edges of a block of users, each user's own behind the other's.
+
+    starts: int64 [users + 1]; items: int64 [edges], -1 for one without a number; strengths: float32
+    [edges]; event_at: int64 [users], epoch milliseconds of the newest edge, 0 without one.
+    """
+
+    starts: Int64s
+    items: Int64s
+    strengths: Float32s
+    event_at: Int64s
 
 
 @dataclass
@@ -44,6 +61,13 @@ class UserEdges:
         self.changed: dict[str, Changed] = {}
         self.watermark: dict[int, int] = {}
         self._numbers: dict[str, int] = {}
+        self._starts: Int64s = np.zeros(1, np.int64)
+        self._partitions: Int32s = np.empty(0, np.int32)  # of each user's newest row
+        self._newest = 0  # epoch milliseconds, of the graph
+        # Popularity is counted as of `_reference`, and told as of `_latest`; epoch milliseconds.
+        self._reference = self._latest = 0
+        self._counts: dict[str, float] = {}  # what the log changes of the items' popularity
+        self._graph_counts: Float64s = np.empty(0)  # [items of the graph]
 
     def grow(self, store: EdgeStore) -> set[str]:
         """Read the store's new rows, and forget what the log had told of them.
@@ -57,7 +81,9 @@ class UserEdges:
         if not store.changed():
             return set()
         rows = store.since(self.watermark)
-        digests = split(rows)[1]
+        if not len(rows):
+            return set()
+        kept, digests = split(rows)
         known = self.graph.n_users
         self.graph.extend(rows)
         self.watermark = watermark(rows, self.watermark)
@@ -67,18 +93,27 @@ class UserEdges:
         new = self.graph.user_ids.values[known:].to_pylist()
         self._numbers.update(zip(new, range(known, known + len(new)), strict=True))
         self._numbers.pop("", None)  # those who are forgotten
+        partitions = np.zeros(self.graph.n_users, np.int32)
+        partitions[: len(self._partitions)] = self._partitions
+        if len(kept):
+            users = self.graph.user_ids.grow(kept["user_id"])
+            partitions[users] = kept["kafka_partition"].to_numpy()
+        self._partitions = partitions
         self.changed = {
             user: change
             for user, change in self.changed.items()
             if change.at[1] >= self.watermark.get(change.at[0], 0)
         }
+        self._index()
         return digests
 
     def apply(self, event: Event, partition: int, offset: int) -> None:
         """One event of the log; applying a stretch of the log again ends in the same edges."""
-        change = self.changed.get(event.user_id)
-        if change is None and offset < self.watermark.get(partition, 0):
+        if offset < self.watermark.get(partition, 0):
             return  # the graph has it
+        change = self.changed.get(event.user_id)
+        if change and change.at[0] == partition and offset <= change.at[1]:
+            return
         if event.type == FORGET:
             # It is in every partition. What came since in the user's own is not meant.
             if change is None or change.at[0] == partition:
@@ -90,15 +125,18 @@ class UserEdges:
             self.changed[event.user_id] = change
         change.at = (partition, offset)
         change.forgotten = False
+        old = change.items.pop(event.item_id, None)
+        if old:
+            self._count(event.item_id, old.timestamp, -1)
         if event.type == REMOVE:
-            change.items.pop(event.item_id, None)
-        else:
-            weighing = self.graph.weighing
-            weight = event.interaction * weighing.factor(event.type)
-            old = change.items.get(event.item_id)
-            if old:
-                weight = weighing.after(old.weight, old.timestamp, weight, event.timestamp)
-            change.items[event.item_id] = Edge(event.timestamp, weight)
+            return
+        weighing = self.graph.weighing
+        weight = event.interaction * weighing.factor(event.type)
+        if old:
+            weight = weighing.after(old.weight, old.timestamp, weight, event.timestamp)
+        change.items[event.item_id] = Edge(event.timestamp, weight)
+        self._latest = max(self._latest, event.timestamp)
+        self._count(event.item_id, event.timestamp, 1)
 
     def forgotten(self, user: str) -> bool:
         """Whether the log says that the user is forgotten, and nothing of it since."""
@@ -109,12 +147,36 @@ class UserEdges:
         """The user's edges with their strengths, as of the newest event in the graph."""
         change = self.changed.get(user)
         edges = change.items if change else self._of_graph(user)
-        newest = int(self.graph.timestamps.max(initial=0))
-        decay = self.graph.weighing.decay
-        return {
-            item: Edge(at, max(weight * decay(at, newest), 0.0))
-            for item, (at, weight) in edges.items()
-        }
+        return {item: Edge(edge.timestamp, self._strength(edge)) for item, edge in edges.items()}
+
+    def block(self, users: Sequence[str], of_graph: Int64s, of_id: Mapping[str, int]) -> Block:
+        """The edges of users with their strengths, in the numbering of a model's items.
+
+        Args:
+            of_graph: int64 [items of the graph], the model's number of each, -1 for none;
+            of_id: the same by id.
+        """
+        graph, strengths = self.graph, self.graph.strengths
+        columns: list[tuple[Int64s, Float32s]] = []
+        event_at = np.zeros(len(users), np.int64)
+        for row, user in enumerate(users):
+            change, number = self.changed.get(user), self._numbers.get(user)
+            if change:
+                numbers = [of_id.get(item, -1) for item in change.items]
+                weights = [self._strength(edge) for edge in change.items.values()]
+                columns.append((np.array(numbers, np.int64), np.array(weights, np.float32)))
+                event_at[row] = max((edge.timestamp for edge in change.items.values()), default=0)
+            elif number is not None:
+                own = slice(self._starts[number], self._starts[number + 1])
+                columns.append((of_graph[graph.items[own]], strengths[own]))
+                event_at[row] = graph.timestamps[own].max(initial=0)
+            else:
+                columns.append((np.empty(0, np.int64), np.empty(0, np.float32)))
+        starts = np.cumsum([0, *(len(items) for items, _ in columns)])
+        if not columns:
+            return Block(starts, np.empty(0, np.int64), np.empty(0, np.float32), event_at)
+        items, weights_of = (np.concatenate(column) for column in zip(*columns, strict=True))
+        return Block(starts, items, weights_of, event_at)
 
     @property
     def n_users(self) -> int:
@@ -124,43 +186,88 @@ class UserEdges:
             for user, change in self.changed.items()
         )
 
-    def users(self) -> list[str]:
-        """All users with or without an edge, those that only the log knows last."""
-        new = [user for user in self.changed if user not in self._numbers]
-        return [*self._numbers, *(user for user in new if not self.forgotten(user))]
+    def users(self, partitions: set[int] | None = None) -> list[str]:
+        """Users with or without an edge, those that only the log knows last.
 
-    def popular(self) -> tuple[list[str], Float32s]:
-        """All items, recently popular ones first, and their decayed number of edges."""
-        graph = self.graph
-        recent = [
-            (item, edge.timestamp)
-            for change in self.changed.values()
-            for item, edge in change.items.items()
-        ]
-        items = pa.chunked_array(
-            [graph.item_ids.values, pa.array([i for i, _ in recent], pa.string())]
+        Args:
+            partitions: only users whose newest event is in one of these.
+        """
+        known: Iterable[str] = self._numbers
+        if partitions is not None:
+            mine = np.isin(self._partitions, list(partitions))
+            known = (user for user, number in self._numbers.items() if mine[number])
+        new = (
+            user
+            for user, change in self.changed.items()
+            if user not in self._numbers
+            and not change.forgotten
+            and (partitions is None or change.at[0] in partitions)
         )
-        ids = items.combine_chunks().dictionary_encode()
-        numbers = ids.indices.to_numpy()
-        edges = np.concatenate([numbers[graph.items], numbers[graph.n_items :]])
-        times = np.concatenate([graph.timestamps, np.array([t for _, t in recent], np.int64)])
-        age = (times.max(initial=0) - times) / HALF_LIFE_MS
-        counts = np.bincount(edges, np.exp2(-age), minlength=len(ids.dictionary))
-        order = np.argsort(-counts, kind="stable")
-        order = order[counts[order] > 0]
-        return ids.dictionary.take(pa.array(order)).to_pylist(), counts[order].astype(np.float32)
+        return [*known, *new]
+
+    def popular(self, n: int) -> tuple[list[str], Float32s]:
+        """At most n items, recently popular ones first, and their decayed number of edges."""
+        ids = self.graph.item_ids.values
+        changed = pa.array(self._counts, pa.string())
+        places = pc.index_in(changed, value_set=ids).fill_null(-1).to_numpy()
+        # Nothing behind these can be among the first n, however the log has changed those before.
+        first = np.argsort(-self._graph_counts, kind="stable")[: n + len(changed)]
+        first = np.union1d(first, places[places >= 0])
+        names = ids.take(pa.array(first)).to_pylist()
+        counts = dict(zip(names, self._graph_counts[first].tolist(), strict=True))
+        for item, change in self._counts.items():
+            counts[item] = counts.get(item, 0.0) + change
+        best = sorted(counts, key=lambda item: -counts[item])[:n]
+        best = [item for item in best if counts[item] > NOTHING]
+        now = 2.0 ** ((self._reference - self._latest) / HALF_LIFE_MS)
+        return best, np.array([counts[item] * now for item in best], np.float32)
+
+    def _index(self) -> None:
+        """What is derived from the graph, anew."""
+        graph = self.graph
+        self._starts = graph.row_starts()
+        self._newest = int(graph.timestamps.max(initial=0))
+        self._reference, self._latest = self._newest, max(self._latest, self._newest)
+        age = (self._reference - graph.timestamps) / HALF_LIFE_MS
+        decayed = np.bincount(graph.items, np.exp2(-age), minlength=graph.n_items)
+        self._graph_counts = decayed.astype(np.float64)  # it is int64 without an edge
+        self._counts.clear()
+        for user, change in self.changed.items():
+            for edges, sign in ((self._of_graph(user), -1), (change.items, 1)):
+                for item, edge in edges.items():
+                    self._count(item, edge.timestamp, sign)
+
+    def _count(self, item: str, at: int, sign: int) -> None:
+        if (at - self._reference) / HALF_LIFE_MS > FAR:
+            faded = 2.0 ** ((self._reference - at) / HALF_LIFE_MS)
+            self._graph_counts *= faded
+            self._counts = {item: count * faded for item, count in self._counts.items()}
+            self._reference = at
+        part = 2.0 ** ((at - self._reference) / HALF_LIFE_MS)
+        self._counts[item] = self._counts.get(item, 0.0) + sign * part
+
+    def _strength(self, edge: Edge) -> float:
+        decay = self.graph.weighing.decay(edge.timestamp, self._newest)
+        return max(edge.weight * decay, 0.0)
 
     def _forget(self, user: str) -> None:
+        for item, edge in self._edges(user).items():
+            self._count(item, edge.timestamp, -1)
         number = self._numbers.pop(user, None)
         if number is not None:
             self.graph.forget([number])
+            self._starts = self.graph.row_starts()
+
+    def _edges(self, user: str) -> Edges:
+        change = self.changed.get(user)
+        return change.items if change else self._of_graph(user)
 
     def _of_graph(self, user: str) -> Edges:
         number = self._numbers.get(user)
         if number is None:
             return {}
-        begin, end = np.searchsorted(self.graph.users, [number, number + 1])
-        items = self.graph.item_ids.values.take(pa.array(self.graph.items[begin:end])).to_pylist()
-        times, weights = self.graph.timestamps[begin:end], self.graph.weights[begin:end]
+        own = slice(self._starts[number], self._starts[number + 1])
+        items = self.graph.item_ids.values.take(pa.array(self.graph.items[own])).to_pylist()
+        times, weights = self.graph.timestamps[own], self.graph.weights[own]
         edges = map(Edge, times.tolist(), weights.tolist())
         return dict(zip(items, edges, strict=True))

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -69,12 +71,28 @@ def test_the_contributions_of_an_unknown_users_items_sum_to_its_scores(
     made: tuple[InteractionGraph, Embeddings],
 ) -> None:
     rows, embeddings = made
-    edges = own(rows, torch.tensor([3]))
-    recommended = torch.tensor([5, 0, 30])
-    scores = embeddings.score(torch.tensor([-1]), edges)[0, recommended]
-    shares = embeddings.contributions(-1, edges, recommended)
+    edges = own(rows, torch.tensor([3, 8]))
+    recommended = torch.tensor([[5, 0, 30], [1, 2, 35]])
+    nobody = torch.tensor([-1, -1])
+    scores = embeddings.score(nobody, edges).gather(1, recommended)
+    shares = embeddings.contributions(nobody, edges, recommended)
     assert shares.shape == (len(edges.items), 3)
-    torch.testing.assert_close(shares.sum(0), scores, atol=1e-6, rtol=1e-5)
+    for row, (begin, end) in enumerate(pairwise(edges.starts.tolist())):
+        sums = shares[begin:end].sum(0)
+        torch.testing.assert_close(sums, scores[row], atol=1e-6, rtol=1e-5)
+
+
+def test_the_score_of_a_known_user_is_its_items_shares_and_its_own_part(
+    made: tuple[InteractionGraph, Embeddings],
+) -> None:
+    rows, embeddings = made
+    user, recommended = torch.tensor([3]), torch.tensor([[5, 0, 30]])
+    edges = own(rows, user)
+    base = embeddings.tensors["base"][3] / embeddings.learned(user, edges).norm()
+    part = embeddings.outgoing[recommended[0], embeddings.vectors :] @ base
+    shares = embeddings.contributions(user, edges, recommended).sum(0)
+    scores = embeddings.score(user, edges)[0, recommended[0]]
+    torch.testing.assert_close(shares + part, scores, atol=1e-6, rtol=1e-5)
 
 
 def test_a_stronger_edge_counts_more(made: tuple[InteractionGraph, Embeddings]) -> None:

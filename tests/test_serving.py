@@ -4,19 +4,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from consumer.events import Event
 from serving.fold_in import Recommender, without
+from serving.lists import Lists, quoted, values
 from serving.publish import publish
 from serving.store import Recommendations, RedisDown, Store
-from serving.topk import topk
-from serving.user_edges import Edge, UserEdges
+from serving.topk import LEADING, best, topk
+from serving.user_edges import UserEdges
 from tests.graphs import blocks, pairs
 from tests.graphs import store as store_of
 from trainer.choose import PRIORS
-from trainer.embeddings import Own
+from trainer.embeddings import Embeddings, Own
 from trainer.fit import fit
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
@@ -55,14 +58,60 @@ def store(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Store]:
     made.close()
 
 
-def test_topk_is_the_sorted_scores_without_the_seen_items() -> None:
-    every = torch.rand(3, 9, generator=torch.Generator().manual_seed(0))
-    starts, seen = torch.tensor([0, 2, 2, 3]), torch.tensor([8, 1, 4])
-    scores, items = topk(every.clone(), starts, seen, 6)
+def edges_of(*events: tuple[str, str, int, float]) -> UserEdges:
+    """Edges (user, item, milliseconds, interaction) that only the log has told of."""
+    made = UserEdges(Weighing())
+    for offset, (user, item, at, interaction) in enumerate(events):
+        made.apply(Event(user, item, interaction, at, "view"), 0, offset)
+    return made
+
+
+def found_lists(
+    recommender: Recommender, users: list[str], edges: UserEdges
+) -> list[Recommendations]:
+    """What Redis would be given for the users."""
+    ids, values = recommender.lists(users, edges, "live", POPULAR)
+    assert list(ids) == users
+    return [msgspec.json.decode(value, type=Recommendations) for value in values]
+
+
+@pytest.mark.parametrize("n_items", [9, 64, 500])
+def test_topk_is_the_sorted_scores_without_the_seen_items(n_items: int) -> None:
+    every = torch.rand(3, n_items, generator=torch.Generator().manual_seed(0))
+    seen = Own(torch.tensor([0, 2, 2, 3]), torch.tensor([8, 1, 4]), torch.ones(3))
+    scores, items = topk(every.clone(), seen, 6)
     for user, own in enumerate([{8, 1}, set(), {4}]):
-        expected = sorted(set(range(9)) - own, key=lambda item: -float(every[user, item]))[:6]
-        assert items[user].tolist() == expected
-        assert scores[user].tolist() == every[user, expected].tolist()
+        left = sorted(set(range(n_items)) - own, key=lambda item: -float(every[user, item]))[:6]
+        assert items[user].tolist() == left
+        assert scores[user].tolist() == every[user, left].tolist()
+
+
+def test_a_wide_model_ranks_in_two_passes_as_in_one(wide: Embeddings) -> None:
+    own = Own(torch.tensor([0, 3, 4]), torch.tensor([5, 70, 200, 8]), torch.tensor([1.0, 2, 1, 1]))
+    users = torch.tensor([2, -1])
+    scores, items = best(wide, users, own, 20)
+    exact, all_items = topk(wide.score(users, own), own, 20)
+    assert items.tolist() == all_items.tolist()
+    torch.testing.assert_close(scores, exact)
+
+
+@pytest.fixture
+def wide() -> Embeddings:
+    """More columns than the first pass looks at, the later ones lighter, as in a low pass."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.cat([0.98 ** torch.arange(2 * LEADING + 88), torch.ones(8)])
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    tensors = {
+        "base": random(4, 8),
+        "incoming": random(600, len(weights)) * weights,
+        "outgoing": random(600, len(weights)),
+        "neighbors": torch.randint(600, (600, 5), dtype=torch.int32, generator=generator),
+        "similarities": random(600, 5).abs(),
+    }
+    return Embeddings("blend", 3, True, tensors)
 
 
 def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
@@ -70,9 +119,9 @@ def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
 ) -> None:
     edges = UserEdges(Weighing())
     edges.grow(store_of(tmp_path, pairs(graph)))
-    made = recommender.lists([(u, edges.items(u)) for u in edges.users()], "model", POPULAR)
-    assert len(made) == 120
-    for user, found in made:
+    users = edges.users()
+    assert len(users) == 120
+    for user, found in zip(users, found_lists(recommender, users, edges), strict=True):
         own = edges.items(user).keys()
         assert len(found.items) == len(found.scores) == len(found.because) == 4
         assert found.scores == sorted(found.scores, reverse=True)
@@ -85,35 +134,61 @@ def test_because_names_the_own_item_with_the_largest_share_of_the_score(
     snapshot: Snapshot, recommender: Recommender
 ) -> None:
     number = {item: n for n, item in enumerate(recommender.item_ids)}
-    own = {"0-1": Edge(5, 1.0), "0-2": Edge(4, 3.0), "3-5": Edge(3, 1.0)}
-    [(_, found)] = recommender.lists([("new", own)], "live", POPULAR)
-    strengths = torch.tensor([edge.weight for edge in own.values()])
+    own = {"0-1": 1.0, "0-2": 3.0, "3-5": 1.0}
+    edges = edges_of(*(("new", item, 3, weight) for item, weight in own.items()))
+    [found] = found_lists(recommender, ["new"], edges)
     items = torch.tensor([number[item] for item in own])
-    whole = snapshot.embeddings.score(
-        torch.tensor([-1]), Own(torch.tensor([0, 3]), items, strengths)
-    )[0]
-    for item, score, because in zip(found.items, found.scores, found.because, strict=True):
+    alone = Own(torch.tensor([0, 3]), items, torch.tensor(list(own.values())))
+    unknown = torch.tensor([-1])
+    whole = snapshot.embeddings.score(unknown, alone)[0]
+    recommended = torch.tensor([[number[item] for item in found.items]])
+    shares = snapshot.embeddings.contributions(unknown, alone, recommended)
+    for item, score, because, share in zip(
+        found.items, found.scores, found.because, shares.T, strict=True
+    ):
         assert score == pytest.approx(float(whole[number[item]]), abs=1e-5)
+        assert score == pytest.approx(float(share.sum()), abs=1e-5)
+        assert because == list(own)[int(share.argmax())]
         assert because.startswith("0-")  # what is recommended is of this block
-    assert found.event_at == 5
+    assert found.event_at == 3
     assert found.source == "live"
 
 
 def test_a_user_without_a_known_item_gets_the_popular_list_without_what_it_has(
     recommender: Recommender,
 ) -> None:
-    [(_, found)] = recommender.lists(
-        [("new", {"q": Edge(9, 1.0), "unheard of": Edge(8, 1.0)})], "live", POPULAR
-    )
+    edges = edges_of(("new", "q", 9, 1.0), ("new", "unheard of", 8, 1.0), ("other", "0-1", 7, 1.0))
+    found, other = found_lists(recommender, ["new", "other"], edges)
     assert (found.items, found.scores, found.source) == (["p", "r"], [3.0, 1.0], "popular")
     assert found.event_at == 9
+    assert other.source == "live"
     assert without(POPULAR, {}, 2, 0, 0).items == ["p", "q"]
 
 
 def test_neighbours_are_of_the_items_own_block_and_never_itself(recommender: Recommender) -> None:
-    for item, found in recommender.neighbors(0, len(recommender.item_ids)):
+    items, values = recommender.neighbors(0, len(recommender.item_ids))
+    for item, value in zip(items, values, strict=True):
+        found = msgspec.json.decode(value, type=Recommendations)
         assert item not in found.items
         assert {other.split("-")[0] for other in found.items} == {item.split("-")[0]}
+
+
+def test_a_value_is_the_json_of_its_row_with_any_ids() -> None:
+    names = ['"', "\\", "\n", "ü", "\u2028", "plain"]
+    rows = Lists(
+        np.array([[5, 0, 1], [2, 3, 4]]),
+        np.array([[2.5, 1e-6, -3.123456789], [1, 0.1, 0]], np.float32),
+        np.array([[0, 0, 0], [1, 2, 3]]),
+        np.array([2, 3]),
+        np.array([0, 1_795_532_364_000]),
+    )
+    made = values(rows, quoted(pa.array(names)), "v", "model", 7)
+    first, second = (msgspec.json.decode(each, type=Recommendations) for each in made)
+    assert first == Recommendations(["plain", '"'], [2.5, 0.0], ['"', '"'], "v", "model", 0, 7)
+    assert second.items == names[2:5]
+    assert second.because == names[1:4]
+    assert second.scores == [1.0, 0.1, 0.0]
+    assert second.event_at == 1_795_532_364_000
 
 
 def test_a_list_in_redis_is_read_as_it_was_written(store: Store) -> None:
@@ -131,10 +206,14 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
     edges = UserEdges(Weighing())
     for partition, user in enumerate(("0-1", "stranger")):
         edges.apply(Event(user, "0-3", 1.0, 12, "view"), partition, 0)
-    written = publish(recommender, edges, POPULAR, store)
-    assert next(written) == 2
-    assert store.model() == {}
+    edges.apply(Event("another's", "0-3", 1.0, 12, "view"), 2, 0)
+    written = publish(recommender, edges, POPULAR, store, {0, 1}, 3)
+    assert next(written) == 1 / 2
+    assert not store.model()
+    assert not store.published()
     list(written)
+    assert store.user("another's") is None
+    assert store.published() == {0: "v1", 1: "v1"}
     for user in ("0-1", "stranger"):
         found = store.user(user)
         assert found is not None

@@ -58,9 +58,43 @@ def test_popular_counts_a_recent_edge_more_than_an_old_one(tmp_path: Path) -> No
     old = [(f"u{n}", "old", 1.0, 0) for n in range(3)]
     edges.grow(store(tmp_path, old))
     edges.apply(event("v", "new", 2 * HALF_LIFE_MS), 0, 3)
-    items, counts = edges.popular()
+    items, counts = edges.popular(9)
     assert items == ["new", "old"]
     assert counts.tolist() == pytest.approx([1.0, 3 * math.exp2(-2)])
+
+
+def test_popular_items_are_told_whatever_the_years_between_the_events(tmp_path: Path) -> None:
+    edges = UserEdges(Weighing())
+    edges.apply(event("v", "first", 1_795_532_364_000), 0, 0)
+    assert edges.popular(9)[0] == ["first"]
+    edges = UserEdges(Weighing())
+    edges.grow(store(tmp_path, [("u", "ancient", 1.0, 0)]))
+    edges.apply(event("v", "new", 1_795_532_364_000), 0, 1)
+    edges.apply(event("w", "new", 1_795_532_364_000), 0, 2)
+    edges.apply(event("w", "new", kind="remove"), 0, 3)
+    items, counts = edges.popular(9)
+    assert items == ["new"]
+    assert counts.tolist() == pytest.approx([1.0])
+
+
+def test_what_the_log_changes_in_popularity_is_the_same_once_it_is_stored(tmp_path: Path) -> None:
+    edges, made = UserEdges(Weighing()), store(tmp_path, [("u", "i", 1.0, 5), ("v", "j", 1.0, 5)])
+    edges.grow(made)
+    edges.apply(event("u", "k", HALF_LIFE_MS), 0, 2)
+    edges.apply(event("u", "i", kind="remove"), 0, 3)
+    edges.apply(event("w", "j", HALF_LIFE_MS), 0, 4)
+    logged = edges.popular(9)
+    day = [
+        ("u", "k", 1.0, HALF_LIFE_MS),
+        ("u", "i", 1.0, 0, "remove"),
+        ("w", "j", 1.0, HALF_LIFE_MS),
+    ]
+    append(made, day, 2)
+    edges.grow(made)
+    assert not edges.changed
+    stored = edges.popular(9)
+    assert stored[0] == logged[0] == ["j", "k"]
+    assert stored[1].tolist() == pytest.approx(logged[1].tolist())
 
 
 def test_edges_weigh_the_same_from_the_log_as_from_the_store(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.embeddings import TINY, Embeddings
 from trainer.evaluate import own
-from trainer.filters import Rows, Spectrum, low_pass, neighbors, power, spectrum
+from trainer.filters import Rows, Spectrum, low_pass, neighbors, power, relative_squares, spectrum
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
@@ -124,5 +124,10 @@ def blend(graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters) ->
     if fitted.rows:
         tensors["neighbors"] = fitted.rows.columns
         tensors["similarities"] = scales["neighbors"] * fitted.rows.values
+    # What new_items.py needs besides.
+    tensors["strengths"] = torch.from_numpy(graph.item_strengths)
+    tensors["scales"] = torch.tensor([scales.get(part, 0.0) for part in PARTS])
+    if fitted.spectrum:
+        tensors["squares"] = relative_squares(fitted.spectrum).cpu()
     layers, cosine = (learned.layers, learned.cosine) if learned else (0, True)
     return Embeddings(settings.model, layers, cosine, tensors)

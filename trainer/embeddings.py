@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,15 @@ class Own(NamedTuple):
         )
         return summed[:, 0]
 
+    def rows(self) -> Tensor:
+        """The row in the block of each edge, int64 [edges]."""
+        users = torch.arange(len(self.starts) - 1, device=self.starts.device)
+        return users.repeat_interleave(self.starts.diff())
+
+    def shares(self) -> Tensor:
+        """Each edge's share of its user's strengths, [edges]."""
+        return self.strengths / self.sums().clamp(min=TINY)[self.rows()]
+
 
 @dataclass(frozen=True)
 class Embeddings:
@@ -52,6 +62,8 @@ class Embeddings:
     outgoing [items, vectors + dim]  low'_j, learned'_j: what the item is scored by
     neighbors, similarities [items, kept]  near_ij: the item's largest entries, zero-padded
     base [users, dim]  the user's own part; zero for a user that the model has not seen
+    strengths [items], squares [vectors], scales [3]  the items' sums of strengths, the low pass's
+        squared singular values and the parts' factors, of which new_items.py makes further items
 
     gcn: `incoming` of the last layer, `incoming.N` and weights and biases of each layer; `outgoing`
     has two columns more, the item's bias and 1, for user vectors that end in 1 and the user's bias.
@@ -78,8 +90,14 @@ class Embeddings:
         return len(self.outgoing)
 
     @property
-    def _dim(self) -> int:
+    def dim(self) -> int:
+        """Columns of the learned part."""
         return self.tensors["base"].shape[1]
+
+    @property
+    def vectors(self) -> int:
+        """Columns of the low pass, which come before the learned part's; the leading ones first."""
+        return 0 if self.model == "gcn" else self.outgoing.shape[1] - self.dim
 
     def to(self, device: torch.device) -> Embeddings:
         """The same on another device."""
@@ -100,71 +118,86 @@ class Embeddings:
             users: int64 [block], the model's user numbers, -1 for users it has not seen.
             own: their edges.
         """
-        scores = self.user_vectors(users, own) @ self.outgoing.T
+        return self.add_near(self.user_vectors(users, own) @ self.outgoing.T, own)
+
+    @torch.no_grad()
+    def add_near(self, scores: Tensor, own: Own) -> Tensor:
+        """Add the neighbours' part to scores float [block, items], in place; returns them."""
         if "neighbors" in self.tensors:
-            rows = torch.arange(len(users), device=users.device)
-            rows = rows.repeat_interleave(own.starts.diff())
-            shares = own.strengths / own.sums().clamp(min=TINY)[rows]
-            places = rows[:, None] * self.n_items + self.tensors["neighbors"][own.items]
-            near = self.tensors["similarities"][own.items] * shares[:, None]
+            places = own.rows()[:, None] * self.n_items + self.tensors["neighbors"][own.items]
+            near = self.tensors["similarities"][own.items] * own.shares()[:, None]
             scores.view(-1).index_add_(0, places.view(-1), near.view(-1))
         return scores
 
     @torch.no_grad()
     def user_vectors(self, users: Tensor, own: Own) -> Tensor:
         """Vectors [block, width] whose products with `outgoing` are the scores but `near`."""
-        known = (users >= 0)[:, None]
-        base = self.tensors["base"][users.clamp(min=0)] * known
         if self.model == "gcn":
+            known = (users >= 0)[:, None]
+            base = self.tensors["base"][users.clamp(min=0)] * known
             bias = self.tensors["user_bias"][users.clamp(min=0), None]
             bias = torch.where(known, bias, self.tensors["unknown_bias"])
             return torch.cat([self._gcn(base, own), torch.ones_like(bias), bias], 1)
-        sums = own.sums().clamp(min=TINY)[:, None]
         gathered = self._gather("incoming", own)
-        vectors = gathered.shape[1] - self._dim
-        learned = self._scaled(base + gathered[:, vectors:] / sums.sqrt())
-        return torch.cat([gathered[:, :vectors] / sums, learned], 1)
+        sums = own.sums().clamp(min=TINY)[:, None]
+        learned = self.learned(users, own, gathered)
+        scaled = functional.normalize(learned, dim=1) if self.cosine else learned / self.terms
+        return torch.cat([gathered[:, : self.vectors] / sums, scaled], 1)
 
-    @torch.no_grad()
-    def contributions(self, user: int, own: Own, recommended: Tensor) -> Tensor:
-        """What each own item adds to each recommended item's score, float [edges, k].
-
-        The column sums are the scores, less the part of `base` for a user that the model has seen.
-        For gcn they are the last layer's part, the only one that is linear in the edges.
+    def learned(self, users: Tensor, own: Own, gathered: Tensor | None = None) -> Tensor:
+        """learned_u of the class's formula, before its length is taken out; [block, dim].
 
         Args:
-            user: the model's user number, -1 for one it has not seen.
-            own: the edges of this one user.
-            recommended: int64 [k].
+            gathered: sums of the rows of `incoming`, where they are at hand.
         """
-        incoming = self.tensors["incoming"][own.items]
-        outgoing = self.outgoing[recommended, : incoming.shape[1]]
-        if self.model == "gcn":
-            return incoming @ outgoing.T
-        strengths = own.strengths[:, None]
-        total = strengths.sum().clamp(min=TINY)
-        vectors = incoming.shape[1] - self._dim
-        scale = (strengths / total).expand(-1, vectors)
-        if self._dim:
-            learned = strengths / total.sqrt() * incoming[:, vectors:]
-            summed = learned.sum(0, keepdim=True)
-            if user >= 0:
-                summed = summed + self.tensors["base"][user]
-            ratio = self._scaled(summed).norm() / summed.norm().clamp(min=TINY)
-            incoming = torch.cat([incoming[:, :vectors] * scale, learned * ratio], 1)
-        else:
-            incoming = incoming * scale
-        made = incoming @ outgoing.T
-        if "neighbors" in self.tensors:
-            place = torch.full((self.n_items,), -1, device=recommended.device)
-            place[recommended] = torch.arange(len(recommended), device=recommended.device)
-            columns = place[self.tensors["neighbors"][own.items].long()]
-            near = self.tensors["similarities"][own.items] * strengths / total
-            made.scatter_add_(1, columns.clamp(min=0), near * (columns >= 0))
-        return made
+        base = self.tensors["base"][users.clamp(min=0)] * (users >= 0)[:, None]
+        gathered = self._gather("incoming", own) if gathered is None else gathered
+        return base + gathered[:, self.vectors :] / own.sums().clamp(min=TINY)[:, None].sqrt()
 
-    def _scaled(self, learned: Tensor) -> Tensor:
-        return functional.normalize(learned, dim=1) if self.cosine else learned / (self.layers + 1)
+    @property
+    def terms(self) -> int:
+        """Layer vectors that LightGCN takes the mean of."""
+        return self.layers + 1
+
+    @torch.no_grad()
+    def contributions(self, users: Tensor, own: Own, recommended: Tensor) -> Tensor:
+        """What each own item adds to its user's recommended items' scores, float [edges, k].
+
+        A user's column sums are the scores, less the part of `base` where the model has seen the
+        user. For gcn they are the last layer's part, the only one that is linear in the edges.
+
+        Args:
+            users: int64 [block], the model's user numbers, -1 for users it has not seen.
+            own: their edges.
+            recommended: int64 [block, k].
+        """
+        incoming, outgoing = self.tensors["incoming"], self.outgoing
+        width, vectors = incoming.shape[1], self.vectors
+        factors = torch.ones(len(users), width, device=users.device)
+        if self.model != "gcn":
+            learned = self.learned(users, own)
+            length = learned.norm(dim=1).clamp(min=TINY) if self.cosine else self.terms
+            factors[:, vectors:] = (own.sums().sqrt() / length)[:, None]
+        made = torch.empty(len(own.items), recommended.shape[1], device=users.device)
+        starts = own.starts.tolist()
+        for row, (begin, end) in enumerate(pairwise(starts)):  # a user's rows stay in the cache
+            to = outgoing[recommended[row], :width] * factors[row]
+            torch.mm(incoming[own.items[begin:end]], to.T, out=made[begin:end])
+        if self.model == "gcn":
+            return made
+        made *= own.shares()[:, None]
+        if "neighbors" in self.tensors:
+            place = torch.full(
+                (len(users), self.n_items), -1, dtype=torch.int16, device=users.device
+            )
+            order = torch.arange(recommended.shape[1], dtype=torch.int16, device=users.device)
+            place.scatter_(1, recommended, order.expand_as(recommended))
+            entries = own.rows()[:, None] * self.n_items + self.tensors["neighbors"][own.items]
+            columns = place.view(-1)[entries]
+            edges, kept = (columns >= 0).nonzero(as_tuple=True)
+            near = self.tensors["similarities"][own.items[edges], kept] * own.shares()[edges]
+            made.index_put_((edges, columns[edges, kept].long()), near, accumulate=True)
+        return made
 
     def _gcn(self, state: Tensor, own: Own) -> Tensor:
         """GCNConv's layers on each user's own neighbourhood; the degree counts the self-loop."""

@@ -127,6 +127,13 @@ def spectrum(
     return Spectrum(basis @ rotation.flip(1)[:, :n].float(), values)
 
 
+def relative_squares(made: Spectrum) -> Tensor:
+    """Squared singular values, scaled to 1 at the top; [n]."""
+    values = made.values
+    scaled: Tensor = (values / values[:1].clamp(min=torch.finfo(values.dtype).tiny)) ** 2
+    return scaled
+
+
 def low_pass(
     graph: InteractionGraph, made: Spectrum, item_power: float, damping: float
 ) -> tuple[Tensor, Tensor]:
@@ -136,9 +143,8 @@ def low_pass(
         item_power, damping: b and the damping of g.
     """
     degrees = graph.item_strengths
-    vectors, values = made
-    squares = (values / values[:1].clamp(min=torch.finfo(values.dtype).tiny)) ** 2
-    gain = squares / (squares + damping)
+    squares = relative_squares(made)
+    vectors, gain = made.vectors, squares / (squares + damping)
     own = torch.from_numpy(power(degrees, -item_power)).to(vectors.device)
     other = torch.from_numpy(power(degrees, item_power)).to(vectors.device)
     return vectors * gain * own[:, None], vectors * other[:, None]

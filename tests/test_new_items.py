@@ -1,0 +1,137 @@
+"""The item side of fold-in, on a planted structure and on items that the model already has."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from consumer.events import Event
+from serving.fold_in import Recommender
+from serving.new_items import FEWEST, NewItems
+from serving.user_edges import UserEdges
+from tests.graphs import blocks, pairs, store
+from tests.test_serving import found_lists
+from trainer.choose import PRIORS
+from trainer.embeddings import Embeddings, Own
+from trainer.evaluate import own
+from trainer.fit import fit_all
+from trainer.graph import InteractionGraph
+from trainer.hyperparameters import Hyperparameters
+from trainer.new_items import Folded, fold_in
+from trainer.snapshots import Manifest, Snapshot
+from trainer.train import quiet
+from trainer.weights import Weighing
+
+SETTINGS = Hyperparameters(dim=16, epochs=40, vectors=30).filled(PRIORS)
+
+
+def folded_again(made: InteractionGraph, embeddings: Embeddings, item: int) -> Folded:
+    """The tables of an item that the model has, from its edges alone."""
+    users = np.unique(made.users[made.items == item]).astype(np.int64)
+    edges = own(made, torch.from_numpy(users))
+    seen = edges.items != item
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), seen.cumsum(0)])
+    others = Own(before[edges.starts], edges.items[seen], edges.strengths[seen])
+    touched = Own(torch.tensor([0, len(users)]), torch.arange(len(users)), edges.strengths[~seen])
+    settings = {name: value for name, value in asdict(SETTINGS).items() if value is not None}
+    numbers = torch.from_numpy(users)
+    return fold_in(embeddings, settings, numbers, others, edges.sums(), touched)
+
+
+@pytest.fixture(scope="module")
+def made() -> InteractionGraph:
+    return blocks()
+
+
+@pytest.fixture(scope="module")
+def embeddings(made: InteractionGraph) -> Embeddings:
+    return fit_all(made, SETTINGS, quiet)
+
+
+@pytest.mark.parametrize("item", [0, 17, 40])
+def test_an_item_of_the_model_gets_its_own_neighbour_row_again(
+    made: InteractionGraph, embeddings: Embeddings, item: int
+) -> None:
+    folded = folded_again(made, embeddings, item)
+    assert folded.neighbors is not None
+    assert folded.similarities is not None
+    assert folded.near is not None
+    size = embeddings.n_items
+
+    def whole(columns: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(size).index_add_(0, columns.long(), values)
+
+    rows = embeddings.tensors["neighbors"], embeddings.tensors["similarities"]
+    again = whole(folded.neighbors[0], folded.similarities[0])
+    torch.testing.assert_close(again, whole(rows[0][item], rows[1][item]))
+    column = torch.stack([whole(*row)[item] for row in zip(*rows, strict=True)])
+    torch.testing.assert_close(folded.near[0], column)
+
+
+@pytest.mark.parametrize("item", [0, 17, 40])
+def test_an_item_of_the_model_gets_its_own_low_pass_row_again_in_the_strong_directions(
+    made: InteractionGraph, embeddings: Embeddings, item: int
+) -> None:
+    folded = folded_again(made, embeddings, item)
+    users = made.users[made.items == item]
+    itself = float((1 / made.user_strengths[users]).sum() / len(users))
+    strong = (embeddings.tensors["squares"] > 2 * itself).nonzero()[:, 0]
+    assert len(strong) >= 4
+    torch.testing.assert_close(
+        folded.outgoing[0, strong], embeddings.outgoing[item, strong], rtol=1e-3, atol=1e-4
+    )
+    torch.testing.assert_close(
+        folded.incoming[0, strong], embeddings.tensors["incoming"][item, strong],
+        rtol=1e-3, atol=1e-4,
+    )  # fmt: skip
+
+
+def test_the_learned_row_of_an_item_points_where_its_users_do(
+    made: InteractionGraph, embeddings: Embeddings
+) -> None:
+    for item in (0, 17, 40):
+        folded = folded_again(made, embeddings, item)
+        learned = folded.outgoing[:, embeddings.vectors :]
+        known = embeddings.outgoing[item : item + 1, embeddings.vectors :]
+        assert torch.cosine_similarity(learned, known) > 0.9
+
+
+def recommender_of(made: InteractionGraph, embeddings: Embeddings) -> Recommender:
+    settings = asdict(SETTINGS)
+    manifest = Manifest(
+        "v1", "blend", 3, True, 7, made.n_users, made.n_items, len(made), 1, {}, settings, {}, {}
+    )
+    snapshot = Snapshot(manifest, embeddings, made.user_ids.values, made.item_ids.values)
+    return Recommender(snapshot, torch.device("cpu"), 4)
+
+
+def test_a_new_item_touched_by_users_of_one_taste_is_recommended_to_that_taste_alone(
+    made: InteractionGraph, embeddings: Embeddings, tmp_path: Path
+) -> None:
+    recommender = recommender_of(made, embeddings)
+    edges = UserEdges(Weighing())
+    edges.grow(store(tmp_path, pairs(made)))
+    found = NewItems(recommender, edges)
+    for offset in range(20):
+        event = Event(f"2-{offset}", "brand new", 1.0, offset, "view")
+        edges.apply(event, 1, offset)
+        found.note(event)
+        folded = found.fold(edges)
+        assert folded == ([made.n_items] if offset + 1 >= FEWEST else [])
+    shown = found_lists(recommender, edges.users(), edges)
+    with_it = {u for u, each in zip(edges.users(), shown, strict=True) if "brand new" in each.items}
+    assert with_it == {f"2-{n}" for n in range(20, 30)}
+    new, similar = recommender.neighbors(made.n_items, made.n_items + 1)
+    assert new == ["brand new"]
+    assert b'"0-' not in similar[0]
+
+
+def test_an_item_of_the_store_that_the_model_has_not_seen_is_found(
+    made: InteractionGraph, embeddings: Embeddings, tmp_path: Path
+) -> None:
+    recommender = recommender_of(made, embeddings)
+    edges = UserEdges(Weighing())
+    edges.grow(store(tmp_path, [("0-1", "0-2"), *((f"1-{n}", "since") for n in range(FEWEST))]))
+    assert NewItems(recommender, edges).fold(edges) == [made.n_items]

@@ -1,0 +1,106 @@
+"""Item-side fold-in: tables of items that the model has not seen, from the edges of their users.
+
+With d_j the sum of a new item's strengths R_vj, D_v of its user's, and everything else frozen:
+
+- neighbours, exactly as a retrain would: t_j = sum_v R_vj D_v^-a R_v gives row and column;
+- low pass: the singular vectors' row from V = R~^T R~ V / s^2, whose part of the item itself is
+  taken to the left side: V_j = d_j^-1/2 sum_v R_vj / D_v sum_i R_vi d_i^-1/2 V_i / (s^2 - c_j),
+  c_j = sum_v R_vj^2 / (D_v d_j); exact where s^2 > 2 c_j, damped in the weaker directions;
+- learned: LightGCN's layers from 1 up, the users' mean layer in the place of each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.embeddings import TINY, Embeddings, Own
+
+WEAKEST = 0.01  # squared singular value below which a direction tells nothing of a new item
+
+
+class Folded(NamedTuple):
+    """Rows for `Embeddings.tensors` of new items, and what they bring to the rows of the others.
+
+    incoming, outgoing: float32 [new, width]; neighbors int32, similarities float32 [new, kept];
+    near: float32 [new, items], near_ij of each old item i and the new item j; zero for most.
+    The last three are None in a model without neighbours.
+    """
+
+    incoming: Tensor
+    outgoing: Tensor
+    neighbors: Tensor | None = None
+    similarities: Tensor | None = None
+    near: Tensor | None = None
+
+
+def can_fold(embeddings: Embeddings) -> bool:
+    """Whether the model tells of itself what is needed; the gcn does not."""
+    return "strengths" in embeddings.tensors
+
+
+@torch.no_grad()
+def fold_in(
+    embeddings: Embeddings,
+    settings: Mapping[str, float],
+    users: Tensor,
+    own: Own,
+    totals: Tensor,
+    touched: Own,
+) -> Folded:
+    """Tables of new items.
+
+    Args:
+        settings: with the model's exponents and damping.
+        users: int64 [users], the model's user numbers, -1 for users it has not seen.
+        own: their edges to items that the model was trained with.
+        totals: float [users], the sums of all their strengths, those of new items included.
+        touched: the edges of the new items: `items` are places in `users`.
+    """
+    tensors, new = embeddings.tensors, len(touched.starts) - 1
+    degrees = touched.sums().clamp(min=TINY)[:, None]  # d_j
+    totals = totals.clamp(min=TINY)
+    rows, places, strengths = touched.rows(), touched.items, touched.strengths
+
+    def gathered(of_users: Tensor, weights: Tensor) -> Tensor:
+        """Sum of the users' rows by weight [edges], [new, width]."""
+        made = of_users.new_zeros(new, of_users.shape[1])
+        return made.index_add_(0, rows, of_users[places] * weights[:, None])
+
+    scales, old = tensors["scales"], tensors["strengths"].clamp(min=TINY)  # d_i
+    incoming, outgoing = [], []
+    if embeddings.vectors:
+        b, squares = settings["low_pass_power"], tensors["squares"]
+        vectors = embeddings.outgoing[own.items, : embeddings.vectors] / scales[1]
+        vectors *= (own.strengths * old[own.items] ** (-b - 0.5))[:, None]
+        of_users = vectors.new_zeros(len(users), embeddings.vectors)
+        of_users.index_add_(0, own.rows(), vectors)
+        itself = gathered(totals[:, None] ** -1, strengths**2) / degrees  # c_j
+        weakest = (squares / 2).clamp(min=WEAKEST)
+        row = gathered(of_users, strengths / totals[places]) / degrees.sqrt()
+        row /= torch.maximum(squares - itself, weakest)  # V_j
+        incoming.append(squares / (squares + settings["low_pass_damping"]) * degrees**-b * row)
+        outgoing.append(scales[1] * degrees**b * row)
+    if embeddings.dim:
+        learned = embeddings.learned(users, own)
+        layers = gathered(learned, strengths / totals[places].sqrt()) / degrees.sqrt()
+        incoming.append((embeddings.layers - 1) / embeddings.terms * layers / degrees.sqrt())
+        unit = (
+            functional.normalize(layers, dim=1) if embeddings.cosine else layers / embeddings.terms
+        )
+        outgoing.append(scales[2] * degrees ** settings["learned_power"] * unit)
+    made = Folded(torch.cat(incoming, 1), torch.cat(outgoing, 1))
+    if "neighbors" not in tensors:
+        return made
+    a, p, q = (settings[f"neighbors_{kind}_power"] for kind in ("user", "own", "item"))
+    counts = torch.zeros(len(users), embeddings.n_items, device=own.items.device)
+    counts.view(-1).index_add_(0, own.rows() * embeddings.n_items + own.items, own.strengths)
+    together = scales[0] * gathered(counts, strengths * totals[places] ** -a)  # of t_j
+    kept = min(tensors["neighbors"].shape[1], embeddings.n_items)
+    best = (together * degrees**-p * old**-q).topk(kept, dim=1)
+    near = together * old**-p * degrees**-q
+    return made._replace(neighbors=best.indices.int(), similarities=best.values, near=near)

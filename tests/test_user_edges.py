@@ -5,7 +5,7 @@ import pytest
 
 from consumer.events import Event
 from serving.user_edges import HALF_LIFE_MS, UserEdges
-from tests.graphs import append, store
+from tests.graphs import Row, append, store
 from trainer.weights import DAY_MS, Weighing
 
 

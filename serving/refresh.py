@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from consumer.edges import StoreError, wait_for_store
+from consumer.erasure import digest
 from consumer.events import FORGET
 from consumer.log import Figures
 from consumer.rows import events, rows
 from consumer.stream import Message, Stream, wait_for_topics
 from serving.fold_in import Recommender
+from serving.outage import Outage
 from serving.publish import BLOCK, encoded, publish
 from serving.settings import ServingSettings
 from serving.store import Recommendations, RedisDown, Store
@@ -27,7 +29,7 @@ from trainer.train import device
 
 log = logging.getLogger("serving")
 
-LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot, and between two tries of Redis
+LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot and at Redis
 POPULAR_EVERY = 10.0  # seconds between two popular lists
 POPULAR_SPARE = 20  # times the list's length, so that something is left without what a user has
 
@@ -41,17 +43,20 @@ class Refresh:
         self._stop = stop
         self._device = device(settings.device)
         self._figures = Figures("serving", settings.metrics_port)
-        self._store = Store(settings.redis_url, settings.redis_prefix)
+        self._store = Store(settings.redis_url, settings.redis_prefix, settings.redis_ttl_seconds)
+        self._outage = Outage(log)
+        self._generation = ""  # of what Redis holds
+        self._again = False  # whether all is to be published again
         self._snapshots = Snapshots(settings.model_store)
         self._recommender: Recommender | None = None
         self._publishing: Iterator[int] | None = None
         self._popular = Recommendations([], [], [], "", "popular", 0, 0)
         self._popular_at = self._looked_at = 0.0
-        self._redis_away = 0.0
         self._refused = ""  # live snapshot that could not be read
         self._due: dict[str, None] = {}  # users to be refreshed, in order of their events
         self._forgotten: set[str] = set()  # users whose list must go
         self._digests: set[str]  # of such users' ids, told by the edge store
+        self._erased: set[str] = set()  # of those whose list is gone
         self._arrived: list[int] = []  # Kafka timestamps of events not yet answered
         self._delays: list[float] = []  # seconds, of answered ones
         self._events = self._refreshed = 0
@@ -71,17 +76,23 @@ class Refresh:
             while not self._stop.is_set():
                 for messages in self._stream.poll(0.0 if self._busy() else 0.1):
                     self._take(messages)
-                try:
-                    self._look()
-                    self._forget()
-                    self._refresh()
-                    self._publish()
-                except RedisDown as error:
-                    self._lost(error)
+                if not self._outage.paused:
+                    self._serve()
                 if self._figures.due():
                     self._report()
         self._store.close()
         log.info("Stopped.")
+
+    def _serve(self) -> None:
+        try:
+            self._forget()
+            self._look()
+            self._refresh()
+            self._publish()
+        except RedisDown as error:
+            self._lost(error)
+        else:
+            self._outage.worked(left=self._publishing is not None)
 
     def _take(self, messages: Sequence[Message]) -> None:
         table, _ = rows(messages)  # what is rejected the consumer sends to the dead letters
@@ -96,35 +107,35 @@ class Refresh:
 
     def _forget(self) -> None:
         """Delete the lists of users who are forgotten; who came again is due for a new one."""
-        if self._redis_away:
-            return
         if self._digests:
             self._store.delete_digests(self._digests)
+            self._erased |= self._digests
             self._digests.clear()
         if self._forgotten:
             self._store.delete_users(self._forgotten)
             for user in self._forgotten:
                 if self._recommender:
                     self._recommender.forget(user)
+            self._erased |= set(map(digest, self._forgotten))
             self._forgotten.clear()
 
     def _look(self) -> None:
-        """Take up a new live snapshot; see that Redis is there and has not lost its lists."""
+        """Take up a new live snapshot; see that Redis takes writes and has not lost its lists."""
         if time.monotonic() - self._looked_at < LOOK_EVERY:
             return
         self._looked_at = time.monotonic()
+        generation = self._store.generation()
+        if self._generation and generation != self._generation:
+            log.warning("Redis was restarted or flushed; writing all lists again.")
+            self._again = True
+            self._popular_at = 0.0
+            self._digests |= self._erased  # an old dump may have brought their lists back
+        self._generation = generation
         self._write_popular()
-        known = self._store.model()
-        if self._redis_away:
-            log.info("Redis is back after %.0f s.", time.time() - self._redis_away)
-            self._redis_away = 0.0
-            if self._publishing:
-                self._start_publishing()  # what it had begun may be lost
         live = self._snapshots.live()
         if live and (self._recommender is None or live != self._recommender.version):
             self._load(live)
-        elif self._recommender and not self._publishing and not known:
-            log.warning("The lists are gone from Redis; publishing all again.")
+        if self._again:
             self._start_publishing()
 
     def _load(self, version: str) -> None:
@@ -139,16 +150,17 @@ class Refresh:
         self._recommender = Recommender(snapshot, self._device, self._settings.top_k)
         self._popular_at = 0.0
         self._write_popular()
+        log.info("Publishing snapshot %s.", version)
         self._start_publishing()
 
     def _start_publishing(self) -> None:
+        self._again = False
         if self._recommender:
-            log.info("Publishing snapshot %s.", self._recommender.version)
             self._publishing = publish(self._recommender, self.edges, self._popular, self._store)
 
     def _refresh(self) -> None:
         """Rewrite the lists of some users whose events came first."""
-        if not self._due or self._redis_away:
+        if not self._due:
             return
         if self._recommender:
             users = list(self._due)[:BLOCK]
@@ -168,16 +180,17 @@ class Refresh:
             self._arrived.clear()
 
     def _publish(self) -> None:
-        if not self._publishing or self._redis_away:
+        if not self._publishing:
             return
         if next(self._publishing, None) is None:
             self._publishing = None
             log.info("Published all lists of %s.", self._recommender and self._recommender.version)
 
     def _lost(self, error: RedisDown) -> None:
-        if not self._redis_away:
-            self._redis_away = time.time()
-            log.warning("Redis is unreachable (%s); waiting for it.", error)
+        self._outage.failed(error)
+        if self._publishing:  # the block that failed is lost, so all of it is done again
+            self._publishing = None
+            self._again = True
 
     def _write_popular(self) -> None:
         if time.monotonic() - self._popular_at < POPULAR_EVERY:
@@ -195,7 +208,7 @@ class Refresh:
             self._store.put_popular(shown)
 
     def _busy(self) -> bool:
-        return not self._redis_away and bool(self._due or self._publishing)
+        return not self._outage.paused and bool(self._due or self._publishing)
 
     def _report(self) -> None:
         if self._after and not self._due:

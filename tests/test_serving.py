@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 import torch
 
 from consumer.events import Event
 from serving.fold_in import Recommender, without
 from serving.publish import publish
-from serving.store import Recommendations, RedisDown, Store
+from serving.store import Recommendations, Store
 from serving.topk import topk
 from serving.user_edges import Edge, UserEdges
 from tests.graphs import blocks, pairs
@@ -116,15 +115,6 @@ def test_neighbours_are_of_the_items_own_block_and_never_itself(recommender: Rec
         assert {other.split("-")[0] for other in found.items} == {item.split("-")[0]}
 
 
-def test_a_list_in_redis_is_read_as_it_was_written(store: Store) -> None:
-    strange = "ü:\n*"
-    value = Recommendations(["i", strange], [0.5, 0.25], ["j", "j"], "v", "live", 3, 4)
-    store.put_users([strange], [msgspec.json.encode(value)])
-    assert store.user(strange) == value
-    assert store.user("nobody") is None
-    assert store.popular() is None
-
-
 def test_publishing_writes_users_neighbours_and_the_model_last(
     store: Store, recommender: Recommender
 ) -> None:
@@ -146,11 +136,3 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
     assert model.keys() == {
         "version", "trained_at", "users", "items", "edges", "recall@20", "ndcg@20"
     }  # fmt: skip
-
-
-def test_a_redis_that_is_not_there_is_told_as_such() -> None:
-    store = Store("redis://127.0.0.1:1/0", "p")
-    with pytest.raises(RedisDown, match="refused"):
-        store.user("u")
-    with pytest.raises(RedisDown, match="REDIS_URL is refused"):
-        Store("redis://host:port/0", "p")

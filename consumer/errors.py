@@ -12,7 +12,8 @@ StreamGCNError
 ├── Diverged         trainer/train.py        the loss is not finite
 ├── DeviceMissing    trainer/train.py        a GPU is asked for and there is none
 ├── SnapshotError    trainer/snapshots.py    a snapshot cannot be read or written
-├── RedisDown        serving/store.py        Redis does not answer or refuses
+├── RedisDown        serving/store.py        Redis does not answer
+│   └── RedisRefuses                         it answers, and takes no lists
 ├── FileError        streamgcn/files.py      an interaction file cannot be read
 ├── EmbeddedError    streamgcn/embedded.py   an embedded part cannot be started
 └── DemoFailed       streamgcn/demo.py       a list of the demo is missing or wrong

@@ -50,8 +50,10 @@ def configure(log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if log_format == "json" else _Text())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # The stream reports an unreachable broker once; the client would say so several times a second.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    # Whoever calls them reports an unreachable broker or Redis once; the clients would say so
+    # several times a second.
+    for client in ("kafka", "redis"):
+        logging.getLogger(client).setLevel(logging.CRITICAL)
 
 
 class Figures:

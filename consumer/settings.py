@@ -107,8 +107,9 @@ def _sentence(cls: type[BaseSettings], detail: dict[str, object]) -> str:
     location = detail["loc"]
     name = str(location[0]) if isinstance(location, tuple) and location else "settings"
     name = variable(cls, name) if name in cls.model_fields else name
-    value = "<hidden>" if "PASSWORD" in name else repr(detail["input"])
-    value = re.sub(r"//[^/]*@", "//<hidden>@", value)  # a URL may carry a password
+    value = repr(detail["input"])
+    if "PASSWORD" in name or re.search(r":.*@|password=", value):  # a URL may carry a password
+        value = "<hidden>"
     return f"{name}={value} is refused: {detail['msg']}"
 
 

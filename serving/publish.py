@@ -17,6 +17,7 @@ def publish(
     store: Store,
     partitions: set[int],
     of: int,
+    mark: str,
 ) -> Iterator[float]:
     """Write what belongs to some of the topic's partitions, yielding the share that is done.
 
@@ -26,6 +27,7 @@ def publish(
 
     Args:
         partitions: numbers from 0 to `of` - 1.
+        mark: written for each of them when all is done.
 
     Raises:
         RedisDown: from `next`; what was not written is for the next publish.
@@ -52,4 +54,4 @@ def publish(
             "ndcg@20": round(manifest.metrics.get("ndcg@20", 0.0), 5),
         }
     )
-    store.put_published(partitions, manifest.version)
+    store.put_published(partitions, mark)

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from consumer.edges import StoreError, wait_for_store
+from consumer.erasure import digest
 from consumer.events import FORGET
 from consumer.log import Figures
 from consumer.rows import events, rows
 from consumer.stream import Message, Stream, wait_for_topics
 from serving.fold_in import Recommender
 from serving.new_items import NewItems
+from serving.outage import Outage
 from serving.publish import publish
 from serving.settings import ServingSettings
 from serving.store import Recommendations, RedisDown, Store
@@ -31,7 +33,7 @@ from trainer.train import device
 
 log = logging.getLogger("serving")
 
-LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot, and between two tries of Redis
+LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot and at Redis
 POPULAR_EVERY = 10.0  # seconds between two popular lists
 POPULAR_SPARE = 20  # times the list's length, so that something is left without what a user has
 NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has not seen
@@ -57,7 +59,9 @@ class Refresh:
         self._stop = stop
         self._device = device(settings.device)
         self._figures = Figures("serving", settings.metrics_port)
-        self._store = Store(settings.redis_url, settings.redis_prefix)
+        self._store = Store(settings.redis_url, settings.redis_prefix, settings.redis_ttl_seconds)
+        self._outage = Outage(log)
+        self._generation = ""  # of what Redis holds
         self._snapshots = Snapshots(settings.model_store)
         self._recommender: Recommender | None = None
         self._new_items: NewItems | None = None
@@ -67,12 +71,12 @@ class Refresh:
         self._renew = False  # new items were folded in since
         self._popular = Recommendations([], [], [], "", "popular", 0, 0)
         self._popular_at = self._looked_at = self._folded_at = self._told_at = 0.0
-        self._redis_away = 0.0
         self._refused = ""  # live snapshot that could not be read
         self._due: dict[str, Due] = {}  # by user, in order of their events
         self._after: dict[int, int] = {}  # partition -> offset after the newest event
         self._mine: set[int] = set()  # partitions that are read here
         self._forgotten: set[str] = set()  # users whose list must go
+        self._erased: set[str] = set()  # digests of users whose list is gone
         self._delays: list[float] = []  # seconds from events to their answers
         self._events = self._refreshed = 0
         self._started_ms = time.time() * 1000
@@ -88,19 +92,27 @@ class Refresh:
             while not self._stop.is_set():
                 for messages in self._stream.poll(0.0 if self._busy() else 0.1):
                     self._take(messages)
-                try:
-                    self._look()
-                    self._forget()
-                    self._refresh()
-                    self._fold_new_items()
-                    self._publish()
-                except RedisDown as error:
-                    self._redis_lost(error)
+                if not self._outage.paused:
+                    self._serve()
                 self._tell()
                 if self._figures.due():
                     self._report()
         self._store.close()
         log.info("Stopped.")
+
+    def _serve(self) -> None:
+        try:
+            self._forget()
+            self._look()
+            self._refresh()
+            self._fold_new_items()
+            self._publish()
+        except RedisDown as error:
+            self._outage.failed(error)
+            self._renew |= self._publishing is not None
+            self._publishing = None  # the block that failed is lost, so all of it is done again
+        else:
+            self._outage.worked(left=self._publishing is not None)
 
     def _start(self, partition: int) -> int | None:
         """Where a gained partition goes on: at the events that no one has answered yet.
@@ -136,29 +148,30 @@ class Refresh:
 
     def _forget(self) -> None:
         """Delete the lists of users who are forgotten; who came again is due for a new one."""
-        if self._redis_away:
-            return
         if self._digests:
             self._store.delete_digests(self._digests)
+            self._erased |= self._digests
             self._digests.clear()
         if self._forgotten:
             self._store.delete_users(self._forgotten)
             for user in self._forgotten:
                 if self._recommender:
                     self._recommender.forget(user)
+            self._erased |= set(map(digest, self._forgotten))
             self._forgotten.clear()
 
     def _look(self) -> None:
-        """Take up a new live snapshot; see that Redis is there and has not lost its lists."""
+        """Take up a new live snapshot; see that Redis takes writes and has not lost its lists."""
         if time.monotonic() - self._looked_at < LOOK_EVERY:
             return
         self._looked_at = time.monotonic()
+        generation = self._store.generation()
+        if self._generation and generation != self._generation:
+            log.warning("Redis was restarted or flushed; writing all lists again.")
+            self._popular_at, self._publishing = 0.0, None
+            self._digests |= self._erased  # an old dump may have brought their lists back
+        self._generation = generation
         self._write_popular()
-        if self._redis_away:
-            self._store.delete_published(self._mine)  # what it had may be lost, or old
-            log.info("Redis is back after %.0f s.", time.time() - self._redis_away)
-            self._redis_away = 0.0
-            self._publishing = None
         live = self._snapshots.live()
         if live and (self._recommender is None or live != self._recommender.version):
             self._load(live)
@@ -181,22 +194,25 @@ class Refresh:
 
     def _see_to_publishing(self, recommender: Recommender) -> None:
         version, published = recommender.version, self._store.published()
-        missing = {p for p in self._mine if published.get(p) != version}
+        mark = f"{version} {self._generation}"
+        missing = {p for p in self._mine if published.get(p) != mark}
         if missing:
-            log.info("Publishing snapshot %s to the users of partitions %s.", version, missing)
+            numbers = sorted(missing)
+            log.info("Publishing snapshot %s to the users of partitions %s.", version, numbers)
         elif self._renew and time.monotonic() - self._publish_ended > RENEW_EVERY:
             log.info("Publishing snapshot %s with the new items since.", version)
             missing, self._renew = set(self._mine), False
         else:
             return
         self._published = 0.0
+        of = self._stream.n_partitions
         self._publishing = publish(
-            recommender, self.edges, self._popular, self._store, missing, self._stream.n_partitions
+            recommender, self.edges, self._popular, self._store, missing, of, mark
         )
 
     def _refresh(self) -> None:
         """Rewrite the lists of some users whose events came first."""
-        if not self._due or self._redis_away:
+        if not self._due:
             return
         if not self._recommender:
             self._due.clear()  # the first publish writes them
@@ -214,7 +230,7 @@ class Refresh:
 
     def _fold_new_items(self) -> None:
         """Make items that the model has not seen recommendable, by those who touched them."""
-        if not self._new_items or not self._recommender or self._redis_away:
+        if not self._new_items or not self._recommender:
             return
         if time.monotonic() - self._folded_at < NEW_ITEMS_EVERY:
             return
@@ -225,7 +241,7 @@ class Refresh:
         self._renew |= bool(numbers)
 
     def _publish(self) -> None:
-        if not self._publishing or self._redis_away:
+        if not self._publishing:
             return
         share = next(self._publishing, None)
         if share is None:
@@ -244,11 +260,6 @@ class Refresh:
         self._stream.commit(answered)
         self._after = {p: offset for p, offset in self._after.items() if answered[p] < offset}
 
-    def _redis_lost(self, error: RedisDown) -> None:
-        if not self._redis_away:
-            self._redis_away = time.time()
-            log.warning("Redis is unreachable (%s); waiting for it.", error)
-
     def _write_popular(self) -> None:
         if time.monotonic() - self._popular_at < POPULAR_EVERY:
             return
@@ -264,7 +275,7 @@ class Refresh:
         self._popular_at = time.monotonic()
 
     def _busy(self) -> bool:
-        return not self._redis_away and bool(self._due or self._publishing)
+        return not self._outage.paused and bool(self._due or self._publishing)
 
     def _report(self) -> None:
         p50, p95, p99 = np.percentile(self._delays or [0.0], [50, 95, 99])

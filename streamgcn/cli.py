@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
@@ -25,7 +26,7 @@ from consumer.log import configure
 from consumer.settings import SettingsError, variable
 from consumer.stream import Publisher, StreamError, group_lag, wait_for_topics
 from serving.settings import ServingSettings
-from serving.store import RedisDown, Store
+from serving.store import Recommendations, RedisDown, Store
 from streamgcn import demo as demonstration
 from streamgcn import files
 from streamgcn import forget as forgetting
@@ -80,7 +81,7 @@ def up() -> None:
     configure(settings.log_format)
     stop = stop_on_signals()
     with Up(os.environ, Path("data")) as running:
-        out.print("StreamGCN is up. Other terminals reach it with")
+        out.print("StreamGCN is up. Other terminals need the settings given here, and")
         for name, value in running.addresses().items():
             out.print(f"  export {name}={value}", highlight=False, soft_wrap=True)
         sys.stdout.flush()
@@ -222,18 +223,28 @@ def re_inject(
 def recommend(
     user: Annotated[str, typer.Argument(help="The user's id.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Items to show.")] = 10,
+    exclude: Annotated[str, typer.Option(help="Ids of items to leave out, i1,i2.")] = "",
 ) -> None:
-    """Show a user's list as it stands in Redis; the popular list if the user has none."""
+    """Show a user's list as it stands in Redis.
+
+    Where the user has none, or nothing of it is left, the popular list, and a line that says so.
+    """
     settings = _settings()
     store = Store(settings.redis_url, settings.redis_prefix)
-    found = store.user(user) or store.popular()
-    if found is None:
-        err.print(f"There is no list for {user} and no popular list yet: is serving running?")
-        raise typer.Exit(1)
-    table = Table("item", "score", "because", title=f"{user}: {found.source} {found.model}")
-    for at, item in enumerate(found.items[:n]):
-        because = found.because[at] if at < len(found.because) else ""
-        table.add_row(item, f"{found.scores[at]:.4f}", because)
+    excluded = set(exclude.split(","))
+    found = store.user(user)
+    left = _without(found, excluded) if found else []
+    if found is None or not left:
+        what = f"Nothing of the list of {user} is left" if found else f"There is no list for {user}"
+        found = store.popular()
+        if found is None:
+            err.print(f"{what} and no popular list yet: is serving running?", markup=False)
+            raise typer.Exit(1)
+        err.print(f"{what}; this is the popular one.", markup=False)
+        left = _without(found, excluded)
+    table = Table("item", "score", "because", title=f"{escape(user)}: {found.source} {found.model}")
+    for item, score, because in left[:n]:
+        table.add_row(escape(item), f"{score:.4f}", escape(because))
     out.print(table)
 
 
@@ -365,6 +376,13 @@ def main() -> None:
 
 def _settings() -> ServingSettings:
     return ServingSettings.load()
+
+
+def _without(found: Recommendations, excluded: set[str]) -> list[tuple[str, float, str]]:
+    """Items, scores and reasons of a list, without those excluded."""
+    because = found.because or [""] * len(found.items)
+    rows = zip(found.items, found.scores, because, strict=True)
+    return [row for row in rows if row[0] not in excluded]
 
 
 @contextmanager

@@ -71,6 +71,7 @@ class Up:
             root: where the edge store and the models of an embedded broker go.
         """
         self.env = dict(env)
+        self._given = set(env)
         self._root = root
         self._services: list[Child] = []
         self._rooms: dict[str, Child] = {}
@@ -100,9 +101,9 @@ class Up:
         self._services.clear()
 
     def addresses(self) -> dict[str, str]:
-        """The settings with which other commands reach this one."""
+        """The settings that other commands need beside those given, which may hold a password."""
         names = ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "EDGE_STORE", "MODEL_STORE")
-        return {name: self.env[name] for name in names if name in self.env}
+        return {name: self.env[name] for name in names if name in self.env.keys() - self._given}
 
     def watch(self) -> None:
         """Start a room again that has ended.

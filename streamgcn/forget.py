@@ -76,4 +76,4 @@ def look(settings: ServingSettings, user: str, places: Mapping[int, int]) -> Ite
     held = Snapshots(settings.model_store).holding(user)
     yield Place(f"{settings.model_store}: all snapshots", ", ".join(held))
     found = Store(settings.redis_url, settings.redis_prefix).user(user)
-    yield Place(f"{settings.redis_url}: the list", "a list" if found else "")
+    yield Place("Redis: the list", "a list" if found else "")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from redis import Redis
 
 from streamgcn.embedded import free_port, kafka_command, redis_command, wait_for_port
 
@@ -37,18 +40,21 @@ def process(command: list[str], port: int, log: Path) -> Iterator[subprocess.Pop
 
 
 class Broker:
-    """A broker as a child process."""
+    """A broker, or a Redis, as a child process."""
 
     def __init__(self, command: list[str], port: int, log: Path) -> None:
         self.address = f"127.0.0.1:{port}"
         self._command, self._port, self._log = command, port, log
-        self._start()
+        self.start()
 
     def kill_and_restart(self) -> None:
         """SIGKILL, then the same again on what it left on disk."""
+        self.kill()
+        self.start()
+
+    def kill(self) -> None:
         self._child.kill()
         self._child.wait()
-        self._start()
 
     def stop(self) -> None:
         self._child.terminate()
@@ -58,7 +64,7 @@ class Broker:
             self._child.kill()
             self._child.wait()
 
-    def _start(self) -> None:
+    def start(self) -> None:
         with self._log.open("ab") as output:
             self._child = subprocess.Popen(self._command, stdout=output, stderr=output)
         wait_for_port(self._command[0], self._child, self._port)
@@ -98,11 +104,46 @@ def apache_kafka(folder: Path) -> Iterator[Broker]:
 
 
 @contextmanager
-def real_redis(folder: Path) -> Iterator[str]:
-    """URL of a Redis server."""
-    port = free_port()
-    with process(redis_command(port), port, folder / "redis.log"):
+def real_redis(folder: Path, port: int = 0, *options: str) -> Iterator[str]:
+    """URL of a Redis server, started empty, on a free port unless one is given."""
+    port = port or free_port()
+    with process([*redis_command(port), *options], port, folder / "redis.log"):
         yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def redis_cluster(folder: Path, nodes: int = 3) -> Iterator[list[str]]:
+    """URLs of the nodes of a Redis Cluster, all primaries, the slots divided among them."""
+    with ExitStack() as stack:
+        ports = cluster_ports(nodes)
+        for port in ports:
+            home = folder / str(port)
+            home.mkdir()
+            options = ("--cluster-enabled", "yes", "--dir", str(home))
+            stack.enter_context(real_redis(home, port, *options))
+        clients = [stack.enter_context(Redis(port=port)) for port in ports]
+        for number, client in enumerate(clients):
+            begin, end = 16_384 * number // nodes, 16_384 * (number + 1) // nodes
+            client.execute_command("CLUSTER ADDSLOTS", *range(begin, end))
+            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
+
+        def agreed() -> bool:
+            infos = [client.cluster("INFO") for client in clients]
+            known = {(info["cluster_state"], info["cluster_known_nodes"]) for info in infos}
+            return known == {("ok", str(nodes))}
+
+        wait_for("the cluster", agreed)
+        yield [f"redis://127.0.0.1:{port}/0" for port in ports]
+
+
+def cluster_ports(nodes: int) -> list[int]:
+    """Free ports whose numbers plus 10,000, for the talk among the nodes, are free too."""
+    ports: set[int] = set()
+    while len(ports) < nodes:
+        port = random.randrange(20_000, 32_000)
+        if free_port(port) == port and free_port(port + 10_000) == port + 10_000:
+            ports.add(port)
+    return sorted(ports)
 
 
 def wait_for(what: str, look: Callable[[], T | None], seconds: float = 120.0) -> T:

@@ -11,6 +11,7 @@ import pytest
 from serving.settings import ServingSettings
 from serving.store import Recommendations, Store
 from streamgcn.demo import DemoFailed, check
+from streamgcn.embedded import Up
 from tests.graphs import blocks, pairs
 from tests.rooms import STREAMGCN, Rooms, without_settings
 from tests.services import DATA, ROOT, wait_for
@@ -61,15 +62,35 @@ def test_recommend_shows_the_users_list_or_the_popular_one(redis_url: str, tmp_p
     assert nothing.returncode == 1
     assert "no list for u1" in nothing.stderr
     store.put_popular(Recommendations(["hit"], [3.0], [], "v1", "popular", 1, 2))
-    assert "hit" in streamgcn("recommend", "u1", **settings).stdout
+    fallen_back = streamgcn("recommend", "u1", **settings)
+    assert "hit" in fallen_back.stdout
+    assert "There is no list for u1; this is the popular one." in fallen_back.stderr
     items = [f"i{n}" for n in range(20)]
     value = Recommendations(items, [0.5] * 20, ["own"] * 20, "v1", "live", 1, 2)
     store.put_users(["u1"], [msgspec.json.encode(value)])
     store.close()
-    shown = streamgcn("recommend", "u1", "-n", "3", **settings).stdout
-    assert "i2" in shown
-    assert "own" in shown
-    assert "i3" not in shown
+    shown = streamgcn("recommend", "u1", "-n", "3", **settings)
+    assert re.findall(r"\bi\d+", shown.stdout) == ["i0", "i1", "i2"]
+    assert "own" in shown.stdout
+    assert shown.stderr == ""
+
+
+def test_recommend_leaves_out_what_is_excluded_from_the_popular_list_too(
+    redis_url: str, tmp_path: Path
+) -> None:
+    settings = {"REDIS_URL": redis_url, "REDIS_PREFIX": tmp_path.name}
+    store = Store(redis_url, tmp_path.name)
+    store.put_popular(
+        Recommendations(["i2", "i1", "i9"], [3.0, 2.0, 1.0], [], "v", "popular", 1, 2)
+    )
+    value = Recommendations(["i1", "i2", "i3"], [3.0, 2.0, 1.0], ["o"] * 3, "v", "live", 1, 2)
+    store.put_users(["u1"], [msgspec.json.encode(value)])
+    store.close()
+    shown = streamgcn("recommend", "u1", "-n", "1", "--exclude", "i1,i3", **settings)
+    assert re.findall(r"\bi\d+", shown.stdout) == ["i2"]
+    fallen_back = streamgcn("recommend", "u1", "--exclude", "i1,i2,i3", **settings)
+    assert re.findall(r"\bi\d+", fallen_back.stdout) == ["i9"]
+    assert "Nothing of the list of u1 is left; this is the popular one." in fallen_back.stderr
 
 
 def test_a_redis_that_is_away_is_one_line_and_code_1() -> None:
@@ -128,6 +149,10 @@ def test_status_gives_the_lag_also_where_the_broker_does_not_tell_who_runs(
         ended = rooms.run("status")
         assert "unknown number running, lag 0" in ended.stdout
         assert ended.returncode == 0
+
+
+def test_up_prints_no_setting_that_it_was_given(tmp_path: Path) -> None:
+    assert Up({"REDIS_URL": "redis://:hunter2@host"}, tmp_path).addresses() == {}
 
 
 def test_up_starts_what_is_not_named_and_leaves_no_process_behind(tmp_path: Path) -> None:

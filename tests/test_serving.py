@@ -13,7 +13,7 @@ from consumer.events import Event
 from serving.fold_in import Recommender, without
 from serving.lists import Lists, quoted, values
 from serving.publish import publish
-from serving.store import Recommendations, RedisDown, Store
+from serving.store import Recommendations, Store
 from serving.topk import LEADING, best, topk
 from serving.user_edges import UserEdges
 from tests.graphs import blocks, pairs
@@ -191,15 +191,6 @@ def test_a_value_is_the_json_of_its_row_with_any_ids() -> None:
     assert second.event_at == 1_795_532_364_000
 
 
-def test_a_list_in_redis_is_read_as_it_was_written(store: Store) -> None:
-    strange = "ü:\n*"
-    value = Recommendations(["i", strange], [0.5, 0.25], ["j", "j"], "v", "live", 3, 4)
-    store.put_users([strange], [msgspec.json.encode(value)])
-    assert store.user(strange) == value
-    assert store.user("nobody") is None
-    assert store.popular() is None
-
-
 def test_publishing_writes_users_neighbours_and_the_model_last(
     store: Store, recommender: Recommender
 ) -> None:
@@ -207,13 +198,13 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
     for partition, user in enumerate(("0-1", "stranger")):
         edges.apply(Event(user, "0-3", 1.0, 12, "view"), partition, 0)
     edges.apply(Event("another's", "0-3", 1.0, 12, "view"), 2, 0)
-    written = publish(recommender, edges, POPULAR, store, {0, 1}, 3)
+    written = publish(recommender, edges, POPULAR, store, {0, 1}, 3, "mark")
     assert next(written) == 1 / 2
     assert not store.model()
     assert not store.published()
     list(written)
     assert store.user("another's") is None
-    assert store.published() == {0: "v1", 1: "v1"}
+    assert store.published() == {0: "mark", 1: "mark"}
     for user in ("0-1", "stranger"):
         found = store.user(user)
         assert found is not None
@@ -225,11 +216,3 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
     assert model.keys() == {
         "version", "trained_at", "users", "items", "edges", "recall@20", "ndcg@20"
     }  # fmt: skip
-
-
-def test_a_redis_that_is_not_there_is_told_as_such() -> None:
-    store = Store("redis://127.0.0.1:1/0", "p")
-    with pytest.raises(RedisDown, match="refused"):
-        store.user("u")
-    with pytest.raises(RedisDown, match="REDIS_URL is refused"):
-        Store("redis://host:port/0", "p")

@@ -57,7 +57,21 @@ def test_a_misspelt_setting_is_refused_with_the_right_spelling(
 
 def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hunter2")
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@host/0")
     assert "hunter2" not in repr(ServingSettings.load())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://:hunter2@host", "http://u:hun/ter2@host", "u:hunter2@host", "h?password=hunter2"],
+)
+def test_a_refused_url_does_not_show_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    with pytest.raises(SettingsError, match="REDIS_URL=<hidden> is refused") as refused:
+        ServingSettings.load()
+    assert "ter2" not in str(refused.value)
 
 
 def test_a_loss_that_cannot_be_blended_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from consumer.events import Event
 from serving.user_edges import HALF_LIFE_MS, UserEdges
-from tests.graphs import Row, append, store
+from tests.graphs import append, store
 from trainer.weights import DAY_MS, Weighing
 
 
@@ -84,12 +84,8 @@ def test_what_the_log_changes_in_popularity_is_the_same_once_it_is_stored(tmp_pa
     edges.apply(event("u", "i", kind="remove"), 0, 3)
     edges.apply(event("w", "j", HALF_LIFE_MS), 0, 4)
     logged = edges.popular(9)
-    day = [
-        ("u", "k", 1.0, HALF_LIFE_MS),
-        ("u", "i", 1.0, 0, "remove"),
-        ("w", "j", 1.0, HALF_LIFE_MS),
-    ]
-    append(made, day, 2)
+    late = HALF_LIFE_MS
+    append(made, [("u", "k", 1.0, late), ("u", "i", 1.0, 0, "remove"), ("w", "j", 1.0, late)], 2)
     edges.grow(made)
     assert not edges.changed
     stored = edges.popular(9)

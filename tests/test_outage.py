@@ -1,0 +1,294 @@
+"""Serving while its Redis is down, full, read-only, locked or emptied: nothing is lost, and the
+log says each thing once. On a real broker and Redis; the loop runs on a thread of the test.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from redis import Redis
+
+from consumer.events import Event, encode
+from consumer.stream import Publisher, wait_for_topics
+from serving import outage, publish, refresh
+from serving.outage import Outage
+from serving.settings import ServingSettings
+from serving.store import RedisDown, RedisRefuses, Store
+from streamgcn import forget
+from streamgcn.embedded import free_port, redis_command
+from tests.graphs import blocks, pairs
+from tests.services import Broker, redis_cluster, wait_for
+from trainer.choose import PRIORS
+from trainer.fit import fit
+from trainer.hyperparameters import Hyperparameters
+from trainer.snapshots import Manifest, Snapshot, Snapshots
+
+GRAPH = blocks(users=20)
+PAIRS = [(user, item) for user, item, *_ in pairs(GRAPH)]
+log = logging.getLogger("serving")
+
+
+class Serving:
+    """What the loop works on, and a look at its lists."""
+
+    def __init__(self, folder: Path, kafka: str, redis_url: str) -> None:
+        self.settings = ServingSettings(
+            kafka_bootstrap_servers=kafka, kafka_topic=folder.name, kafka_group=folder.name,
+            edge_store=str(folder / "edges"), model_store=str(folder / "models"),
+            redis_url=redis_url, top_k=3, device="cpu",
+        )  # fmt: skip
+        self.store = Store(redis_url, "streamgcn")
+        snapshots = Snapshots(self.settings.model_store)
+        embeddings = fit(GRAPH, Hyperparameters(dim=8, epochs=10, vectors=4).filled(PRIORS))
+        for version in ("1", "2"):
+            manifest = Manifest(
+                version, embeddings.embeddings.model, embeddings.embeddings.layers,
+                embeddings.embeddings.cosine, 7, GRAPH.n_users, GRAPH.n_items, len(GRAPH), 1,
+                {}, {}, {}, {},
+            )  # fmt: skip
+            ids = GRAPH.user_ids.values, GRAPH.item_ids.values
+            snapshots.write(Snapshot(manifest, embeddings.embeddings, *ids))
+        self.promote = snapshots.promote
+        self.own: dict[str, set[str]] = {}
+        wait_for_topics(self.settings, threading.Event(), log)
+        self._publisher = Publisher(self.settings)
+
+    def touch(self, *pairs: tuple[str, str]) -> None:
+        for user, item in pairs:
+            self.own.setdefault(user, set()).add(item)
+            event = Event(user, item, 1.0, int(time.time() * 1000), "view")
+            self._publisher.send(self.settings.kafka_topic, encode(event), user.encode())
+        self._publisher.flush()
+
+    def right(self) -> bool:
+        """Whether every list is there, of its user's block, without what the user has."""
+        for user, own in self.own.items():
+            found = self.store.user(user)
+            if found is None or own & set(found.items):
+                return False
+            assert {item.split("-")[0] for item in found.items} == {user.split("-")[0]}
+        found = self.store.neighbors("2-2")
+        return bool(found and found.items and self.store.popular() and self.store.model())
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self.promote("1")
+        self.touch(*PAIRS)
+        stop = threading.Event()
+        thread = threading.Thread(target=refresh.run, args=(self.settings, stop))
+        thread.start()
+        try:
+            wait_for("the lists", self.right)
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self._publisher.close()
+            self.store.close()
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    port = free_port()
+    server = Broker(redis_command(port), port, tmp_path_factory.mktemp("redis") / "log")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def redis(redis_server: Broker) -> Iterator[Redis]:
+    with Redis.from_url(f"redis://{redis_server.address}") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def serving(
+    embedded: str, redis_server: Broker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("outage")
+    made = Serving(folder, embedded, f"redis://{redis_server.address}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outage, "STEADY", 1.5)
+        with made.running():
+            yield made
+
+
+@pytest.fixture(autouse=True)
+def told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def sentences(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What serving logged, without its lines of figures."""
+    records = [record for record in caplog.records if record.name == "serving"]
+    return [each.message for each in records if not each.message.startswith("served")]
+
+
+def test_near_its_limit_of_memory_redis_is_not_said_to_come_and_go(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(outage, "time", SimpleNamespace(monotonic=lambda: now))
+    state = Outage(log)
+    full = RedisRefuses("Redis is out of memory", "OOM")
+    for now in (10.0, 10.5, 21.0, 90.0):
+        assert not state.paused
+        state.failed(full)
+        assert state.paused
+        now += 0.5
+        state.worked(left=True)  # it took one list and not the next
+    now = 99.0
+    state.worked(left=True)
+    assert len(caplog.messages) == 1
+    now = 100.1
+    state.worked(left=True)
+    state.worked(left=False)
+    state.worked(left=False)
+    assert caplog.messages == [
+        "Redis is out of memory; lists wait until it takes them.",
+        "Redis is back after 90 s.",
+    ]
+
+
+def test_causes_that_follow_one_another_have_a_line_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    state = Outage(log)
+    for error in (RedisDown("gone"), RedisRefuses("locked", "NOAUTH"), RedisDown("gone again")):
+        state.failed(error)
+    state.worked(left=False)
+    assert [line.split(";")[0] for line in caplog.messages] == [
+        "gone", "locked", "Redis is back after 0 s."
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended", "line"),
+    [
+        (["CONFIG SET maxmemory 1"], ["CONFIG SET maxmemory 0"], "Redis is out of memory: raise"),
+        (["REPLICAOF 127.0.0.1 1"], ["REPLICAOF NO ONE"], "Redis is a read-only replica: name"),
+        (
+            ["CONFIG SET requirepass hunter2", "CLIENT KILL TYPE normal SKIPME yes"],
+            ["CONFIG SET requirepass "],
+            "Redis refuses the user and password that REDIS_URL gives or lacks: correct",
+        ),
+    ],
+)
+def test_a_redis_that_refuses_is_one_line_until_it_takes_what_waited(
+    serving: Serving,
+    redis: Redis,
+    caplog: pytest.LogCaptureFixture,
+    broken: list[str],
+    mended: list[str],
+    line: str,
+) -> None:
+    for command in broken:
+        redis.execute_command(*command.split(" "))
+    newcomer = f"1-new-{broken[0]}"
+    serving.touch((newcomer, "1-1"))
+    wait_for("the line", lambda: any(line in told for told in caplog.messages))
+    time.sleep(2.5)  # several tries
+    assert len(sentences(caplog)) == 1
+    for command in mended:
+        redis.execute_command(*command.split(" "))
+    wait_for("the newcomer's list", lambda: serving.store.user(newcomer))
+    wait_for("the other line", lambda: "Redis is back" in caplog.text)
+    assert len(sentences(caplog)) == 2
+    assert serving.right()
+
+
+def test_a_redis_that_was_killed_and_comes_back_empty_gets_all_lists_again(
+    serving: Serving, redis_server: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis_server.kill()
+    serving.touch(("3-new", "3-1"))
+    wait_for("the line", lambda: "Redis does not answer" in caplog.text)
+    time.sleep(1.5)
+    assert len(sentences(caplog)) == 1
+    redis_server.start()
+    wait_for("the lists", serving.right)
+    wait_for("the last line", lambda: "Published all lists" in caplog.text)
+    assert [line.split(" ")[:3] for line in sentences(caplog)] == [
+        ["Redis", "does", "not"],
+        ["Redis", "was", "restarted"],
+        ["Publishing", "snapshot", "1"],
+        ["Redis", "is", "back"],
+        ["Published", "all", "lists"],
+    ]
+
+
+def test_a_redis_that_was_flushed_gets_all_lists_again(
+    serving: Serving, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.flushall()
+    wait_for("the line", lambda: "restarted or flushed" in caplog.text)
+    wait_for("the lists", serving.right)
+    assert "Redis is back" not in caplog.text
+
+
+def test_what_a_flush_takes_in_the_middle_of_a_publish_is_written_too(
+    serving: Serving,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    flushed: list[float] = []
+
+    def interrupted(*arguments: object) -> Iterator[float]:
+        for share in publish.publish(*arguments):  # type: ignore[arg-type]
+            if not flushed:
+                flushed.append(share)
+                redis.flushall()
+            yield share
+
+    monkeypatch.setattr(refresh, "publish", interrupted)
+    serving.promote("2")
+    wait_for("the flush", lambda: flushed)
+    assert 0 < flushed[0] < 1  # users' lists were written, the rest was not
+    wait_for("the end", lambda: "Published all lists of 2" in caplog.text)
+    wait_for("the lists", serving.right)
+    serving.promote("1")
+    wait_for("the first model", lambda: serving.store.model().get("version") == "1")
+
+
+def test_an_old_dump_does_not_bring_back_the_list_of_a_forgotten_user(
+    embedded: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    server = Broker([*redis_command(port), "--dir", str(tmp_path)], port, tmp_path / "log")
+    made = Serving(tmp_path, embedded, f"redis://{server.address}")
+    with Redis.from_url(f"redis://{server.address}") as redis, made.running():
+        redis.save()
+        forget.publish(made.settings, "0-1")
+        del made.own["0-1"]
+        wait_for("the list to go", lambda: made.store.user("0-1") is None)
+        server.kill_and_restart()
+        assert made.store.model()  # it has read its dump
+        wait_for("the list to go again", lambda: made.store.user("0-1") is None)
+        wait_for("the others", made.right)
+        assert made.store.user("0-1") is None
+    server.stop()
+
+
+def test_on_a_cluster_lists_are_published_refreshed_and_forgotten(
+    embedded: str, tmp_path: Path
+) -> None:
+    with redis_cluster(tmp_path) as urls:
+        made = Serving(tmp_path, embedded, urls[2])
+        with made.running():
+            made.touch(("2-new", "2-1"))
+            wait_for("the newcomer's list", made.right)
+            forget.publish(made.settings, "2-3")
+            wait_for("the list to go", lambda: made.store.user("2-3") is None)
+            wait_for("the model", lambda: made.store.model().get("version") == "1")
+            del made.own["2-3"]
+            for url in urls:
+                with Redis.from_url(url) as node:
+                    node.flushall()
+            wait_for("the lists again", made.right)
+            assert made.store.user("2-3") is None

@@ -203,13 +203,15 @@ class Store:
     def _client(self) -> Iterator[Client]:
         """The client, for one call; after an error all is found out and connected anew.
 
-        A name may stand for another server by then: a replica that took over.
+        The name may stand for another server by then: a replica that took over. A Cluster's client
+        knows its other nodes and is kept as long as it reaches one.
         """
         try:
             self._open = self._open or _connect(self._url)
             yield self._open
         except (redis.RedisError, RedisClusterException) as error:
-            self.close()
+            if isinstance(error, RedisClusterException) or isinstance(self._open, redis.Redis):
+                self.close()
             raise self._explained(error) from None
 
     def _explained(self, error: Exception) -> RedisDown:
@@ -239,7 +241,8 @@ class Store:
             case redis.ConnectionError() | redis.TimeoutError() | RedisClusterException():
                 return RedisDown(f"Redis does not answer: {text}")
             case _:
-                return RedisRefuses(f"Redis refuses: {text}", text.partition(" ")[0])
+                code = getattr(error, "status_code", None) or text.partition(" ")[0]
+                return RedisRefuses(f"Redis refuses: {text}", code)
 
 
 def _connect(url: str) -> Client:

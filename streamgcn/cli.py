@@ -277,7 +277,7 @@ def status() -> None:
         shown = ", ".join(f"{name} {value}" for name, value in model.items())
         table.add_row("model", shown or "none yet")
     except RedisDown as error:
-        table.add_row("model", f"Redis: {error}")
+        table.add_row("model", str(error))
         whole = False
     out.print(table)
     raise typer.Exit(0 if whole else 1)

@@ -112,27 +112,34 @@ def real_redis(folder: Path, port: int = 0, *options: str) -> Iterator[str]:
 
 
 @contextmanager
-def redis_cluster(folder: Path, nodes: int = 3) -> Iterator[list[str]]:
-    """URLs of the nodes of a Redis Cluster, all primaries, the slots divided among them."""
+def redis_cluster(folder: Path, nodes: int = 3, replicas: int = 0) -> Iterator[list[str]]:
+    """URLs of the nodes of a Redis Cluster: primaries that share the slots, then replicas of the
+    first one, which take over after two seconds.
+    """
     with ExitStack() as stack:
-        ports = cluster_ports(nodes)
+        ports = cluster_ports(nodes + replicas)
         for port in ports:
             home = folder / str(port)
             home.mkdir()
-            options = ("--cluster-enabled", "yes", "--dir", str(home))
-            stack.enter_context(real_redis(home, port, *options))
+            cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+            stack.enter_context(real_redis(home, port, *cluster, "--dir", str(home)))
         clients = [stack.enter_context(Redis(port=port)) for port in ports]
+        primary = clients[0].cluster("MYID")
         for number, client in enumerate(clients):
-            begin, end = 16_384 * number // nodes, 16_384 * (number + 1) // nodes
-            client.execute_command("CLUSTER ADDSLOTS", *range(begin, end))
             client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
+            if number < nodes:
+                begin, end = 16_384 * number // nodes, 16_384 * (number + 1) // nodes
+                client.execute_command("CLUSTER ADDSLOTS", *range(begin, end))
 
         def agreed() -> bool:
             infos = [client.cluster("INFO") for client in clients]
             known = {(info["cluster_state"], info["cluster_known_nodes"]) for info in infos}
-            return known == {("ok", str(nodes))}
+            return known == {("ok", str(len(clients)))}
 
         wait_for("the cluster", agreed)
+        for client in clients[nodes:]:
+            client.execute_command("CLUSTER REPLICATE", primary)
+            wait_for("the replica", lambda: clients[0].info("replication")["connected_slaves"])
         yield [f"redis://127.0.0.1:{port}/0" for port in ports]
 
 

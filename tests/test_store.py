@@ -12,7 +12,7 @@ from redis import Redis
 from consumer.erasure import digest
 from serving.store import BLOCK, Recommendations, RedisDown, RedisRefuses, Store
 from streamgcn.embedded import free_port
-from tests.services import real_redis, redis_cluster
+from tests.services import real_redis, redis_cluster, wait_for
 
 LIST = Recommendations(["i", "ü:\n*"], [0.5, 0.25], ["j", "j"], "v", "live", 3, 4)
 VALUE = msgspec.json.encode(LIST)
@@ -202,3 +202,27 @@ def test_a_password_that_a_server_repeats_is_not_shown() -> None:
     thread.join()
     assert "unknown command" in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+def test_a_cluster_goes_on_with_the_replica_of_a_node_that_died(tmp_path: Path) -> None:
+    with redis_cluster(tmp_path, replicas=1) as urls:
+        store = Store(urls[0], "p")
+        users = [f"u{n}" for n in range(100)]
+        store.put_users(users, [VALUE] * 100)
+        before = store.generation()
+        with Redis.from_url(urls[0]) as dying:
+            dying.shutdown(nosave=True)
+        with pytest.raises(RedisDown):
+            store.put_users(users, [VALUE] * 100)
+
+        def written() -> bool:
+            try:
+                store.put_users(users, [VALUE] * 100)
+            except RedisDown:
+                return False
+            return True
+
+        wait_for("the replica to take over", written)
+        assert all(store.user(user) for user in users)
+        assert store.generation() != before  # what the node had not told its replica is lost
+        store.close()

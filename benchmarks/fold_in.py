@@ -1,0 +1,95 @@
+"""What a list made from a user's edges alone is worth against one after a retrain (Gowalla).
+
+Two models are trained: one in full, one without all train edges of a tenth of the users and without
+n random train edges of each of a twentieth, for n = 1, 5, 10 (Gowalla's split has no times). The
+second answers with every train edge, as serving does after events: folded in. recall@20 on the test
+file, all items ranked but those in the train file; means over the same users for both models.
+
+The second model's items miss an eighth of all edges, more than they would for one user's new
+events, so the ratios are lower bounds of what a single user gets.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.bench_gowalla import DATA
+from benchmarks.synthetic import Result, published
+from streamgcn import files
+from trainer.embeddings import Embeddings
+from trainer.evaluate import Scorer, own, popularity, ranking, scorer
+from trainer.fit import fit_all
+from trainer.graph import InteractionGraph
+from trainer.train import quiet
+
+NEW_EVENTS = (1, 5, 10)
+NEVER_SEEN, OF_EACH = 0.1, 0.05  # shares of the users
+RECALL = "recall@20"
+
+
+def gowalla() -> tuple[InteractionGraph, InteractionGraph]:
+    """The published split; both graphs have the same nodes."""
+    if not (DATA / "gowalla-train.parquet").exists():
+        sys.exit(f"{DATA} has no gowalla-train.parquet; set DATA to the folder that has the split")
+    train = InteractionGraph()
+    train.extend(files.rows(files.read(DATA / "gowalla-train.parquet", files.Columns())))
+    test = InteractionGraph(train.user_ids, train.item_ids)
+    test.extend(files.rows(files.read(DATA / "gowalla-test.parquet", files.Columns())))
+    return train, test
+
+
+def fold_in(vectors: int, epochs: int) -> Result:
+    """Recall of the folded-in lists over that of the retrained ones."""
+    train, test = gowalla()
+    rng = np.random.default_rng(0)
+    users = rng.permutation(train.n_users)
+    some = int(OF_EACH * len(users))
+    never, rest = np.split(users, [int(NEVER_SEEN * len(users))])
+    groups = {n: rest[at * some : (at + 1) * some] for at, n in enumerate(NEW_EVENTS)}
+    new = np.isin(train.users, never)
+    drawn = np.lexsort((rng.random(len(train)), train.users))  # each user's edges at random
+    rank = np.arange(len(train)) - train.row_starts()[train.users]  # edges are sorted by user
+    for n, group in groups.items():
+        new[drawn[(rank < n) & np.isin(train.users, group)]] = True
+    older = train.subset(~new)
+
+    settings = replace(published(), vectors=vectors, epochs=epochs)
+    begun = time.monotonic()
+    retrained, live = fit_all(train, settings, quiet), fit_all(older, settings, quiet)
+    made: Result = {
+        "vectors": vectors,
+        "epochs": epochs,
+        "edges_held_out": round(new.mean(), 3),
+        "two_trainings_s": round(time.monotonic() - begun),
+    }
+    unknown = np.zeros(train.n_users, bool)
+    unknown[never] = True
+    folded = folding(live, train, torch.from_numpy(unknown))
+    scorers = {"retrained": scorer(retrained, train), "folded_in": folded}
+    made["never_seen"] = compared(scorers | {"popular": popularity(older)}, train, test, never)
+    for n, group in groups.items():
+        found = compared(scorers | {"before": scorer(live, older)}, train, test, group)
+        made[f"after_{n}_events"] = found
+    return made
+
+
+def folding(live: Embeddings, graph: InteractionGraph, unknown: Tensor) -> Scorer:
+    """Scores by the edges in `graph`, of users `unknown` (bool [users]) without what is theirs."""
+    return lambda users: live.score(users.masked_fill(unknown[users], -1), own(graph, users))
+
+
+def compared(
+    scorers: dict[str, Scorer], train: InteractionGraph, test: InteractionGraph, users: np.ndarray
+) -> Result:
+    """Recall of each scorer, and the others' over the retrained one's."""
+    theirs = test.subset(np.isin(test.users, users))
+    made = {name: ranking(score, train, theirs)[RECALL] for name, score in scorers.items()}
+    ratios = {f"{name}_ratio": made[name] / made["retrained"] for name in made}
+    del ratios["retrained_ratio"]
+    return {"users": len(users)} | {n: round(v, 4) for n, v in (made | ratios).items()}

@@ -13,8 +13,10 @@ value, the observer's own delay included, whatever else was written in between.
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import sys
 import tempfile
 import threading
 import time
@@ -145,6 +147,8 @@ def send(
 
 def freshness(sizes: Sizes, shop: Path, rates: Sequence[int], seconds: float) -> Result:
     """Seconds until an event is readable, at each rate in turn, and what it took."""
+    if "KAFKA_HOME" not in os.environ:
+        sys.exit("KAFKA_HOME does not name an Apache Kafka 4 distribution")
     synthetic.prepare(sizes, shop)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

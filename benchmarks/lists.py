@@ -14,37 +14,29 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
-import msgspec
 import numpy as np
+import pyarrow as pa
 import redis
 
 from benchmarks.synthetic import Result
-from serving.store import Recommendations, Store
+from serving.fold_in import MOST
+from serving.lists import Lists, quoted, values
+from serving.store import Store
 from tests import services
 
 ROUNDS = 3
-BLOCK = 256
 N_ITEMS = 50_000
 NOW = 1_764_022_200_000
-PREFIX = "streamgcn"
+PREFIX, VERSION = "streamgcn", "20261124T181059.159873Z"
 
 
-class Scored(NamedTuple):
-    """Lists of users as numbers: what scoring leaves."""
-
-    items: np.ndarray  # int64 [users, k]
-    scores: np.ndarray  # float32 [users, k], falling
-    because: np.ndarray  # int64 [users, k]
-
-
-def scored(users: int, k: int) -> Scored:
-    """Scores as a blend's are: a few units of spread, the best ones apart."""
+def scored(n_users: int, k: int) -> Lists:
+    """Lists as scoring leaves them; the scores as a blend's are: some spread, the best apart."""
     rng = np.random.default_rng(0)
-    scores = np.sort(6 + rng.gamma(2.0, 2.0, (users, k)).astype(np.float32))[:, ::-1]
-    items, because = (rng.integers(0, N_ITEMS, (users, k)) for _ in range(2))
-    return Scored(items, np.ascontiguousarray(scores), because)
+    scores = np.sort(6 + rng.gamma(2.0, 2.0, (n_users, k)).astype(np.float32))[:, ::-1]
+    items, because = (rng.integers(0, N_ITEMS, (n_users, k)) for _ in range(2))
+    return Lists(items, scores, because, np.full(n_users, k), np.full(n_users, NOW))
 
 
 def names(letter: str, n: int, length: int) -> list[str]:
@@ -52,31 +44,17 @@ def names(letter: str, n: int, length: int) -> list[str]:
     return [f"{letter}{number:0{length - 1}d}" for number in range(n)]
 
 
-def fill(store: Store, users: list[str], items: list[str], lists: Scored) -> None:
-    """All lists by the product's own way from arrays to Redis."""
-    for begin in range(0, len(users), BLOCK):
-        block = slice(begin, begin + BLOCK)
-        columns = (column[block].tolist() for column in lists)
-        made = [
-            msgspec.json.encode(
-                Recommendations(
-                    [items[i] for i in own],
-                    [round(s, 5) for s in scores],
-                    [items[i] for i in because],
-                    "20261124T181059.159873Z",
-                    "model",
-                    NOW,
-                    NOW,
-                )
-            )
-            for own, scores, because in zip(*columns, strict=True)
-        ]
+def fill(store: Store, users: list[str], items: pa.Array, lists: Lists) -> None:
+    """All lists by the product's own way from arrays to Redis, in its blocks."""
+    for begin in range(0, len(users), MOST):
+        block = slice(begin, begin + MOST)
+        made = values(Lists(*(column[block] for column in lists)), items, VERSION, "model", NOW)
         store.put_users(users[block], made)
 
 
 def publish(n_users: int, k: int = 50) -> Result:
     """Lists a second over redis-benchmark's SETs a second, the median of rounds in turn."""
-    users, items = names("u", n_users, 8), names("i", N_ITEMS, 8)
+    users, items = names("u", n_users, 8), quoted(pa.array(names("i", N_ITEMS, 8)))
     lists = scored(n_users, k)
     rounds = []
     with tempfile.TemporaryDirectory() as name, services.real_redis(Path(name)) as url:
@@ -123,7 +101,10 @@ def memory(n_users: int) -> Result:
     for k in (10, 50, 100):
         lists = scored(n_users, k)
         for length in (8, 24):
-            users, items = names("u", n_users, length), names("i", N_ITEMS, length)
+            users, items = (
+                names("u", n_users, length),
+                quoted(pa.array(names("i", N_ITEMS, length))),
+            )
             with tempfile.TemporaryDirectory() as name, services.real_redis(Path(name)) as url:
                 client, store = redis.Redis.from_url(url), Store(url, PREFIX)
                 before, begun = client.info("memory")["used_memory"], time.monotonic()

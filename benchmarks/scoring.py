@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks import synthetic
 from benchmarks.synthetic import Result, Sizes
-from serving.publish import BLOCK
-from serving.topk import topk
+from serving.fold_in import MOST
+from serving.topk import best, topk
 from trainer.embeddings import Embeddings, Own
 from trainer.evaluate import own
 from trainer.snapshots import Snapshots
@@ -38,7 +38,7 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
     snapshots = Snapshots(str(shop / "models"))
     blend = snapshots.read(snapshots.live() or "").embeddings
     users = torch.randperm(sizes.users, generator=torch.Generator().manual_seed(0))
-    blocks = [(block, own(graph, block)) for block in users[: BLOCKS * BLOCK].split(BLOCK)]
+    blocks = [(block, own(graph, block)) for block in users[: BLOCKS * MOST].split(MOST)]
     made: Result = {}
     for name, model in (("default blend", blend), ("learned part alone", learned_alone(blend))):
         outgoing = model.outgoing
@@ -57,14 +57,28 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
             "users_per_s": {way: round(rate) for way, rate in rates.items()},
             "over_torch": round(rates["product"] / rates["torch"], 3),
             "over_faiss": round(rates["product"] / rates["faiss"], 3),
+            "of_the_exact_lists": round(shared(product(model, blocks), exact(model, blocks)), 4),
         }
-    return made | {"threads": torch.get_num_threads(), "block": BLOCK, "items": sizes.items}
+    return made | {"threads": torch.get_num_threads(), "block": MOST, "items": sizes.items}
 
 
 def product(model: Embeddings, blocks: list[Block]) -> Iterator[Tensor]:
     """Items of each block's lists, as serving ranks them."""
     for users, edges in blocks:
-        yield topk(model.score(users, edges), edges.starts, edges.items, K)[1]
+        yield best(model, users, edges, K)[1]
+
+
+def exact(model: Embeddings, blocks: list[Block]) -> Iterator[Tensor]:
+    """The same, all items ranked by all columns."""
+    for users, edges in blocks:
+        yield topk(model.score(users, edges), edges, K)[1]
+
+
+def shared(ours: Iterator[Tensor], theirs: Iterator[Tensor]) -> float:
+    """Share of the items of each list that are in the other's, mean over users."""
+    pairs = list(zip(ours, theirs, strict=True))
+    same = torch.cat([(a[:, :, None] == b[:, None]).any(2) for a, b in pairs])
+    return float(same.float().mean())
 
 
 def learned_alone(blend: Embeddings) -> Embeddings:

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rates", type=int, nargs="+", default=[100, 1_000, 5_000])
     parser.add_argument("--seconds", type=float, default=30.0, help="at each rate")
     parser.add_argument("--vectors", type=int, default=1_024, help="of fold_in's low pass")
-    parser.add_argument("--epochs", type=int, default=50, help="of fold_in's learned part")
+    parser.add_argument("--epochs", type=int, default=150, help="of fold_in's learned part")
     given = parser.parse_args()
     sizes = Sizes(given.users, given.items, given.edges)
     with nullcontext(given.shop) if given.shop else tempfile.TemporaryDirectory() as name:

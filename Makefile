@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format chaos bench-extra bench-gowalla bench-train bench-ingest
+.PHONY: install demo test check format chaos bench-extra bench-gowalla bench-train bench-ingest bench-serving
 
 install: .venv/installed
 
@@ -40,3 +40,7 @@ chaos: install
 
 bench-ingest: install
 	$(BIN)/python -m benchmarks.bench_ingest
+
+# Parts by name: make bench-serving PARTS="freshness scoring". benchmarks/bench_serving.py says what they need.
+bench-serving: bench-extra
+	$(BIN)/python -m benchmarks.bench_serving $(PARTS)

@@ -1,0 +1,246 @@
+"""How soon an event is readable in Redis as its user's new list, seen from outside.
+
+A broker, a Redis, `streamgcn consumer` and `streamgcn serving` run as they would; no trainer. One
+JSON event a message is sent at an even pace, stamped with the moment of sending. Nine of ten are of
+a known user and item, drawn as those of two edges of the shop's graph, so by power laws; one of
+twenty is of one of 1,000 new users, one of twenty is to one of 200 new items.
+
+Redis tells the observer of each write of a user whose id ends in 7, a tenth of all (keyspace
+notifications, matched by Redis). The observer then reads the value: the events of that user up to
+its `event_at` are readable from then on. So each sampled event is timed until it is seen in a
+value, the observer's own delay included, whatever else was written in between.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import redis
+from kafka import KafkaProducer
+
+from benchmarks import synthetic
+from benchmarks.synthetic import Result, Sizes
+from consumer.log import FIGURES_EVERY
+from tests import services
+from tests.rooms import Rooms
+
+SAMPLED = "7"  # last digit of the users that are observed
+LEFT_SECONDS = 60.0  # that the events of one rate have to be answered after the last was sent
+NEW, NEW_USERS, NEW_ITEMS = 0.05, 1_000, 200
+WARM_UP_RATE, WARM_UP_SECONDS = 100, 3.0
+LOGGED = re.compile(r"(freshness_p\d+_ms)=(\d+)")
+EVENT_AT = re.compile(rb'"event_at":(\d+)')
+LIMIT_SECONDS = 1.0
+
+
+class Observer(threading.Thread):
+    """Seconds from each sampled event to a value that reflects it."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        super().__init__(daemon=True)
+        self._redis = redis.Redis.from_url(url)
+        self._redis.config_set("notify-keyspace-events", "K$")
+        self._start = f"{prefix}:rec:".encode()
+        self._told = self._redis.pubsub(ignore_subscribe_messages=True)
+        self._told.psubscribe(f"__keyspace@0__:{prefix}:rec:*{SAMPLED}")
+        self._waiting: dict[bytes, deque[int]] = defaultdict(deque)  # timestamps by user
+        self._lock = threading.Lock()
+        self.waits: list[float] = []
+        self.stop = threading.Event()
+
+    def sent(self, user: str, timestamp: int) -> None:
+        """Wait for this event, if its user is sampled; to be called before it is sent."""
+        if user.endswith(SAMPLED):
+            with self._lock:
+                self._waiting[user.encode()].append(timestamp)
+
+    def left(self) -> int:
+        """Events not seen yet."""
+        with self._lock:
+            return sum(map(len, self._waiting.values()))
+
+    def take(self) -> list[float]:
+        """The waits so far, infinite for what was not seen; both are cleared."""
+        with self._lock:
+            waits = self.waits + [float("inf")] * sum(map(len, self._waiting.values()))
+            self._waiting.clear()
+            self.waits = []
+        return waits
+
+    def run(self) -> None:
+        """Read what was written, in batches."""
+        while not self.stop.is_set():
+            written: set[bytes] = set()
+            message = self._told.get_message(timeout=0.1)
+            while message:
+                written.add(message["channel"].split(b":", 1)[1])
+                message = self._told.get_message() if len(written) < 500 else None
+            keys = list(written)
+            for key, value in zip(keys, self._redis.mget(keys) if keys else [], strict=True):
+                self._seen(key.removeprefix(self._start), value)
+
+    def _seen(self, user: bytes, value: bytes | None) -> None:
+        now = time.time() * 1000
+        found = EVENT_AT.search(value or b"")
+        with self._lock:
+            events = self._waiting.get(user)
+            while found and events and events[0] <= int(found[1]):
+                self.waits.append((now - events.popleft()) / 1000)
+
+
+class Events:
+    """Draws user and item of one event after another."""
+
+    def __init__(self, shop: Path) -> None:
+        edges = pq.read_table(shop / "edges.parquet")
+        self._users, self._items = (
+            edges["user_id"].combine_chunks(),
+            edges["item_id"].combine_chunks(),
+        )
+        self._draw = random.Random(1)
+
+    def next(self) -> tuple[str, str]:
+        """User and item."""
+        draw, n = self._draw, len(self._users)
+        user = self._users[draw.randrange(n)].as_py()
+        item = self._items[draw.randrange(n)].as_py()
+        chance = draw.random()
+        if chance < NEW:
+            user = f"new{draw.randrange(NEW_USERS)}"
+        elif chance < 2 * NEW:
+            item = f"new{draw.randrange(NEW_ITEMS)}"
+        return user, item
+
+
+def send(
+    producer: KafkaProducer, topic: str, events: Events, rate: int, seconds: float, seen: Observer
+) -> float:
+    """Send at an even pace; returns the events a second that were sent."""
+    begun, sent = time.monotonic(), 0
+    while sent < rate * seconds:
+        due = int((time.monotonic() - begun) * rate) + 1
+        while sent < min(due, rate * seconds):
+            user, item = events.next()
+            value = msgspec.json.encode({"user_id": user, "item_id": item})
+            now = int(time.time() * 1000)
+            seen.sent(user, now)
+            producer.send(topic, value, user.encode(), timestamp_ms=now)
+            sent += 1
+        time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+    producer.flush()
+    return sent / (time.monotonic() - begun)
+
+
+def freshness(sizes: Sizes, shop: Path, rates: Sequence[int], seconds: float) -> Result:
+    """Seconds until an event is readable, at each rate in turn, and what it took."""
+    if "KAFKA_HOME" not in os.environ:
+        sys.exit("KAFKA_HOME does not name an Apache Kafka 4 distribution")
+    synthetic.prepare(sizes, shop)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        broker = stack.enter_context(services.apache_kafka(folder))
+        url = stack.enter_context(services.real_redis(folder))
+        rooms = Rooms(folder, broker.address, url, MODEL_STORE=str(shop / "models"))
+        del rooms.env["OMP_NUM_THREADS"]  # as a user would start it
+        stack.enter_context(rooms)
+        ready = start(rooms, url, shop, sizes)
+        seen = Observer(url, rooms.settings.redis_prefix)
+        seen.start()
+        producer = KafkaProducer(bootstrap_servers=broker.address, acks="all", linger_ms=5)
+        events = Events(shop)
+        topic = rooms.settings.kafka_topic
+        send(producer, topic, events, WARM_UP_RATE, WARM_UP_SECONDS, seen)
+        services.wait_for("the warm-up's lists", lambda: not seen.left())
+        seen.take()
+        made: Result = {"seconds_to_first_publish": ready}
+        for rate in rates:
+            made[f"{rate}/s"] = measure(
+                rooms, seen, lambda rate=rate: send(producer, topic, events, rate, seconds, seen)
+            )
+        seen.stop.set()
+        seen.join()
+        producer.close()
+    return made
+
+
+def start(rooms: Rooms, url: str, shop: Path, sizes: Sizes) -> float:
+    """Edges through Kafka and the consumer, then serving; seconds until all lists are there."""
+    rooms.start("consumer")
+    published = rooms.run("publish", str(shop / "edges.parquet"))
+    assert published.returncode == 0, published.stderr
+    edges = pq.read_metadata(shop / "edges.parquet").num_rows
+    services.wait_for("the edges", lambda: rooms.rows() == edges)
+    begun = time.monotonic()
+    rooms.start("serving")
+    client = redis.Redis.from_url(url)
+    services.wait_for(
+        "the first publish",
+        lambda: rooms.store.model() and client.dbsize() >= sizes.users + sizes.items,
+        900,
+    )
+    return round(time.monotonic() - begun, 1)
+
+
+def measure(rooms: Rooms, seen: Observer, send: Callable[[], float]) -> Result:
+    """One rate: what the observer saw, what serving logged meanwhile, what the processes used."""
+    logged, before, begun = len(rooms.log("serving")), used(), time.monotonic()
+    rate = send()
+    deadline = time.monotonic() + LEFT_SECONDS
+    while seen.left() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    seconds = time.monotonic() - begun
+    time.sleep(FIGURES_EVERY)  # for the log line of the last events
+    waits = np.sort(seen.take())
+    p50, p95, p99 = (waits[int(len(waits) * share)] for share in (0.5, 0.95, 0.99))
+    after = used()
+    return {
+        "sent_per_s": round(rate),
+        "sampled": len(waits),
+        "never_seen": int(np.isinf(waits).sum()),
+        "p50_s": finite(p50),
+        "p95_s": finite(p95),
+        "p99_s": finite(p99),
+        "worst_s": finite(waits[-1]),
+        "p99_over_limit": finite(p99 / LIMIT_SECONDS),
+        "logged_ms": logged_figures(rooms.log("serving")[logged:]),
+        "cores": {name: round((after[name] - before[name]) / seconds, 2) for name in before},
+    }
+
+
+def finite(seconds: float) -> float | None:
+    """Rounded; None for what was never seen."""
+    return round(float(seconds), 3) if np.isfinite(seconds) else None
+
+
+def logged_figures(text: str) -> dict[str, list[int]]:
+    """freshness_p... of serving's own lines of figures, in their order."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for name, value in LOGGED.findall(text):
+        found[name].append(int(value))
+    return dict(found)
+
+
+def used() -> dict[str, float]:
+    """CPU seconds of each process of the benchmark."""
+    made = {"observer and producer": sum(psutil.Process().cpu_times()[:2])}
+    for child in psutil.Process().children():
+        command = child.cmdline()
+        name = {"consumer": "consumer", "serving": "serving"}.get(
+            command[-1], Path(command[0]).name.split()[0]
+        )
+        made[name] = sum(child.cpu_times()[:2])
+    return made

@@ -1,0 +1,102 @@
+"""Top 50 of all items for many users: the product's way against torch and faiss.
+
+The product folds the users in from their edges, scores, adds the neighbours, leaves out what they
+have and takes the top; the rivals get ready user vectors and do only the inner products and the
+top: `torch.topk(users @ items.T)` in the same blocks, and faiss' exact IndexFlatIP. At the default
+blend's 1,152 dimensions, and at 128 for the learned part alone, which has no neighbours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import synthetic
+from benchmarks.synthetic import Result, Sizes
+from serving.fold_in import MOST
+from serving.topk import best, topk
+from trainer.embeddings import Embeddings, Own
+from trainer.evaluate import own
+from trainer.snapshots import Snapshots
+
+K = 50
+BLOCKS = 16
+ROUNDS = 3
+Block = tuple[Tensor, Own]
+
+
+def scoring(sizes: Sizes, shop: Path) -> Result:
+    """Users a second of each, and the product's over the others'."""
+    synthetic.prepare(sizes, shop)
+    graph = synthetic.graph(sizes)
+    snapshots = Snapshots(str(shop / "models"))
+    blend = snapshots.read(snapshots.live() or "").embeddings
+    users = torch.randperm(sizes.users, generator=torch.Generator().manual_seed(0))
+    blocks = [(block, own(graph, block)) for block in users[: BLOCKS * MOST].split(MOST)]
+    made: Result = {}
+    for name, model in (("default blend", blend), ("learned part alone", learned_alone(blend))):
+        outgoing = model.outgoing
+        vectors = [model.user_vectors(*block) for block in blocks]
+        index = faiss.IndexFlatIP(outgoing.shape[1])
+        index.add(outgoing.numpy())
+        every = torch.cat(vectors).numpy()
+        ways: dict[str, Callable[[], object]] = {
+            "product": lambda model=model: list(product(model, blocks)),
+            "torch": lambda v=vectors, o=outgoing: [(each @ o.T).topk(K) for each in v],
+            "faiss": lambda i=index, e=every: i.search(e, K),
+        }
+        rates = measured(ways, len(every))
+        made[name] = {
+            "dimensions": outgoing.shape[1],
+            "users_per_s": {way: round(rate) for way, rate in rates.items()},
+            "over_torch": round(rates["product"] / rates["torch"], 3),
+            "over_faiss": round(rates["product"] / rates["faiss"], 3),
+            "of_the_exact_lists": round(shared(product(model, blocks), exact(model, blocks)), 4),
+        }
+    return made | {"threads": torch.get_num_threads(), "block": MOST, "items": sizes.items}
+
+
+def product(model: Embeddings, blocks: list[Block]) -> Iterator[Tensor]:
+    """Items of each block's lists, as serving ranks them."""
+    for users, edges in blocks:
+        yield best(model, users, edges, K)[1]
+
+
+def exact(model: Embeddings, blocks: list[Block]) -> Iterator[Tensor]:
+    """The same, all items ranked by all columns."""
+    for users, edges in blocks:
+        yield topk(model.score(users, edges), edges, K)[1]
+
+
+def shared(ours: Iterator[Tensor], theirs: Iterator[Tensor]) -> float:
+    """Share of the items of each list that are in the other's, mean over users."""
+    pairs = list(zip(ours, theirs, strict=True))
+    same = torch.cat([(a[:, :, None] == b[:, None]).any(2) for a, b in pairs])
+    return float(same.float().mean())
+
+
+def learned_alone(blend: Embeddings) -> Embeddings:
+    """The learned part of a blend on its own."""
+    base = blend.tensors["base"]
+    last = {
+        name: blend.tensors[name][:, -base.shape[1] :].contiguous()
+        for name in ("incoming", "outgoing")
+    }
+    return Embeddings("lightgcn", blend.layers, blend.cosine, {"base": base} | last)
+
+
+def measured(ways: dict[str, Callable[[], object]], n: int) -> dict[str, float]:
+    """Users a second of each way, the median of rounds of all in turn after one to warm up."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS + 1):
+        for name, work in ways.items():
+            begun = time.monotonic()
+            work()
+            rates[name].append(n / (time.monotonic() - begun))
+    return {name: float(np.median(each[1:])) for name, each in rates.items()}

@@ -37,7 +37,8 @@ LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot and at Redis
 POPULAR_EVERY = 10.0  # seconds between two popular lists
 POPULAR_SPARE = 20  # times the list's length, so that something is left without what a user has
 NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has not seen
-RENEW_EVERY = 60.0  # seconds from the end of a publish to the next one for new items' sake
+RENEW_AFTER = 5.0  # seconds from the end of a publish to the next one for new items' sake,
+RENEW_TIMES = 2.0  # and this many times as long as the last one took
 TELL_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
 
 
@@ -67,7 +68,7 @@ class Refresh:
         self._new_items: NewItems | None = None
         self._publishing: Iterator[float] | None = None
         self._published = 0.0  # share of the current publish
-        self._publish_ended = 0.0
+        self._publish_began = self._publish_ended = 0.0  # of the last one
         self._renew = False  # new items were folded in since
         self._popular = Recommendations([], [], [], "", "popular", 0, 0)
         self._popular_at = self._looked_at = self._folded_at = self._told_at = 0.0
@@ -199,16 +200,20 @@ class Refresh:
         if missing:
             numbers = sorted(missing)
             log.info("Publishing snapshot %s to the users of partitions %s.", version, numbers)
-        elif self._renew and time.monotonic() - self._publish_ended > RENEW_EVERY:
+        elif self._renew and self._renewal_due():
             log.info("Publishing snapshot %s with the new items since.", version)
             missing, self._renew = set(self._mine), False
         else:
             return
-        self._published = 0.0
+        self._published, self._publish_began = 0.0, time.monotonic()
         of = self._stream.n_partitions
         self._publishing = publish(
             recommender, self.edges, self._popular, self._store, missing, of, mark
         )
+
+    def _renewal_due(self) -> bool:
+        took = self._publish_ended - self._publish_began
+        return time.monotonic() - self._publish_ended > max(RENEW_AFTER, RENEW_TIMES * took)
 
     def _refresh(self) -> None:
         """Rewrite the lists of some users whose events came first."""

@@ -49,6 +49,13 @@ class Rooms:
                     [*STREAMGCN, room], env=self.env | settings, stderr=log
                 )
 
+    def start_another(self, room: str) -> str:
+        """A second process of a room; returns the name that it has here."""
+        name = f"{room} 2"
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen([*STREAMGCN, room], env=self.env, stderr=log)
+        return name
+
     def start_publishing(self, file: Path) -> None:
         """`streamgcn publish` in the background, one message an event."""
         command = [*STREAMGCN, "publish", "--json", str(file)]
@@ -74,6 +81,11 @@ class Rooms:
         return subprocess.run(
             [*STREAMGCN, *arguments], env=self.env, capture_output=True, text=True, timeout=300
         )
+
+    def items(self, user: str) -> list[str]:
+        """The items of the user's list, none where there is no list."""
+        found = self.store.user(user)
+        return found.items if found else []
 
     def rows(self) -> int:
         """Rows of the edge store, counted by Delta Lake's own reader."""

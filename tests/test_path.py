@@ -114,6 +114,18 @@ def test_a_user_that_the_model_has_not_seen_reads_a_list_after_its_first_event(
         stranger = wait_for("the stranger's list", lambda: rooms.store.user("stranger"))
         assert stranger.source == "popular"
         assert len(stranger.items) == 5
+        trained = rooms.store.model()
+        for n in range(20):
+            touch(f"y-{n}", "brand new")
+        publisher.flush()
+        for user in ("y-25", "newcomer"):
+            wait_for(
+                f"the new item in the list of {user}, of the taste of those who touched it",
+                lambda user=user: "brand new" in rooms.items(user),
+            )
+        for user in ("x-25", "z-25", "y-3"):
+            assert "brand new" not in rooms.items(user)
+        assert rooms.store.model() == trained
         similar = rooms.store.neighbors("z-1")
         assert similar is not None
         assert all(item.startswith("z-") for item in similar.items)

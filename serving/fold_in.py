@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -32,6 +33,7 @@ SPARE_NEIGHBORS = 16  # of each item, for new items; beyond, they take the place
 ROOMY = {"incoming", "outgoing", "neighbors", "similarities"}  # tensors with room for new items
 SCORES = 16_000_000  # in memory at a time
 MOST = 256  # lists made at a time
+SPLIT = 16  # of so many up they are made on several threads
 
 Source = Literal["model", "live"]
 Values = tuple[Sequence[str], list[bytes]]  # ids, and their lists as JSON
@@ -40,13 +42,20 @@ Values = tuple[Sequence[str], list[bytes]]  # ids, and their lists as JSON
 class Recommender:
     """A snapshot on its device with the new items since, and lists made from users' edges."""
 
-    def __init__(self, snapshot: Snapshot, device: torch.device, k: int) -> None:
+    def __init__(self, snapshot: Snapshot, device: torch.device, k: int, threads: int = 1) -> None:
+        """Args:
+        k: length of the lists.
+        threads: on which lists are made side by side, each on one core: most of the work
+            is to gather rows, which torch itself does on one.
+        """
         self.version = snapshot.manifest.version
         self.manifest = snapshot.manifest
         self.item_ids: list[str] = snapshot.item_ids.to_pylist()
         self.trained = snapshot.embeddings.to(device)  # without the new items
         self.device = device
         self._k = k
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._threads = threads
         self._tensors = _with_room(self.trained.tensors)
         self._quoted = lists.quoted(snapshot.item_ids)
         self._users = {user: number for number, user in enumerate(snapshot.user_ids.to_pylist())}
@@ -81,6 +90,8 @@ class Recommender:
         self, users: Sequence[str], edges: UserEdges, source: Source, popular: Recommendations
     ) -> Values:
         """The JSON value of each user's list; popular items where no edge is to a known item."""
+        if not users:
+            return [], []
         own, numbers = self.own(users, edges)
         ranked, usable = self.rank(numbers, own)
         now = int(time.time() * 1000)
@@ -97,11 +108,8 @@ class Recommender:
         Returns:
             the lists, and bool [users], false where no edge is of any use.
         """
-        users = torch.from_numpy(numbers).to(self.device)
-        block, embeddings = _known(own).to(self.device), self.embeddings
-        scores, items = best(embeddings, users, block, self._k)
-        because = _largest(embeddings.contributions(users, block, items), block)
-        made = _lists(items, scores, because, own.event_at)
+        users, block = torch.from_numpy(numbers).to(self.device), _known(own).to(self.device)
+        made = Lists(*self._ranked(users, block), own.event_at)
         return made, (block.sums() > 0).cpu().numpy()
 
     def neighbors(self, begin: int, end: int) -> Values:
@@ -110,9 +118,9 @@ class Recommender:
         items = torch.arange(begin, min(end, len(self.item_ids)), device=self.device)
         starts = torch.arange(len(items) + 1, device=self.device)
         own = Own(starts, items, torch.ones(len(items), device=self.device))
-        scores, found = best(self.embeddings, torch.full_like(items, -1), own, self._k)
+        found, scores, because, counts = self._ranked(torch.full_like(items, -1), own)
         at = np.full(len(items), self.manifest.trained_at)
-        made = _lists(found, scores, found[:, :0], at)
+        made = Lists(found, scores, because[:, :0], counts, at)
         now = int(time.time() * 1000)
         values = lists.values(made, self._quoted, self.version, "model", now)
         return self.item_ids[begin:end], values
@@ -137,6 +145,23 @@ class Recommender:
         for number, row in placed:
             self._place(number, row, folded)
         return [number for number, _ in placed]
+
+    def _ranked(self, users: Tensor, own: Own) -> tuple[Any, Any, Any, Any]:
+        """Items, scores, because and counts, as in Lists."""
+        n = len(users)
+        size = max(1, -(-n // self._threads) if n >= SPLIT else n)
+        parts = [(users[at : at + size], own.slice(at, at + size)) for at in range(0, n, size)]
+        run = self._pool.map if self._pool else map
+        columns = zip(*run(self._ranked_part, parts), strict=True)
+        items, scores, because, counts = (torch.cat(column).cpu().numpy() for column in columns)
+        return items, scores, because, counts
+
+    def _ranked_part(self, part: tuple[Tensor, Own]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        users, own = part
+        embeddings = self.embeddings
+        scores, items = best(embeddings, users, own, self._k)
+        because = _largest(embeddings.contributions(users, own, items), own)
+        return items, scores, because, scores.isfinite().sum(1)
 
     def _place(self, number: int, row: int, folded: Folded) -> None:
         tensors = self._tensors
@@ -199,9 +224,3 @@ def _largest(shares: Tensor, own: Own) -> Tensor:
         if begin < end:
             made[row] = own.items[begin + shares[begin:end].argmax(0)]
     return made
-
-
-def _lists(items: Tensor, scores: Tensor, because: Tensor, event_at: Int64s) -> Lists:
-    counts = scores.isfinite().sum(1)
-    found, values, reasons, lengths = (t.cpu().numpy() for t in (items, scores, because, counts))
-    return Lists(found, values, reasons, lengths, event_at)

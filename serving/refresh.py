@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from consumer.edges import StoreError, wait_for_store
 from consumer.erasure import digest
@@ -54,8 +55,13 @@ class Due:
 class Refresh:
     """One serving process: the users' edges, the live model, the users whose list is due."""
 
-    def __init__(self, settings: ServingSettings, stop: threading.Event) -> None:
-        """Wait for the edge store, read the edges, then follow the log from there."""
+    def __init__(self, settings: ServingSettings, stop: threading.Event, threads: int = 1) -> None:
+        """Wait for the edge store, read the edges, then follow the log from there.
+
+        Args:
+            threads: on which lists are made.
+        """
+        self._threads = threads
         self._settings = settings
         self._stop = stop
         self._device = device(settings.device)
@@ -188,7 +194,7 @@ class Refresh:
                 self._refused = version
                 log.warning("%s; the model in use stays.", error)
             return
-        self._recommender = Recommender(snapshot, self._device, self._settings.top_k)
+        self._recommender = Recommender(snapshot, self._device, self._settings.top_k, self._threads)
         self._new_items = NewItems(self._recommender, self.edges)
         self._popular_at, self._publishing = 0.0, None
         self._write_popular()
@@ -303,5 +309,7 @@ class Refresh:
 def run(settings: ServingSettings, stop: threading.Event) -> None:
     """The process `streamgcn serving`."""
     wait_for_topics(settings, stop, log)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # each of them works for itself
     if not stop.is_set():
-        Refresh(settings, stop).run()
+        Refresh(settings, stop, threads).run()

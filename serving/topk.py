@@ -12,9 +12,8 @@ from torch import Tensor
 
 from trainer.embeddings import Embeddings, Own
 
-LEADING = 256  # vectors of the low pass in the first pass, beside all of the learned part
-CANDIDATES = 256  # items that the second pass looks at, or four times k
-STRIDE = 16  # neighbouring items of which at first only the best is looked at
+LEADING = 64  # vectors of the low pass in the first pass, beside all of the learned part
+CANDIDATES = 128  # items that the second pass looks at, or twice k
 
 
 def best(embeddings: Embeddings, users: Tensor, own: Own, k: int) -> tuple[Tensor, Tensor]:
@@ -34,9 +33,12 @@ def best(embeddings: Embeddings, users: Tensor, own: Own, k: int) -> tuple[Tenso
         return topk(embeddings.add_near(vectors @ outgoing.T, own), own, k)
     scores = vectors[:, :LEADING] @ outgoing[:, :LEADING].T
     scores.addmm_(vectors[:, low:], outgoing[:, low:].T)
-    values, items = topk(embeddings.add_near(scores, own), own, max(CANDIDATES, 4 * k))
-    rest = outgoing[:, LEADING:low][items]  # [block, candidates, low - LEADING]
-    values += torch.bmm(rest, vectors[:, LEADING:low, None])[:, :, 0]
+    values, items = topk(embeddings.add_near(scores, own), own, max(CANDIDATES, 2 * k))
+    rest, weights = outgoing[:, LEADING:low], vectors[:, LEADING:low].contiguous()
+    gathered = rest.new_empty(items.shape[1], rest.shape[1])
+    for row in range(len(users)):  # one user's candidates at a time, so that they stay in the cache
+        torch.index_select(rest, 0, items[row], out=gathered)
+        values[row].addmv_(gathered, weights[row])
     ranked = values.topk(min(k, values.shape[1]), dim=1)
     return ranked.values, items.gather(1, ranked.indices)
 
@@ -48,16 +50,5 @@ def topk(scores: Tensor, own: Own, k: int) -> tuple[Tensor, Tensor]:
         scores: float [block, items], overwritten.
     """
     scores[own.rows(), own.items] = -torch.inf
-    n_items = scores.shape[1]
-    whole = n_items - n_items % STRIDE
-    if k * STRIDE > whole // 2:
-        ranked = scores.topk(min(k, n_items), dim=1)
-        return ranked.values, ranked.indices
-    # The k best are in the k groups with the best heads, or in the few items behind the groups.
-    groups = scores[:, :whole].reshape(len(scores), -1, STRIDE)
-    heads = groups.amax(2).topk(k, dim=1, sorted=False).indices
-    places = (heads[:, :, None] * STRIDE + torch.arange(STRIDE, device=scores.device)).flatten(1)
-    tail = torch.arange(whole, n_items, device=scores.device).expand(len(scores), -1)
-    places = torch.cat([places, tail], 1)
-    ranked = scores.gather(1, places).topk(k, dim=1)
-    return ranked.values, places.gather(1, ranked.indices)
+    ranked = scores.topk(min(k, scores.shape[1]), dim=1)
+    return ranked.values, ranked.indices

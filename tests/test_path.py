@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,10 +120,8 @@ def test_a_user_that_the_model_has_not_seen_reads_a_list_after_its_first_event(
             touch(f"y-{n}", "brand new")
         publisher.flush()
         for user in ("y-25", "newcomer"):
-            wait_for(
-                f"the new item in the list of {user}, of the taste of those who touched it",
-                lambda user=user: "brand new" in rooms.items(user),
-            )
+            what = f"the new item in the list of {user}, of the taste of those who touched it"
+            wait_for(what, partial(lambda u: "brand new" in rooms.items(u), user))
         for user in ("x-25", "z-25", "y-3"):
             assert "brand new" not in rooms.items(user)
         assert rooms.store.model() == trained

@@ -1,6 +1,7 @@
 """Two serving processes share the users; when one dies the other has them all."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +38,8 @@ def test_when_one_of_two_serving_processes_is_killed_the_other_follows_its_users
                 touch(user, item)
             publisher.flush()
             for user, item in first.items():
-                wait_for(
-                    f"{item} to leave the list of {user}",
-                    lambda user=user, item=item: item not in rooms.items(user),
-                )
+                left = partial(lambda user, item: item not in rooms.items(user), user, item)
+                wait_for(f"{item} to leave the list of {user}", left)
 
         for user in users:
             for item in rng.choice(30, 10, replace=False):

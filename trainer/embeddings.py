@@ -26,6 +26,12 @@ class Own(NamedTuple):
         """The same on another device."""
         return Own(*(column.to(device) for column in self))
 
+    def slice(self, begin: int, end: int) -> Own:
+        """The edges of the users begin..end of the block."""
+        starts = self.starts[begin : end + 1]
+        edges = slice(int(starts[0]), int(starts[-1]))
+        return Own(starts - starts[0], self.items[edges], self.strengths[edges])
+
     def sums(self) -> Tensor:
         """Sum of each user's strengths, [block]."""
         summed = functional.embedding_bag(
@@ -126,7 +132,7 @@ class Embeddings:
         if "neighbors" in self.tensors:
             places = own.rows()[:, None] * self.n_items + self.tensors["neighbors"][own.items]
             near = self.tensors["similarities"][own.items] * own.shares()[:, None]
-            scores.view(-1).index_add_(0, places.view(-1), near.view(-1))
+            scores.view(-1).scatter_add_(0, places.view(-1), near.view(-1))
         return scores
 
     @torch.no_grad()
@@ -173,16 +179,19 @@ class Embeddings:
         """
         incoming, outgoing = self.tensors["incoming"], self.outgoing
         width, vectors = incoming.shape[1], self.vectors
-        factors = torch.ones(len(users), width, device=users.device)
+        factors = torch.ones(len(users), device=users.device)  # of the learned part
         if self.model != "gcn":
             learned = self.learned(users, own)
             length = learned.norm(dim=1).clamp(min=TINY) if self.cosine else self.terms
-            factors[:, vectors:] = (own.sums().sqrt() / length)[:, None]
+            factors = own.sums().sqrt() / length
         made = torch.empty(len(own.items), recommended.shape[1], device=users.device)
+        to = outgoing.new_empty(recommended.shape[1], outgoing.shape[1])
         starts = own.starts.tolist()
         for row, (begin, end) in enumerate(pairwise(starts)):  # a user's rows stay in the cache
-            to = outgoing[recommended[row], :width] * factors[row]
-            torch.mm(incoming[own.items[begin:end]], to.T, out=made[begin:end])
+            brought = incoming.index_select(0, own.items[begin:end])
+            brought[:, vectors:] *= factors[row]
+            torch.index_select(outgoing, 0, recommended[row], out=to)
+            torch.mm(brought, to[:, :width].T, out=made[begin:end])
         if self.model == "gcn":
             return made
         made *= own.shares()[:, None]

@@ -121,8 +121,9 @@ def redis_cluster(folder: Path, nodes: int = 3, replicas: int = 0) -> Iterator[l
         for port in ports:
             home = folder / str(port)
             home.mkdir()
-            cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-            stack.enter_context(real_redis(home, port, *cluster, "--dir", str(home)))
+            options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
+            options += ["--cluster-replica-validity-factor", "0", "--dir", str(home)]
+            stack.enter_context(real_redis(home, port, *options))
         clients = [stack.enter_context(Redis(port=port)) for port in ports]
         primary = clients[0].cluster("MYID")
         for number, client in enumerate(clients):
@@ -139,7 +140,14 @@ def redis_cluster(folder: Path, nodes: int = 3, replicas: int = 0) -> Iterator[l
         wait_for("the cluster", agreed)
         for client in clients[nodes:]:
             client.execute_command("CLUSTER REPLICATE", primary)
-            wait_for("the replica", lambda: clients[0].info("replication")["connected_slaves"])
+
+        def followed() -> bool:
+            """Whether all nodes know all replicas, and these have what the primary has."""
+            known = [str(client.execute_command("CLUSTER NODES")) for client in clients]
+            links = [client.info("replication")["master_link_status"] for client in clients[nodes:]]
+            return {text.count("slave") for text in known} == {replicas} and set(links) <= {"up"}
+
+        wait_for("the replicas", followed)
         yield [f"redis://127.0.0.1:{port}/0" for port in ports]
 
 

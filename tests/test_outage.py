@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -261,8 +261,11 @@ def test_an_old_dump_does_not_bring_back_the_list_of_a_forgotten_user(
 ) -> None:
     port = free_port()
     server = Broker([*redis_command(port), "--dir", str(tmp_path)], port, tmp_path / "log")
-    made = Serving(tmp_path, embedded, f"redis://{server.address}")
-    with Redis.from_url(f"redis://{server.address}") as redis, made.running():
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        made = Serving(tmp_path, embedded, f"redis://{server.address}")
+        redis = stack.enter_context(Redis.from_url(f"redis://{server.address}"))
+        stack.enter_context(made.running())
         redis.save()
         forget.publish(made.settings, "0-1")
         del made.own["0-1"]
@@ -272,7 +275,6 @@ def test_an_old_dump_does_not_bring_back_the_list_of_a_forgotten_user(
         wait_for("the list to go again", lambda: made.store.user("0-1") is None)
         wait_for("the others", made.right)
         assert made.store.user("0-1") is None
-    server.stop()
 
 
 def test_on_a_cluster_lists_are_published_refreshed_and_forgotten(

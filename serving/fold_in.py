@@ -21,7 +21,7 @@ from torch.nn import functional
 from serving import lists
 from serving.lists import Lists
 from serving.store import Recommendations
-from serving.topk import best
+from serving.topk import best, columns, leading
 from serving.user_edges import Block, Edges, UserEdges
 from trainer.embeddings import Embeddings, Own
 from trainer.new_items import Folded
@@ -57,6 +57,8 @@ class Recommender:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._threads = threads
         self._tensors = _with_room(self.trained.tensors)
+        first = leading(self.trained)
+        self._first = None if first is None else functional.pad(first, (0, 0, 0, SPARE))
         self._quoted = lists.quoted(snapshot.item_ids)
         self._users = {user: number for number, user in enumerate(snapshot.user_ids.to_pylist())}
         self._items = {item: number for number, item in enumerate(self.item_ids)}
@@ -112,10 +114,9 @@ class Recommender:
         made = Lists(*self._ranked(users, block), own.event_at)
         return made, (block.sums() > 0).cpu().numpy()
 
-    def neighbors(self, begin: int, end: int) -> Values:
-        """The values of the most similar items of the items begin..end: what one who has only the
-        item would get."""
-        items = torch.arange(begin, min(end, len(self.item_ids)), device=self.device)
+    def neighbors(self, numbers: Sequence[int]) -> Values:
+        """The values of items' most similar items: what one who has only the item would get."""
+        items = torch.tensor(numbers, dtype=torch.int64, device=self.device)
         starts = torch.arange(len(items) + 1, device=self.device)
         own = Own(starts, items, torch.ones(len(items), device=self.device))
         found, scores, because, counts = self._ranked(torch.full_like(items, -1), own)
@@ -123,7 +124,7 @@ class Recommender:
         made = Lists(found, scores, because[:, :0], counts, at)
         now = int(time.time() * 1000)
         values = lists.values(made, self._quoted, self.version, "model", now)
-        return self.item_ids[begin:end], values
+        return [self.item_ids[number] for number in numbers], values
 
     def forget(self, user: str) -> None:
         """Drop what the model has learned of a user beyond its edges."""
@@ -144,7 +145,11 @@ class Recommender:
         placed = [(self._items[item], row) for row, item in enumerate(items) if item in self._items]
         for number, row in placed:
             self._place(number, row, folded)
-        return [number for number, _ in placed]
+        numbers = [number for number, _ in placed]
+        if self._first is not None:
+            rows = columns(self.trained, self._tensors["outgoing"][numbers])
+            self._first[numbers] = rows.to(self._first.dtype)
+        return numbers
 
     def _ranked(self, users: Tensor, own: Own) -> tuple[Any, Any, Any, Any]:
         """Items, scores, because and counts, as in Lists."""
@@ -159,7 +164,8 @@ class Recommender:
     def _ranked_part(self, part: tuple[Tensor, Own]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         users, own = part
         embeddings = self.embeddings
-        scores, items = best(embeddings, users, own, self._k)
+        first = None if self._first is None else self._first[: embeddings.n_items]
+        scores, items = best(embeddings, first, users, own, self._k)
         because = _largest(embeddings.contributions(users, own, items), own)
         return items, scores, because, scores.isfinite().sum(1)
 

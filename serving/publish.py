@@ -40,7 +40,8 @@ def publish(
         store.put_users(*recommender.lists(block, edges, "model", popular))
         yield done / blocks
     for done, begin in enumerate(mine, blocks - len(mine) + 1):
-        store.put_neighbors(*recommender.neighbors(begin, begin + size))
+        items = range(begin, min(begin + size, len(recommender.item_ids)))
+        store.put_neighbors(*recommender.neighbors(items))
         yield done / blocks
     manifest = recommender.manifest
     store.put_model(

@@ -7,6 +7,7 @@ of its users, and goes on at the events that no one has answered yet.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -34,12 +35,14 @@ from trainer.train import device
 
 log = logging.getLogger("serving")
 
+GATHER = 0.03  # seconds in which users become due together: a list alone costs as much as a dozen
 LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot and at Redis
 POPULAR_EVERY = 10.0  # seconds between two popular lists
 POPULAR_SPARE = 20  # times the list's length, so that something is left without what a user has
 NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has not seen
 RENEW_AFTER = 5.0  # seconds from the end of a publish to the next one for new items' sake,
 RENEW_TIMES = 2.0  # and this many times as long as the last one took
+TURNS = 4  # blocks of users with new events for each block of a publish, where both wait
 TELL_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
 
 
@@ -76,8 +79,12 @@ class Refresh:
         self._published = 0.0  # share of the current publish
         self._publish_began = self._publish_ended = 0.0  # of the last one
         self._renew = False  # new items were folded in since
+        self._renewing = False  # the publish is for their sake alone
+        self._turn = 0
         self._popular = Recommendations([], [], [], "", "popular", 0, 0)
-        self._popular_at = self._looked_at = self._folded_at = self._told_at = 0.0
+        self._popular_at = self._looked_at = self._folded_at = self._told_at = (
+            self._refreshed_at
+        ) = 0.0
         self._refused = ""  # live snapshot that could not be read
         self._due: dict[str, Due] = {}  # by user, in order of their events
         self._after: dict[int, int] = {}  # partition -> offset after the newest event
@@ -97,7 +104,7 @@ class Refresh:
         """Take events, refresh, publish, until told to stop."""
         with self._stream:
             while not self._stop.is_set():
-                for messages in self._stream.poll(0.0 if self._busy() else 0.1):
+                for messages in self._stream.poll(0.0 if self._busy() else GATHER):
                     self._take(messages)
                 if not self._outage.paused:
                     self._serve()
@@ -197,21 +204,25 @@ class Refresh:
         self._recommender = Recommender(snapshot, self._device, self._settings.top_k, self._threads)
         self._new_items = NewItems(self._recommender, self.edges)
         self._popular_at, self._publishing = 0.0, None
+        gc.freeze()  # ids and numbers by the million; to look through them took most of the time
         self._write_popular()
 
     def _see_to_publishing(self, recommender: Recommender) -> None:
         version, published = recommender.version, self._store.published()
         mark = f"{version} {self._generation}"
         missing = {p for p in self._mine if published.get(p) != mark}
+        renewing = False
         if missing:
             numbers = sorted(missing)
             log.info("Publishing snapshot %s to the users of partitions %s.", version, numbers)
         elif self._renew and self._renewal_due():
             log.info("Publishing snapshot %s with the new items since.", version)
             missing, self._renew = set(self._mine), False
+            renewing = True
         else:
             return
         self._published, self._publish_began = 0.0, time.monotonic()
+        self._renewing = renewing
         of = self._stream.n_partitions
         self._publishing = publish(
             recommender, self.edges, self._popular, self._store, missing, of, mark
@@ -228,7 +239,11 @@ class Refresh:
         if not self._recommender:
             self._due.clear()  # the first publish writes them
             return
-        users = list(self._due)[: self._recommender.block]
+        block = self._recommender.block
+        if len(self._due) < block and time.monotonic() - self._refreshed_at < GATHER:
+            return
+        self._refreshed_at = time.monotonic()
+        users = list(self._due)[:block]
         left = [user for user in users if not self.edges.forgotten(user)]
         if left:
             made = self._recommender.lists(left, self.edges, "live", self._popular)
@@ -247,13 +262,17 @@ class Refresh:
             return
         self._folded_at = time.monotonic()
         numbers = self._new_items.fold(self.edges)
-        for number in numbers:
-            self._store.put_neighbors(*self._recommender.neighbors(number, number + 1))
+        if numbers:
+            self._store.put_neighbors(*self._recommender.neighbors(numbers))
         self._renew |= bool(numbers)
 
     def _publish(self) -> None:
         if not self._publishing:
             return
+        if self._behind():
+            self._turn = (self._turn + 1) % TURNS
+            if self._turn or self._renewing:
+                return
         share = next(self._publishing, None)
         if share is None:
             self._publishing, self._publish_ended = None, time.monotonic()
@@ -285,8 +304,12 @@ class Refresh:
             self._store.put_popular(shown)
         self._popular_at = time.monotonic()
 
+    def _behind(self) -> bool:
+        """Whether users with new events fill a block."""
+        return self._recommender is not None and len(self._due) >= self._recommender.block
+
     def _busy(self) -> bool:
-        return not self._outage.paused and bool(self._due or self._publishing)
+        return not self._outage.paused and (self._behind() or self._publishing is not None)
 
     def _report(self) -> None:
         p50, p95, p99 = np.percentile(self._delays or [0.0], [50, 95, 99])
@@ -311,5 +334,6 @@ def run(settings: ServingSettings, stop: threading.Event) -> None:
     wait_for_topics(settings, stop, log)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # each of them works for itself
+    gc.set_threshold(100_000, 50, 100)  # edges are many objects, and in no cycles
     if not stop.is_set():
         Refresh(settings, stop, threads).run()

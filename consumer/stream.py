@@ -40,6 +40,7 @@ from consumer.settings import ConsumerSettings
 
 SESSION_MS = 6_000  # a dead member's partitions move on after this long
 POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, the next one comes
+FETCH_BYTES, FETCH_MS = 64 * 1024, 50  # the broker answers at so many bytes or after so long
 CHECK_EVERY = 5.0  # seconds of silence after which the broker is asked whether it is there
 CHECK_MS = 3_000
 SHORT_SECONDS = 10.0  # a new leader may for a moment tell an end behind what was given out
@@ -323,7 +324,9 @@ class Stream:
                 session_timeout_ms=SESSION_MS,
                 heartbeat_interval_ms=SESSION_MS // 3,
                 max_poll_records=POLL_RECORDS,
-                fetch_max_wait_ms=100,
+                # A fetch for each message would cost client and broker more than all that follows.
+                fetch_min_bytes=FETCH_BYTES,
+                fetch_max_wait_ms=FETCH_MS,
                 metadata_max_age_ms=METADATA_MS,
             ),
             self._settings,

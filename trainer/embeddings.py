@@ -130,8 +130,8 @@ class Embeddings:
     def add_near(self, scores: Tensor, own: Own) -> Tensor:
         """Add the neighbours' part to scores float [block, items], in place; returns them."""
         if "neighbors" in self.tensors:
-            places = own.rows()[:, None] * self.n_items + self.tensors["neighbors"][own.items]
-            near = self.tensors["similarities"][own.items] * own.shares()[:, None]
+            places = self._near_places(own)
+            near = self.tensors["similarities"].index_select(0, own.items) * own.shares()[:, None]
             scores.view(-1).scatter_add_(0, places.view(-1), near.view(-1))
         return scores
 
@@ -201,12 +201,17 @@ class Embeddings:
             )
             order = torch.arange(recommended.shape[1], dtype=torch.int16, device=users.device)
             place.scatter_(1, recommended, order.expand_as(recommended))
-            entries = own.rows()[:, None] * self.n_items + self.tensors["neighbors"][own.items]
-            columns = place.view(-1)[entries]
+            entries = self._near_places(own)
+            columns = place.view(-1).index_select(0, entries.view(-1)).view_as(entries)
             edges, kept = (columns >= 0).nonzero(as_tuple=True)
             near = self.tensors["similarities"][own.items[edges], kept] * own.shares()[edges]
             made.index_put_((edges, columns[edges, kept].long()), near, accumulate=True)
         return made
+
+    def _near_places(self, own: Own) -> Tensor:
+        """Where in a flat [block, items] the neighbours of each edge's item are, [edges, kept]."""
+        neighbors = self.tensors["neighbors"].index_select(0, own.items)
+        return (own.rows() * self.n_items)[:, None] + neighbors
 
     def _gcn(self, state: Tensor, own: Own) -> Tensor:
         """GCNConv's layers on each user's own neighbourhood; the degree counts the self-loop."""

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from trainer.weights import Float32s, Int64s
 
 DIGITS = 5  # of a score behind the point
+PRECISION = 18  # digits of a decimal64
 
 
 class Lists(NamedTuple):
@@ -53,13 +54,12 @@ def values(lists: Lists, ids: pa.Array, model: str, source: str, now: int) -> li
     def named(numbers: npt.NDArray[np.int64]) -> pa.Array:
         return joined(ids.take(pa.array(numbers[shown]))) if numbers.shape[1] else ""
 
-    scores = np.round(lists.scores[shown].astype(np.float64), DIGITS)
     name, kind = (msgspec.json.encode(word).decode() for word in (model, source))
     made = pc.binary_join_element_wise(
         '{"items":[',
         named(lists.items),
         '],"scores":[',
-        joined(pa.array(scores).cast(pa.string())),
+        joined(_decimals(lists.scores[shown])),
         '],"because":[',
         named(lists.because),
         f'],"model":{name},"source":{kind},"event_at":',
@@ -69,3 +69,11 @@ def values(lists: Lists, ids: pa.Array, model: str, source: str, now: int) -> li
     )
     encoded: list[bytes] = made.cast(pa.binary()).to_pylist()
     return encoded
+
+
+def _decimals(scores: Float32s) -> pa.Array:
+    """As strings; by way of decimals, which Arrow writes almost twice as fast as floats."""
+    whole = np.rint(scores.astype(np.float64) * 10**DIGITS).astype(np.int64)
+    kind = pa.decimal64(PRECISION, DIGITS)
+    made = pa.Array.from_buffers(kind, len(whole), [None, pa.py_buffer(whole)])
+    return made.cast(pa.string())

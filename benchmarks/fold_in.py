@@ -81,6 +81,8 @@ def fold_in(vectors: int, epochs: int) -> Result:
     for n, group in groups.items():
         found = compared(scorers | {"before": scorer(live, older)}, train, test, group)
         made[f"after_{n}_events"] = found
+    others = made["untouched"]["folded_in_ratio"]
+    made["never_seen"]["over_untouched"] = round(made["never_seen"]["folded_in_ratio"] / others, 4)
     return made
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from trainer.embeddings import TINY, Embeddings
 from trainer.evaluate import own
-from trainer.filters import Rows, Spectrum, low_pass, neighbors, power, spectrum
-from trainer.graph import InteractionGraph
+from trainer.filters import Rows, Spectrum, low_pass, neighbors, spectrum
+from trainer.graph import InteractionGraph, power
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
 from trainer.train import Progress, Tables, device, train
@@ -59,7 +59,8 @@ def fit(
     if weight(settings, "neighbors"):
         made.rows = rows(graph, settings)
     if weight(settings, "low_pass"):
-        made.spectrum = spectrum(graph, settings.vectors, device(settings.device), basis)
+        where, c = device(settings.device), settings.low_pass_normalization or 0.0
+        made.spectrum = spectrum(graph, settings.vectors, where, basis, c)
     if weight(settings, "learned"):
         made.learned = cast(LightGCN, train(graph, settings, progress, tables))
     return made

@@ -17,8 +17,8 @@ from torch import Tensor
 from trainer.blend import PARTS, Fitted, part_embeddings, rows, spread, weight
 from trainer.embeddings import Embeddings, Own
 from trainer.evaluate import own, rankings
-from trainer.filters import power, spectrum
-from trainer.graph import InteractionGraph
+from trainer.filters import Spectrum, spectrum
+from trainer.graph import InteractionGraph, power
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
 from trainer.train import EPOCHS, Progress, device, train
@@ -29,8 +29,10 @@ USERS = 2_048  # on whom a choice is measured
 USER_POWERS = (1.0, 0.7, 0.4, 0.1)
 OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
 ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-LOW_PASS_POWERS = (0.2, 0.3, 0.4, 0.5)
-DAMPINGS = (0.03, 0.1, 0.3, 0.5, 1.0)
+NORMALIZATIONS = (0.5, 0.0)  # for sparse graphs, for dense ones
+COARSE = 128  # vectors by which they are told apart
+LOW_PASS_POWERS = (0.0, 0.2, 0.3, 0.4, 0.5)
+DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
 LEARNED = (  # temperature, negative_power, edge_drop: for sparse graphs, for dense ones
     (0.1, 0.5, 0.0),
     (0.2, 1.0, 0.3),
@@ -41,7 +43,8 @@ TRIES = 20  # measurements in all, about
 PRIORS = {  # where nothing could be held out
     "neighbors_weight": 1.0, "neighbors_user_power": 0.7,
     "neighbors_own_power": 0.7, "neighbors_item_power": 0.2,
-    "low_pass_weight": 1.0, "low_pass_power": 0.4, "low_pass_damping": 0.3,
+    "low_pass_weight": 1.0, "low_pass_normalization": 0.5,
+    "low_pass_power": 0.4, "low_pass_damping": 0.3,
     "learned_weight": 1.0, "learned_power": 0.2,
     "temperature": 0.1, "negative_power": 0.5, "edge_drop": 0.0,
 }  # fmt: skip
@@ -118,27 +121,32 @@ class Chooser:
         self.fitted.rows = rows(self._kept, self.settings)
 
     def _low_pass(self) -> None:
-        powers = self._open("low_pass_power", LOW_PASS_POWERS)
-        dampings = self._open("low_pass_damping", DAMPINGS)
-        where = device(self.settings.device)
-        made = spectrum(self._kept, self.settings.vectors, where)
-        self.fitted.spectrum = made
+        names = ("low_pass_normalization", "low_pass_power", "low_pass_damping")
+        grids = (NORMALIZATIONS, LOW_PASS_POWERS, DAMPINGS)
+        normal, powers, dampings = (self._open(n, g) for n, g in zip(names, grids, strict=True))
+        where, tried = device(self.settings.device), dict[tuple[float, ...], float]()
 
-        def measured(b: float, damping: float) -> dict[tuple[float, ...], float]:
-            tried = replace(self.settings, low_pass_power=b, low_pass_damping=damping)
-            part = part_embeddings(self._kept, Fitted(spectrum=made), tried)["low_pass"]
-            return {(b, damping): self._variants(part, [torch.ones(())])[0]}
+        def look(made: Spectrum, *values: float) -> None:
+            if values not in tried:
+                settings = self.settings.filled(dict(zip(names, values, strict=True)))
+                part = part_embeddings(self._kept, Fitted(spectrum=made), settings)["low_pass"]
+                tried[values] = self._variants(part, [torch.ones(())])[0]
 
-        middle = powers[len(powers) // 2]
-        tried: dict[tuple[float, ...], float] = {}
+        if len(normal) > 1:  # few vectors tell them apart
+            for c in normal:
+                coarse = spectrum(self._kept, COARSE, where, None, c)
+                nearest = min(powers, key=lambda b: abs(b - c))
+                look(coarse, c, nearest, dampings[len(dampings) // 2])
+        c, b, _ = _best(tried) if tried else (normal[0], powers[len(powers) // 2], 0.0)
+        tried.clear()
+        made = spectrum(self._kept, self.settings.vectors, where, None, c)
         for damping in dampings:
-            tried |= measured(middle, damping)
-        best = _best(tried)
+            look(made, c, b, damping)
+        *_, damping = _best(tried)
         for b in powers:
-            if b != middle:
-                tried |= measured(b, best[1])
-        b, damping = _best(tried)
-        self._set({"low_pass_power": b, "low_pass_damping": damping})
+            look(made, c, b, damping)
+        self._set(dict(zip(names, _best(tried), strict=True)))
+        self.fitted.spectrum = made
 
     def _learned(self) -> None:
         names = ("temperature", "negative_power", "edge_drop")

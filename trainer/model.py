@@ -103,7 +103,7 @@ class RecommenderGCN(nn.Module):
         self.n_users = n_users
         self.mean = mean
         self.features = nn.Parameter(torch.empty(n_users + n_items, dim))
-        nn.init.normal_(self.features, std=0.1)
+        nn.init.normal_(self.features, std=0.03)
         self.convs = nn.ModuleList(GCNConv(dim, dim) for _ in range(layers))
         self.bias = nn.Parameter(torch.zeros(n_users + n_items))
 

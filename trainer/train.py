@@ -22,7 +22,7 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # users, items, asked ->
 Tables = dict[str, Tensor]  # of a model's parameters, by name
 EPOCHS, GCN_EPOCHS = 150, 200
 RATE, WARM_RATE, GCN_RATE = 0.05, 0.02, 0.01  # of Adam, at the first epoch
-GCN_DECAY, GCN_DROP = 1e-4, 0.3
+GCN_BIAS_RATE, GCN_DECAY, GCN_DROP = 0.001, 1e-4, 0.3  # the last is its edge_drop if none is set
 WARM = 10  # a training that goes on from tables takes a tenth of the epochs
 BPR_EDGES = 100_000  # drawn in each step
 Progress = Callable[[str, int, int, float | None], None]  # stage, steps done, steps, loss
@@ -143,11 +143,14 @@ def train(
 
 
 def _groups(model: Model) -> list[dict[str, object]]:
-    """The gcn's features and layers decay, so that they add to its biases only what generalises."""
+    """The gcn's features decay, so that they add to its biases only what generalises."""
     if isinstance(model, LightGCN):
         return [{"params": list(model.parameters())}]
-    decaying = [model.features, *model.convs.parameters()]
-    return [{"params": decaying, "weight_decay": GCN_DECAY}, {"params": [model.bias], "lr": 0.001}]
+    return [
+        {"params": [model.features], "weight_decay": GCN_DECAY},
+        {"params": list(model.convs.parameters())},
+        {"params": [model.bias], "lr": GCN_BIAS_RATE},
+    ]
 
 
 def _model(graph: InteractionGraph, settings: Hyperparameters, where: torch.device) -> Model:

@@ -77,6 +77,18 @@ def test_low_pass_scores_are_the_formula_worked_out_densely() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_low_pass_without_normalisation_is_the_ridge_regression_of_items_on_items() -> None:
+    made = weighted()
+    r = dense(made)
+    gram = r.T @ r
+    ridge = 0.03 * np.linalg.eigvalsh(gram)[-1]
+    expected = r @ np.linalg.solve(gram + ridge * np.eye(len(gram)), gram)
+    found = spectrum(made, 20, CPU, normalization=0.0)
+    incoming, outgoing = low_pass(made, found, 0.0, 0.03)
+    scores = torch.from_numpy(r).float() @ incoming @ outgoing.T
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_one_round_from_the_last_basis_follows_a_grown_graph() -> None:
     made = blocks(4, 60, 30, 10)
     older = made.subset(np.random.default_rng(0).random(len(made)) < 0.95)

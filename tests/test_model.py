@@ -49,6 +49,15 @@ def test_the_gcn_computes_what_pygs_gcnconv_layers_do() -> None:
     torch.testing.assert_close(torch.cat(model(adjacency)), state)
 
 
+def test_a_thinned_graph_is_to_the_gcn_a_graph_without_those_edges() -> None:
+    made = blocks()
+    model = RecommenderGCN(made.n_users, made.n_items, 8, 3, 2.5)
+    kept = np.random.default_rng(0).random(len(made)) < 0.7
+    thinned = model(Adjacency.of(made, CPU).thinned(torch.from_numpy(kept)))
+    without = model(Adjacency.of(made.subset(kept), CPU))
+    torch.testing.assert_close(thinned, without)
+
+
 def test_gradients_through_the_sparse_product_are_those_of_the_dense_one() -> None:
     made = blocks(2, 6, 5, 3)
     adjacency = Adjacency.of(made, CPU)
@@ -153,6 +162,19 @@ def test_gcn_with_mse_learns_ratings_that_its_two_ends_determine() -> None:
     error = rmse(predictions(fitted.embeddings, made, made), made.weights)
     assert error < 0.25 * np.std(made.weights)
     assert fitted.metrics["rmse"] < fitted.metrics["rmse_mean"]  # of edges held out of training
+
+
+def test_the_gcn_that_is_published_was_trained_on_the_held_out_edges_too() -> None:
+    rows = [(f"u{u}", f"i{i}", 3.0 + i % 2, i) for u in range(20) for i in range(10)]
+    rows += [(f"u{u}", "newest", 5.0, 99) for u in range(20)]  # held out of every user
+    made = graph(rows)
+    fitted = fit(made, Hyperparameters("gcn", dim=8))
+    of_newest = fitted.held_out
+    assert set(of_newest.items) == {10}
+    candidate = predictions(fitted.candidate, fitted.kept, of_newest)
+    published = predictions(fitted.embeddings, fitted.kept, of_newest)
+    assert rmse(candidate, of_newest.weights) > 1.0  # it has never seen the item
+    assert rmse(published, of_newest.weights) < 0.5
 
 
 def test_training_twice_with_the_same_seed_gives_the_same_model() -> None:

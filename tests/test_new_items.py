@@ -76,7 +76,8 @@ def test_an_item_of_the_model_gets_its_own_low_pass_row_again_in_the_strong_dire
 ) -> None:
     folded = folded_again(made, embeddings, item)
     users = made.users[made.items == item]
-    itself = float((1 / made.user_strengths[users]).sum() / len(users))
+    twice = 2 * (SETTINGS.low_pass_normalization or 0)
+    itself = float((made.user_strengths[users] ** -twice).sum() / len(users) ** twice)
     strong = (embeddings.tensors["squares"] > 2 * itself).nonzero()[:, 0]
     assert len(strong) >= 4
     torch.testing.assert_close(

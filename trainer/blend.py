@@ -11,8 +11,8 @@ from torch import Tensor
 
 from trainer.embeddings import TINY, Embeddings
 from trainer.evaluate import own
-from trainer.filters import Rows, Spectrum, low_pass, neighbors, power, relative_squares, spectrum
-from trainer.graph import InteractionGraph
+from trainer.filters import Rows, Spectrum, low_pass, neighbors, spectrum
+from trainer.graph import InteractionGraph, power
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
 from trainer.train import Progress, Tables, device, train
@@ -59,7 +59,8 @@ def fit(
     if weight(settings, "neighbors"):
         made.rows = rows(graph, settings)
     if weight(settings, "low_pass"):
-        made.spectrum = spectrum(graph, settings.vectors, device(settings.device), basis)
+        where, c = device(settings.device), settings.low_pass_normalization or 0.0
+        made.spectrum = spectrum(graph, settings.vectors, where, basis, c)
     if weight(settings, "learned"):
         made.learned = cast(LightGCN, train(graph, settings, progress, tables))
     return made
@@ -128,6 +129,6 @@ def blend(graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters) ->
     tensors["strengths"] = torch.from_numpy(graph.item_strengths)
     tensors["scales"] = torch.tensor([scales.get(part, 0.0) for part in PARTS])
     if fitted.spectrum:
-        tensors["squares"] = relative_squares(fitted.spectrum).cpu()
+        tensors["squares"] = fitted.spectrum.values.cpu() ** 2
     layers, cosine = (learned.layers, learned.cosine) if learned else (0, True)
     return Embeddings(settings.model, layers, cosine, tensors)

@@ -11,14 +11,15 @@ from dataclasses import asdict, replace
 from itertools import product
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainer.blend import PARTS, Fitted, part_embeddings, rows, spread, weight
 from trainer.embeddings import Embeddings, Own
 from trainer.evaluate import own, rankings
-from trainer.filters import power, spectrum
-from trainer.graph import InteractionGraph
+from trainer.filters import Spectrum, spectrum
+from trainer.graph import InteractionGraph, power
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
 from trainer.train import EPOCHS, Progress, device, train
@@ -29,19 +30,23 @@ USERS = 2_048  # on whom a choice is measured
 USER_POWERS = (1.0, 0.7, 0.4, 0.1)
 OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
 ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-LOW_PASS_POWERS = (0.2, 0.3, 0.4, 0.5)
-DAMPINGS = (0.03, 0.1, 0.3, 0.5, 1.0)
+NORMALIZATIONS = (0.4, 0.2, 0.0)  # from sparse graphs to dense ones
+COARSE = 128  # vectors by which they are told apart
+LOW_PASS_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4)
+DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
 LEARNED = (  # temperature, negative_power, edge_drop: for sparse graphs, for dense ones
     (0.1, 0.5, 0.0),
     (0.2, 1.0, 0.3),
 )
 LEARNED_POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+EARNED = 0.005  # of the NDCG that a part must add: it costs memory and time, and figures are noisy
 TRIES = 20  # measurements in all, about
 PRIORS = {  # where nothing could be held out
     "neighbors_weight": 1.0, "neighbors_user_power": 0.7,
     "neighbors_own_power": 0.7, "neighbors_item_power": 0.2,
-    "low_pass_weight": 1.0, "low_pass_power": 0.4, "low_pass_damping": 0.3,
+    "low_pass_weight": 1.0, "low_pass_normalization": 0.4,
+    "low_pass_power": 0.4, "low_pass_damping": 0.3,
     "learned_weight": 1.0, "learned_power": 0.2,
     "temperature": 0.1, "negative_power": 0.5, "edge_drop": 0.0,
 }  # fmt: skip
@@ -118,27 +123,32 @@ class Chooser:
         self.fitted.rows = rows(self._kept, self.settings)
 
     def _low_pass(self) -> None:
-        powers = self._open("low_pass_power", LOW_PASS_POWERS)
-        dampings = self._open("low_pass_damping", DAMPINGS)
-        where = device(self.settings.device)
-        made = spectrum(self._kept, self.settings.vectors, where)
-        self.fitted.spectrum = made
+        names = ("low_pass_normalization", "low_pass_power", "low_pass_damping")
+        grids = (NORMALIZATIONS, LOW_PASS_POWERS, DAMPINGS)
+        normal, powers, dampings = (self._open(n, g) for n, g in zip(names, grids, strict=True))
+        where, tried = device(self.settings.device), dict[tuple[float, ...], float]()
 
-        def measured(b: float, damping: float) -> dict[tuple[float, ...], float]:
-            tried = replace(self.settings, low_pass_power=b, low_pass_damping=damping)
-            part = part_embeddings(self._kept, Fitted(spectrum=made), tried)["low_pass"]
-            return {(b, damping): self._variants(part, [torch.ones(())])[0]}
+        def look(made: Spectrum, *values: float) -> None:
+            if values not in tried:
+                settings = self.settings.filled(dict(zip(names, values, strict=True)))
+                part = part_embeddings(self._kept, Fitted(spectrum=made), settings)["low_pass"]
+                tried[values] = self._variants(part, [torch.ones(())])[0]
 
-        middle = powers[len(powers) // 2]
-        tried: dict[tuple[float, ...], float] = {}
+        if len(normal) > 1:  # few vectors tell them apart
+            for c in normal:
+                coarse = spectrum(self._kept, COARSE, where, None, c)
+                nearest = min(powers, key=lambda b: abs(b - c))
+                look(coarse, c, nearest, dampings[min(1, len(dampings) - 1)])
+        c, b, _ = _best(tried) if tried else (normal[0], powers[len(powers) // 2], 0.0)
+        tried.clear()
+        made = spectrum(self._kept, self.settings.vectors, where, None, c)
         for damping in dampings:
-            tried |= measured(middle, damping)
-        best = _best(tried)
+            look(made, c, b, damping)
+        *_, damping = _best(tried)
         for b in powers:
-            if b != middle:
-                tried |= measured(b, best[1])
-        b, damping = _best(tried)
-        self._set({"low_pass_power": b, "low_pass_damping": damping})
+            look(made, c, b, damping)
+        self._set(dict(zip(names, _best(tried), strict=True)))
+        self.fitted.spectrum = made
 
     def _learned(self) -> None:
         names = ("temperature", "negative_power", "edge_drop")
@@ -185,7 +195,7 @@ class Chooser:
                 )
 
         figures = self._ndcg(scores)
-        best = tries[figures.index(max(figures))]
+        best = _fewest(tries, figures)
         alone = {
             name: figures[tries.index(weights)]
             for number, name in enumerate(PARTS)
@@ -230,6 +240,14 @@ class Chooser:
 
 def _best(tried: dict[tuple[float, ...], float]) -> tuple[float, ...]:
     return max(tried, key=lambda values: tried[values])
+
+
+def _fewest(tries: list[tuple[float, ...]], figures: list[float]) -> tuple[float, ...]:
+    """The best weights of as few parts as earn their place."""
+    enough = (1 - EARNED) * max(figures)
+    figure = dict(zip(tries, figures, strict=True))
+    good = [weights for weights in tries if figure[weights] >= enough]
+    return min(good, key=lambda weights: (np.count_nonzero(weights), -figure[weights]))
 
 
 def _distinct(tries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:

@@ -5,8 +5,10 @@ item j for a user by a sum over the user's own items i.
 
 - neighbours: sum of R_ui d_i^-p (R^T D_u^-a R)_ij d_j^-q without the diagonal;
 - low pass:   sum of R_ui d_i^-b (V g(s) V^T)_ij d_j^b, with V, s the leading right singular vectors
-  and values of D_u^-1/2 R D_i^-1/2, s scaled to 1 at the top, and g(s) = s^2 / (s^2 + damping):
-  the graph's low frequencies (GF-CF: Shen et al., CIKM 2021), cut softly.
+  and values of D_u^-c R D_i^-c, s scaled to 1 at the top, and g(s) = s^2 / (s^2 + damping): the
+  graph's low frequencies, cut softly. c = 1/2 is GF-CF's (Shen et al., CIKM 2021) and best on
+  sparse graphs; b = c = 0 is ridge regression of items on items (EASE's without its constraint of
+  a zero diagonal: Steck, WWW 2019) and best on dense ones.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from trainer.graph import InteractionGraph, both_ways, normalised
+from trainer.graph import InteractionGraph, both_ways, normalised, power
 from trainer.weights import Float32s, Int64s
 
 ROUNDS = 4  # of the subspace iteration from a random start
@@ -46,14 +48,6 @@ class Spectrum(NamedTuple):
 
     vectors: Tensor
     values: Tensor
-
-
-def power(degrees: Float32s, exponent: float) -> Float32s:
-    """degrees ** exponent, but 0 where the degree is 0; float32."""
-    made = np.zeros(len(degrees), np.float32)
-    some = degrees > 0
-    made[some] = degrees[some].astype(np.float64) ** exponent
-    return made
 
 
 def neighbors(
@@ -94,9 +88,10 @@ def spectrum(
     n: int,
     device: torch.device,
     start: Tensor | None = None,
+    normalization: float = 0.5,
     seed: int = 0,
 ) -> Spectrum:
-    """Leading singular vectors of D_u^-1/2 R D_i^-1/2 by randomised subspace iteration.
+    """Leading singular vectors of D_u^-c R D_i^-c by randomised subspace iteration.
 
     Halko, Martinsson & Tropp, SIAM Review 2011, algorithm 4.4, with the Gram matrix's eigenvectors
     in place of QR: as exact here, since singular values near zero are of no use, and three times
@@ -105,8 +100,10 @@ def spectrum(
     Args:
         n: vectors wanted; there are fewer where the graph has a lower rank.
         start: float [items, any], the last basis; zero rows for new items.
+        normalization: c.
     """
-    by_user, by_item = both_ways(graph, normalised(graph), device)
+    values = normalised(graph, normalization)
+    by_user, by_item = both_ways(graph, values, device)
     n = min(n, graph.n_users, graph.n_items)
     width = min(n + SPARE, graph.n_users, graph.n_items)
     random = torch.randn(graph.n_items, width, generator=torch.Generator().manual_seed(seed))
@@ -123,8 +120,8 @@ def spectrum(
     basis = _orthonormal(basis)
     reduced = (basis.T @ _applied(by_user, by_item, basis)).double()
     squares, rotation = torch.linalg.eigh((reduced + reduced.T) / 2)
-    values = squares.flip(0)[:n].clamp(min=0).sqrt().float()
-    return Spectrum(basis @ rotation.flip(1)[:, :n].float(), values)
+    singular = squares.flip(0)[:n].clamp(min=0).sqrt().float()
+    return Spectrum(basis @ rotation.flip(1)[:, :n].float(), singular)
 
 
 def relative_squares(made: Spectrum) -> Tensor:

@@ -2,15 +2,14 @@
 
 The newest edges of each user are held out: on them what is open in the settings is chosen and the
 figures are measured. Then the filters are made anew over the whole graph and the learned part goes
-on from its tables for some steps over it, so the newest edges shape what is published and the
-figures stay honest.
+on from its tables for some steps over it (the gcn is trained anew), so the newest edges shape what
+is published and the figures stay honest.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,7 @@ from trainer.evaluate import measure, predictions, rmse
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
-from trainer.train import Model, Progress, Tables, quiet, train
+from trainer.train import EarlyStopping, Model, Progress, Tables, quiet, train
 
 HELD_OUT = 0.1  # newest share of each user's edges
 # Without times, a random share, as large as in the usual files for offline evaluation; the learned
@@ -75,11 +74,13 @@ def fit(
     if not len(held_out):
         settings = settings.filled(PRIORS)
     if settings.model == "gcn":
-        cosine = settings.objective == "softmax"
         fitted = Fitted()
-        model = train(kept, settings, progress, validate=_error_on(kept, held_out, settings))
+        stopping = _stopping(kept, held_out, settings)
+        model = train(kept, settings, progress, stopping=stopping)
+        candidate = model.embeddings(kept, settings.objective == "softmax").cpu()
         clock.lap("train")
-        candidate, made = (model.embeddings(g, cosine).cpu() for g in (kept, graph))
+        epochs = stopping.epoch if stopping else settings.epochs
+        made = fit_all(graph, replace(settings, epochs=epochs), progress)
     else:
         if settings.missing():
             chooser = Chooser(kept, held_out, settings, progress)
@@ -103,15 +104,18 @@ def held_out_edges(graph: InteractionGraph) -> npt.NDArray[np.bool_]:
     return graph.newest(HELD_OUT if timed else HELD_OUT_AT_RANDOM)
 
 
-def _error_on(
+def _stopping(
     kept: InteractionGraph, held_out: InteractionGraph, settings: Hyperparameters
-) -> Callable[[Model], float] | None:
-    """RMSE on the held-out edges, for a model that predicts interactions."""
+) -> EarlyStopping | None:
+    """By the RMSE on the held-out edges, for a model that predicts interactions."""
     if settings.objective != "mse" or not len(held_out):
         return None
-    return lambda model: rmse(
-        predictions(model.embeddings(kept, cosine=False).cpu(), kept, held_out), held_out.weights
-    )
+
+    def error(model: Model) -> float:
+        embeddings = model.embeddings(kept, cosine=False).cpu()
+        return rmse(predictions(embeddings, kept, held_out), held_out.weights)
+
+    return EarlyStopping(error)
 
 
 def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progress) -> Embeddings:

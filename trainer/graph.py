@@ -235,15 +235,10 @@ class Incidence:
             _csr(self._item_starts, self._users, values[self._order], self.shape[::-1]),
         )
 
-    @cached_property
-    def ones(self) -> tuple[Tensor, Tensor]:
-        """Both ways with 1 for each edge."""
-        return self.both(torch.ones(len(self.rows), device=self.rows.device))
-
-    def degrees_with_loops(self) -> tuple[Tensor, Tensor]:
-        """Edges of each user and of each item, and 1 for itself (GCNConv); float32."""
-        users, items = self._starts.diff() + 1, self._item_starts.diff() + 1
-        return users.float(), items.float()
+    def sums(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of `values` float [edges] over the edges of each user and of each item."""
+        users, items = (values.new_zeros(n) for n in self.shape)
+        return users.index_add_(0, self.rows, values), items.index_add_(0, self._items, values)
 
     @property
     def edge_index(self) -> Tensor:
@@ -254,9 +249,13 @@ class Incidence:
 
 @dataclass(frozen=True)
 class Adjacency:
-    """D_u^-1/2 R D_i^-1/2 by user and by item: sparse CSR [users, items] and its transpose."""
+    """D_u^-1/2 R D_i^-1/2 by user and by item: sparse CSR [users, items] and its transpose.
+
+    kept: float [edges], 1 for the edges that are in it, 0 for those that were thinned out.
+    """
 
     incidence: Incidence
+    kept: Tensor
     values: Tensor
     by_user: Tensor
     by_item: Tensor
@@ -273,13 +272,23 @@ class Adjacency:
         if mask is not None and not mask.all():
             graph, values = graph.subset(mask), values[torch.from_numpy(mask).to(device)]
         incidence = Incidence(graph, device)
-        return cls(incidence, values, *incidence.both(values))
+        return cls(incidence, torch.ones_like(values), values, *incidence.both(values))
+
+    @cached_property
+    def unweighted(self) -> tuple[Tensor, Tensor]:
+        """Both ways with 1 for each edge."""
+        return self.incidence.both(self.kept)
+
+    def degrees_with_loops(self) -> tuple[Tensor, Tensor]:
+        """Edges of each user and of each item, and 1 for itself (GCNConv); float32."""
+        users, items = self.incidence.sums(self.kept)
+        return users + 1, items + 1
 
     def thinned(self, kept: Tensor) -> Self:
         """The same with only the edges where `kept` (bool [edges]) is true."""
         values = self.values * kept
         by_user, by_item = self.incidence.both(values)
-        return replace(self, values=values, by_user=by_user, by_item=by_item)
+        return replace(self, kept=kept.float(), values=values, by_user=by_user, by_item=by_item)
 
 
 def both_ways(
@@ -289,11 +298,18 @@ def both_ways(
     return Incidence(graph, device).both(torch.from_numpy(values).to(device))
 
 
-def normalised(graph: InteractionGraph) -> Float32s:
-    """The edges' values in D_u^-1/2 R D_i^-1/2, R being their strengths; float32 [edges]."""
-    roots = np.sqrt(graph.user_strengths[graph.users] * graph.item_strengths[graph.items])
-    values: Float32s = graph.strengths / np.maximum(roots, np.finfo(np.float32).tiny)
-    return values
+def normalised(graph: InteractionGraph, exponent: float = 0.5) -> Float32s:
+    """The edges' values in D_u^-exponent R D_i^-exponent, R their strengths; float32 [edges]."""
+    by_user = power(graph.user_strengths, -exponent)[graph.users]
+    return graph.strengths * by_user * power(graph.item_strengths, -exponent)[graph.items]
+
+
+def power(degrees: Float32s, exponent: float) -> Float32s:
+    """degrees ** exponent, but 0 where the degree is 0; float32."""
+    made = np.zeros(len(degrees), np.float32)
+    some = degrees > 0
+    made[some] = degrees[some].astype(np.float64) ** exponent
+    return made
 
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:

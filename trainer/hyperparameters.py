@@ -22,8 +22,9 @@ class Hyperparameters:
     neighbors_item_power: float | None = None
     neighbors_kept: int = 256  # entries of a row
 
-    # low pass: d_i^-power V s^2 / (s^2 + damping) V^T d_j^power
+    # low pass: d_i^-power V s^2 / (s^2 + damping) V^T d_j^power, U s V^T = D_u^-c R D_i^-c
     low_pass_weight: float | None = None
+    low_pass_normalization: float | None = None  # c
     low_pass_power: float | None = None
     low_pass_damping: float | None = None
     vectors: int = 1_024

@@ -103,7 +103,7 @@ class RecommenderGCN(nn.Module):
         self.n_users = n_users
         self.mean = mean
         self.features = nn.Parameter(torch.empty(n_users + n_items, dim))
-        nn.init.normal_(self.features, std=0.1)
+        nn.init.normal_(self.features, std=0.03)
         self.convs = nn.ModuleList(GCNConv(dim, dim) for _ in range(layers))
         self.bias = nn.Parameter(torch.zeros(n_users + n_items))
 
@@ -140,8 +140,8 @@ class RecommenderGCN(nn.Module):
 
     def _states(self, graph: Adjacency) -> list[Tensor]:
         """Input of each layer, then the output of the last; each [users + items, dim]."""
-        roots = [degrees.rsqrt()[:, None] for degrees in graph.incidence.degrees_with_loops()]
-        (by_user, by_item), n = graph.incidence.ones, self.n_users
+        roots = [degrees.rsqrt()[:, None] for degrees in graph.degrees_with_loops()]
+        (by_user, by_item), n = graph.unweighted, self.n_users
         states: list[Tensor] = [self.features]
         for number, conv in enumerate(self.convs):
             users, items = states[-1][:n] * roots[0], states[-1][n:] * roots[1]

@@ -3,9 +3,9 @@
 With d_j the sum of a new item's strengths R_vj, D_v of its user's, and everything else frozen:
 
 - neighbours, exactly as a retrain would: t_j = sum_v R_vj D_v^-a R_v gives row and column;
-- low pass: the singular vectors' row from V = R~^T R~ V / s^2, whose part of the item itself is
-  taken to the left side: V_j = d_j^-1/2 sum_v R_vj / D_v sum_i R_vi d_i^-1/2 V_i / (s^2 - c_j),
-  c_j = sum_v R_vj^2 / (D_v d_j); exact where s^2 > 2 c_j, damped in the weaker directions;
+- low pass: the singular vectors' row from V = A^T A V / s^2, A = D_u^-c R D_i^-c, whose part of
+  the item itself is taken to the left side: V_j = d_j^-c sum_v R_vj D_v^-2c sum_i R_vi d_i^-c V_i
+  / (s^2 - a_j), a_j = sum_v A_vj^2; exact where s^2 > 2 a_j, damped in the weaker directions;
 - learned: LightGCN's layers from 1 up, the users' mean layer in the place of each layer.
 """
 
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from trainer.embeddings import TINY, Embeddings, Own
 
-WEAKEST = 0.01  # squared singular value below which a direction tells nothing of a new item
+WEAKEST = 0.01  # of the largest s^2: a direction below tells nothing of a new item
 
 
 class Folded(NamedTuple):
@@ -74,16 +74,18 @@ def fold_in(
     scales, old = tensors["scales"], tensors["strengths"].clamp(min=TINY)  # d_i
     incoming, outgoing = [], []
     if embeddings.vectors:
-        b, squares = settings["low_pass_power"], tensors["squares"]
+        b, c = settings["low_pass_power"], settings["low_pass_normalization"]
+        squares, damping = tensors["squares"], settings["low_pass_damping"]
         vectors = embeddings.outgoing[own.items, : embeddings.vectors] / scales[1]
-        vectors *= (own.strengths * old[own.items] ** (-b - 0.5))[:, None]
+        vectors *= (own.strengths * old[own.items] ** (-b - c))[:, None]
         of_users = vectors.new_zeros(len(users), embeddings.vectors)
         of_users.index_add_(0, own.rows(), vectors)
-        itself = gathered(totals[:, None] ** -1, strengths**2) / degrees  # c_j
-        weakest = (squares / 2).clamp(min=WEAKEST)
-        row = gathered(of_users, strengths / totals[places]) / degrees.sqrt()
+        itself = gathered(totals[:, None] ** (-2 * c), strengths**2) / degrees ** (2 * c)  # a_j
+        weakest = torch.maximum(squares / 2, WEAKEST * squares[:1])
+        row = gathered(of_users, strengths * totals[places] ** (-2 * c)) / degrees**c
         row /= torch.maximum(squares - itself, weakest)  # V_j
-        incoming.append(squares / (squares + settings["low_pass_damping"]) * degrees**-b * row)
+        gain = squares / (squares + damping * squares[:1])
+        incoming.append(gain * degrees**-b * row)
         outgoing.append(scales[1] * degrees**b * row)
     if embeddings.dim:
         learned = embeddings.learned(users, own)

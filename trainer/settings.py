@@ -110,6 +110,14 @@ class TrainerSettings(ConsumerSettings):
         validation_alias="STREAMGCN_LOW_PASS_WEIGHT",
         description="Weight of the low-pass filter in the blend.",
     )
+    low_pass_normalization: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        validation_alias="STREAMGCN_LOW_PASS_NORMALIZATION",
+        description="Its exponent of the degrees that an edge is divided by: 0.5 for the symmetric "
+        "normalisation, 0 for none.",
+    )
     low_pass_power: float | None = Field(
         None,
         ge=0,

@@ -22,7 +22,7 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # users, items, asked ->
 Tables = dict[str, Tensor]  # of a model's parameters, by name
 EPOCHS, GCN_EPOCHS = 150, 200
 RATE, WARM_RATE, GCN_RATE = 0.05, 0.02, 0.01  # of Adam, at the first epoch
-GCN_DECAY = 1e-3
+GCN_BIAS_RATE, GCN_DECAY, GCN_DROP = 0.001, 1e-4, 0.3  # the last is its edge_drop if none is set
 WARM = 10  # a training that goes on from tables takes a tenth of the epochs
 BPR_EDGES = 100_000  # drawn in each step
 Progress = Callable[[str, int, int, float | None], None]  # stage, steps done, steps, loss
@@ -38,6 +38,26 @@ class Diverged(StreamGCNError):
 
 class DeviceMissing(StreamGCNError):
     """A GPU is asked for and there is none."""
+
+
+class EarlyStopping:
+    """The parameters with the least error on edges that are not trained on."""
+
+    def __init__(self, error: Callable[[Model], float]) -> None:
+        self.epoch = 0  # after which the error was least
+        self._error, self._least = error, float("inf")
+        self._tables: Tables = {}
+
+    def look(self, model: Model, epoch: int) -> None:
+        """Take note of the parameters after an epoch, if they are the best so far."""
+        error = self._error(model)
+        if error < self._least:
+            self._least, self.epoch = error, epoch
+            self._tables = {n: t.clone() for n, t in model.state_dict().items()}
+
+    def restore(self, model: Model) -> None:
+        """Put the best parameters back."""
+        model.load_state_dict(self._tables)
 
 
 def device(name: str) -> torch.device:
@@ -64,15 +84,14 @@ def train(
     settings: Hyperparameters,
     progress: Progress = quiet,
     start: Tables | None = None,
-    validate: Callable[[Model], float] | None = None,
+    stopping: EarlyStopping | None = None,
 ) -> Model:
     """Train LightGCN or the gcn on all edges of the graph; in all processes of torchrun, if any.
 
     Args:
         settings: with nothing `missing` of what the model needs.
         start: parameters to go on from, rows in the graph's numbering.
-        validate: an error on edges not trained on; the parameters with the least are kept (early
-            stopping). Looked at before the first and after every tenth epoch.
+        stopping: looks after every tenth epoch; without it the last parameters are kept.
 
     Raises:
         Diverged: the loss is not finite.
@@ -92,16 +111,18 @@ def train(
     if start:
         model.load_state_dict(start)
         epochs = max(1, epochs // WARM)
-    best = _Best(model, validate)
     objective = _objective(graph, graph.subset(mine), model, settings, where)
     optimizer = torch.optim.Adam(_groups(model), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    drop = settings.edge_drop or 0.0
+    drop = settings.edge_drop
+    if drop is None:
+        drop = GCN_DROP if isinstance(model, RecommenderGCN) else 0.0
     asked = torch.ones(int(mine.sum()), dtype=torch.bool, device=where)
     for epoch in range(1, epochs + 1):
         shown = adjacency
         if drop:
-            asked = (torch.rand(len(graph)) < drop)[torch.from_numpy(mine)].to(where)
+            drawn = torch.rand(len(graph))  # the least is asked for in any case, lest none is
+            asked = (drawn <= drawn.min().clamp(min=drop))[torch.from_numpy(mine)].to(where)
             shown = adjacency.thinned(~asked)
         users, items = model(shown)
         loss = objective(users, items, asked)
@@ -114,36 +135,22 @@ def train(
         optimizer.step()
         schedule.step()
         progress(settings.model, epoch, epochs, value)
-        if epoch % 10 == 0 or epoch == epochs:
-            best.look()
-    best.restore()
+        if stopping and (epoch % 10 == 0 or epoch == epochs):
+            stopping.look(model, epoch)
+    if stopping:
+        stopping.restore(model)
     return model
 
 
-class _Best:
-    """The parameters with the least validation error so far."""
-
-    def __init__(self, model: Model, validate: Callable[[Model], float] | None) -> None:
-        self._model, self._validate = model, validate
-        self._error, self._tables = float("inf"), dict[str, Tensor]()
-        self.look()
-
-    def look(self) -> None:
-        if self._validate and (error := self._validate(self._model)) < self._error:
-            self._error = error
-            self._tables = {n: t.clone() for n, t in self._model.state_dict().items()}
-
-    def restore(self) -> None:
-        if self._tables:
-            self._model.load_state_dict(self._tables)
-
-
 def _groups(model: Model) -> list[dict[str, object]]:
-    """The gcn's features and layers decay, so that they add to its biases only what generalises."""
+    """The gcn's features decay, so that they add to its biases only what generalises."""
     if isinstance(model, LightGCN):
         return [{"params": list(model.parameters())}]
-    decaying = [model.features, *model.convs.parameters()]
-    return [{"params": decaying, "weight_decay": GCN_DECAY}, {"params": [model.bias], "lr": 0.001}]
+    return [
+        {"params": [model.features], "weight_decay": GCN_DECAY},
+        {"params": list(model.convs.parameters())},
+        {"params": [model.bias], "lr": GCN_BIAS_RATE},
+    ]
 
 
 def _model(graph: InteractionGraph, settings: Hyperparameters, where: torch.device) -> Model:

@@ -45,12 +45,14 @@ def fit(
     progress: Progress,
     basis: Tensor | None = None,
     tables: Tables | None = None,
+    share: int = 1,
 ) -> Fitted:
     """Fit every part that has a weight.
 
     Args:
         settings: with nothing missing.
         basis: float [items, any], of the last low pass; tables: of the last learned part.
+        share: of the epochs, one in so many is done.
 
     Raises:
         Diverged, Stopped, DeviceMissing: as `train`.
@@ -62,7 +64,7 @@ def fit(
         where, c = device(settings.device), settings.low_pass_normalization or 0.0
         made.spectrum = spectrum(graph, settings.vectors, where, basis, c)
     if weight(settings, "learned"):
-        made.learned = cast(LightGCN, train(graph, settings, progress, tables))
+        made.learned = cast(LightGCN, train(graph, settings, progress, tables, share))
     return made
 
 

@@ -19,15 +19,18 @@ Scorer = Callable[[Tensor], Tensor]  # int64 user numbers [block] -> scores [blo
 
 
 def measure(
-    embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
+    embeddings: Embeddings,
+    train: InteractionGraph,
+    test: InteractionGraph,
+    most: int | None = None,
 ) -> dict[str, float]:
     """The figures of a model trained on `train` and propagated over it, measured on `test`.
 
     Both graphs have the same nodes. A model that predicts interactions (its scores are no cosines)
     has `rmse` beside that of the mean and of user and item biases.
     """
-    figures = ranking(scorer(embeddings, train), train, test)
-    figures["popularity_ndcg@20"] = ranking(popularity(train), train, test)["ndcg@20"]
+    figures = ranking(scorer(embeddings, train), train, test, most=most)
+    figures["popularity_ndcg@20"] = ranking(popularity(train), train, test, most=most)["ndcg@20"]
     if not embeddings.cosine:
         mean = np.full(len(test), train.weights.mean(), np.float32)
         figures["rmse"] = rmse(predictions(embeddings, train, test), test.weights)

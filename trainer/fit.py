@@ -29,6 +29,9 @@ HELD_OUT = 0.1  # newest share of each user's edges
 # Without times, a random share, as large as in the usual files for offline evaluation; the learned
 # part goes on over the whole graph afterwards, so what is held out is not lost.
 HELD_OUT_AT_RANDOM = 0.2
+OVER = 10  # of the epochs one in so many, to go on from the kept edges to the whole graph
+WARM = 30  # to go on from the last training, which has seen most of the edges; there and then
+MEASURED = 10_000  # users on whom the figures are taken, at most
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,14 @@ def fit(
             chooser.choose()
             settings, fitted = chooser.settings, chooser.fitted
         else:
-            start = start or Start()
-            fitted = blend.fit(kept, settings, progress, start.basis, start.tables)
+            fitted = _from(start or Start(), kept, settings, progress, WARM if start else 1)
         clock.lap("train")
         candidate = blend.blend(kept, fitted, settings)
-        made = blend.blend(graph, _over(graph, fitted, settings, progress), settings)
+        share = WARM if start else OVER
+        over = _from(_start(fitted), graph, settings, progress, share)
+        made = blend.blend(graph, over, settings)
     clock.lap("propagate")
-    metrics = measure(candidate, kept, held_out) if len(held_out) else {}
+    metrics = measure(candidate, kept, held_out, MEASURED) if len(held_out) else {}
     clock.lap("evaluate")
     return Fit(made, settings, kept, held_out, candidate, metrics, clock.seconds, _start(fitted))
 
@@ -130,12 +134,14 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
     return blend.blend(graph, blend.fit(graph, settings, progress), settings)
 
 
-def _over(
-    graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters, progress: Progress
+def _from(
+    start: Start,
+    graph: InteractionGraph,
+    settings: Hyperparameters,
+    progress: Progress,
+    share: int,
 ) -> Fitted:
-    """What was fitted on the kept edges, taken on to the whole graph."""
-    start = _start(fitted)
-    return blend.fit(graph, settings, progress, start.basis, start.tables)
+    return blend.fit(graph, settings, progress, start.basis, start.tables, share)
 
 
 def _start(fitted: Fitted) -> Start:

@@ -23,7 +23,6 @@ Tables = dict[str, Tensor]  # of a model's parameters, by name
 EPOCHS, GCN_EPOCHS = 150, 200
 RATE, WARM_RATE, GCN_RATE = 0.05, 0.02, 0.01  # of Adam, at the first epoch
 GCN_BIAS_RATE, GCN_DECAY, GCN_DROP = 0.001, 1e-4, 0.3  # the last is its edge_drop if none is set
-WARM = 10  # a training that goes on from tables takes a tenth of the epochs
 BPR_EDGES = 100_000  # drawn in each step
 Progress = Callable[[str, int, int, float | None], None]  # stage, steps done, steps, loss
 
@@ -84,6 +83,7 @@ def train(
     settings: Hyperparameters,
     progress: Progress = quiet,
     start: Tables | None = None,
+    share: int = 1,
     stopping: EarlyStopping | None = None,
 ) -> Model:
     """Train LightGCN or the gcn on all edges of the graph; in all processes of torchrun, if any.
@@ -91,6 +91,7 @@ def train(
     Args:
         settings: with nothing `missing` of what the model needs.
         start: parameters to go on from, rows in the graph's numbering.
+        share: one in so many of the epochs is done, at least one.
         stopping: looks after every tenth epoch; without it the last parameters are kept.
 
     Raises:
@@ -110,7 +111,7 @@ def train(
         rate = WARM_RATE if start else RATE
     if start:
         model.load_state_dict(start)
-        epochs = max(1, epochs // WARM)
+    epochs = max(1, epochs // share)
     objective = _objective(graph, graph.subset(mine), model, settings, where)
     optimizer = torch.optim.Adam(_groups(model), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)

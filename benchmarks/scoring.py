@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks import synthetic
 from benchmarks.synthetic import Result, Sizes
 from serving.fold_in import MOST, Recommender
-from serving.topk import best, topk
+from serving.topk import best, leading, topk
 from serving.user_edges import Block as Edges
 from trainer.embeddings import Embeddings, Own
 from trainer.evaluate import own
@@ -56,9 +56,10 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
         index.add(outgoing.numpy())
         every = torch.cat(vectors).numpy()
         parts = [part for block in blocks for part in split(block, threads)]
+        first = leading(model)
         recommender = Recommender(replace(snapshot, embeddings=model), CPU, K, threads)
         ways: dict[str, Callable[[], object]] = {
-            "product": lambda model=model, parts=parts: list(product(model, parts, pool)),
+            "product": lambda m=model, f=first, p=parts: list(product(m, f, p, pool)),
             "explained": lambda recommender=recommender: explained(recommender, blocks),
             "torch": lambda v=vectors, o=outgoing: [(each @ o.T).topk(K) for each in v],
             "faiss": lambda i=index, e=every: i.search(e, K),
@@ -70,7 +71,7 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
             "over_torch": round(rates["product"] / rates["torch"], 3),
             "over_faiss": round(rates["product"] / rates["faiss"], 3),
             "of_the_exact_lists": round(
-                shared(product(model, parts, pool), exact(model, parts)), 4
+                shared(product(model, first, parts, pool), exact(model, parts)), 4
             ),
         }
     return made | {"threads": threads, "block": MOST, "items": sizes.items}
@@ -84,10 +85,12 @@ def split(block: Block, n: int) -> list[Block]:
     return [(users[b : b + size], edges.slice(b, min(b + size, len(users)))) for b in begins]
 
 
-def product(model: Embeddings, parts: list[Block], pool: ThreadPoolExecutor) -> Iterator[Tensor]:
+def product(
+    model: Embeddings, first: Tensor | None, parts: list[Block], pool: ThreadPoolExecutor
+) -> Iterator[Tensor]:
     """Items of each part's lists, as serving ranks them."""
     with one_thread():
-        yield from pool.map(lambda part: best(model, *part, K)[1], parts)
+        yield from pool.map(lambda part: best(model, first, *part, K)[1], parts)
 
 
 def explained(recommender: Recommender, blocks: list[Block]) -> None:

@@ -115,13 +115,6 @@ def test_the_blend_recovers_a_planted_structure_with_everything_chosen() -> None
     assert fitted.metrics["ndcg@20"] > fitted.metrics["popularity_ndcg@20"]
 
 
-def test_parts_that_add_nothing_are_left_out() -> None:
-    rows = blocks(edges=12)  # what is held out is all that is left of a user's block: any part does
-    fitted = fit(rows, SMALL)
-    assert fitted.metrics["ndcg@20"] == pytest.approx(1.0)
-    assert [bool(blend.weight(fitted.settings, part)) for part in blend.PARTS].count(True) == 1
-
-
 def test_what_is_set_is_not_chosen() -> None:
     rows = blocks()
     newest = rows.newest(0.1)

@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from itertools import product
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,22 +29,21 @@ USERS = 2_048  # on whom a choice is measured
 USER_POWERS = (1.0, 0.7, 0.4, 0.1)
 OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
 ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-NORMALIZATIONS = (0.4, 0.2, 0.0)  # from sparse graphs to dense ones
+NORMALIZATIONS = (0.5, 0.0)  # for sparse graphs, for dense ones
 COARSE = 128  # vectors by which they are told apart
-LOW_PASS_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4)
-DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
+LOW_PASS_POWERS = (0.0, 0.2, 0.3, 0.4, 0.5)
+DAMPINGS = (0.03, 0.1, 0.3, 0.5, 1.0)
 LEARNED = (  # temperature, negative_power, edge_drop: for sparse graphs, for dense ones
     (0.1, 0.5, 0.0),
     (0.2, 1.0, 0.3),
 )
 LEARNED_POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
-EARNED = 0.005  # of the NDCG that a part must add: it costs memory and time, and figures are noisy
 TRIES = 20  # measurements in all, about
 PRIORS = {  # where nothing could be held out
     "neighbors_weight": 1.0, "neighbors_user_power": 0.7,
     "neighbors_own_power": 0.7, "neighbors_item_power": 0.2,
-    "low_pass_weight": 1.0, "low_pass_normalization": 0.4,
+    "low_pass_weight": 1.0, "low_pass_normalization": 0.5,
     "low_pass_power": 0.4, "low_pass_damping": 0.3,
     "learned_weight": 1.0, "learned_power": 0.2,
     "temperature": 0.1, "negative_power": 0.5, "edge_drop": 0.0,
@@ -195,7 +193,7 @@ class Chooser:
                 )
 
         figures = self._ndcg(scores)
-        best = _fewest(tries, figures)
+        best = tries[figures.index(max(figures))]
         alone = {
             name: figures[tries.index(weights)]
             for number, name in enumerate(PARTS)
@@ -240,14 +238,6 @@ class Chooser:
 
 def _best(tried: dict[tuple[float, ...], float]) -> tuple[float, ...]:
     return max(tried, key=lambda values: tried[values])
-
-
-def _fewest(tries: list[tuple[float, ...]], figures: list[float]) -> tuple[float, ...]:
-    """The best weights of as few parts as earn their place."""
-    enough = (1 - EARNED) * max(figures)
-    figure = dict(zip(tries, figures, strict=True))
-    good = [weights for weights in tries if figure[weights] >= enough]
-    return min(good, key=lambda weights: (np.count_nonzero(weights), -figure[weights]))
 
 
 def _distinct(tries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:

@@ -1,7 +1,8 @@
 """The Kafka side of all processes; the only file that imports the Kafka client.
 
-A Stream starts each partition where its owner says, never at Kafka's committed offset; that one
-is written for lag tools alone. An unreachable broker is waited for.
+A Stream starts each partition where its owner says. Of the consumer that is what the edge store
+holds, never Kafka's committed offset; of serving the lower of both. An unreachable broker is
+waited for.
 
 The client tells of a rebalance on a thread of its own, at times while `poll` has already returned.
 So its callbacks only note what was gained and lost; the owner hears of it at its next `poll`, on
@@ -245,7 +246,7 @@ class Stream:
         self.assigned(self._consumer.assignment())
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Tell Kafka, for lag tools, how far the group is; not waited for."""
+        """Tell Kafka how far the group is; not waited for."""
         self._consumer.commit_async(
             {self._tp(p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()},
             callback=lambda *_: None,  # a lost one is made good by the next

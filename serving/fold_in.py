@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from consumer.erasure import digest
 from serving import lists
 from serving.lists import Lists
 from serving.store import Recommendations
@@ -66,8 +68,8 @@ class Recommender:
 
     @property
     def block(self) -> int:
-        """Users or items whose lists are made at a time."""
-        return max(1, min(MOST, SCORES // max(1, len(self.item_ids))))
+        """Users or items whose lists are made at a time; the same in all processes."""
+        return max(1, min(MOST, SCORES // max(1, self.trained.n_items)))
 
     @property
     def embeddings(self) -> Embeddings:
@@ -119,7 +121,9 @@ class Recommender:
         items = torch.tensor(numbers, dtype=torch.int64, device=self.device)
         starts = torch.arange(len(items) + 1, device=self.device)
         own = Own(starts, items, torch.ones(len(items), device=self.device))
-        found, scores, because, counts = self._ranked(torch.full_like(items, -1), own)
+        found, scores, because, counts = self._ranked(
+            torch.full_like(items, -1), own, explained=False
+        )
         at = np.full(len(items), self.manifest.trained_at)
         made = Lists(found, scores, because[:, :0], counts, at)
         now = int(time.time() * 1000)
@@ -129,6 +133,12 @@ class Recommender:
     def forget(self, user: str) -> None:
         """Drop what the model has learned of a user beyond its edges."""
         self._users.pop(user, None)
+
+    def forget_digests(self, digests: Collection[str]) -> None:
+        """The same for users by the digests of their ids."""
+        if digests:
+            for user in [user for user in self._users if digest(user) in digests]:
+                self.forget(user)
 
     def take_up(self, items: Sequence[str], folded: Folded) -> list[int]:
         """Put new items, or new rows of them, beside the others; returns their numbers.
@@ -151,22 +161,26 @@ class Recommender:
             self._first[numbers] = rows.to(self._first.dtype)
         return numbers
 
-    def _ranked(self, users: Tensor, own: Own) -> tuple[Any, Any, Any, Any]:
+    def _ranked(self, users: Tensor, own: Own, explained: bool = True) -> tuple[Any, Any, Any, Any]:
         """Items, scores, because and counts, as in Lists."""
         n = len(users)
         size = max(1, -(-n // self._threads) if n >= SPLIT else n)
         parts = [(users[at : at + size], own.slice(at, at + size)) for at in range(0, n, size)]
         run = self._pool.map if self._pool else map
-        columns = zip(*run(self._ranked_part, parts), strict=True)
+        columns = zip(*run(partial(self._ranked_part, explained), parts), strict=True)
         items, scores, because, counts = (torch.cat(column).cpu().numpy() for column in columns)
         return items, scores, because, counts
 
-    def _ranked_part(self, part: tuple[Tensor, Own]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _ranked_part(
+        self, explained: bool, part: tuple[Tensor, Own]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         users, own = part
         embeddings = self.embeddings
         first = None if self._first is None else self._first[: embeddings.n_items]
         scores, items = best(embeddings, first, users, own, self._k)
-        because = _largest(embeddings.contributions(users, own, items), own)
+        because = items
+        if explained:
+            because = _largest(embeddings.contributions(users, own, items), own)
         return items, scores, because, scores.isfinite().sum(1)
 
     def _place(self, number: int, row: int, folded: Folded) -> None:

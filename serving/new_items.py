@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +14,7 @@ from trainer.embeddings import Own
 from trainer.new_items import can_fold, fold_in
 
 FEWEST = 3  # users who must have touched an item before it is recommended
-MOST_USERS = 200  # newest ones, by whom an item is placed
+MOST_USERS = 100  # newest ones, by whom an item is placed
 AT_ONCE = 8  # items folded in between two looks at the stream
 
 
@@ -25,11 +23,15 @@ class NewItems:
 
     def __init__(self, recommender: Recommender, edges: UserEdges) -> None:
         self._recommender = recommender
-        self._known = set(recommender.item_ids)
+        self._known = set(recommender.item_ids[: recommender.trained.n_items])
         self._users: dict[str, dict[str, None]] = {}  # by item, newest last
         self._due: dict[str, None] = {}
-        if can_fold(recommender.trained):
-            for user, item in _unseen(edges, recommender.item_ids):
+        self.find(edges)
+
+    def find(self, edges: UserEdges) -> None:
+        """Look for them in all edges: of the store, and what the log says since."""
+        if can_fold(self._recommender.trained):
+            for user, item in _unseen(edges, self._known):
                 self._note(user, item)
 
     def note(self, event: Event) -> None:
@@ -45,7 +47,7 @@ class NewItems:
         for item in items:
             del self._due[item]
         touches = [
-            (item, [(u, e.weight) for u in self._newest(item) if (e := edges.items(u).get(item))])
+            (item, [(u, e.weight) for u in self._users[item] if (e := edges.items(u).get(item))])
             for item in items
         ]
         touches = [(item, users) for item, users in touches if len(users) >= FEWEST]
@@ -55,11 +57,10 @@ class NewItems:
         users = self._users.setdefault(item, {})
         users.pop(user, None)
         users[user] = None
+        if len(users) > MOST_USERS:
+            users.pop(next(iter(users)))
         if len(users) >= FEWEST:
             self._due[item] = None
-
-    def _newest(self, item: str) -> list[str]:
-        return list(self._users[item])[-MOST_USERS:]
 
     def _fold(self, touches: dict[str, list[tuple[str, float]]], edges: UserEdges) -> list[int]:
         model = self._recommender
@@ -86,17 +87,17 @@ class NewItems:
         return model.take_up(list(touches), folded)
 
 
-def _unseen(edges: UserEdges, known: Sequence[str]) -> list[tuple[str, str]]:
-    """User and item of each edge to an item that is not `known`."""
+def _unseen(edges: UserEdges, known: set[str]) -> list[tuple[str, str]]:
+    """User and item of each edge to an item that is not `known`, the oldest first."""
     graph = edges.graph
-    new = ~pc.is_in(graph.item_ids.values, value_set=pa.array(known, pa.string())).to_numpy(
+    new = ~pc.is_in(graph.item_ids.values, value_set=pa.array(list(known), pa.string())).to_numpy(
         zero_copy_only=False
     )
-    mask = new[graph.items]
-    users = graph.user_ids.values.take(pa.array(graph.users[mask])).to_pylist()
-    items = graph.item_ids.values.take(pa.array(graph.items[mask])).to_pylist()
+    at = np.flatnonzero(new[graph.items])
+    at = at[np.argsort(graph.timestamps[at], kind="stable")]
+    users = graph.user_ids.values.take(pa.array(graph.users[at])).to_pylist()
+    items = graph.item_ids.values.take(pa.array(graph.items[at])).to_pylist()
     made = list(zip(users, items, strict=True))
-    ids = set(known)
     for user, change in edges.changed.items():
-        made += [(user, item) for item in change.items if item not in ids]
+        made += [(user, item) for item in change.items if item not in known]
     return made

@@ -23,7 +23,8 @@ def publish(
 
     It is interleaved with the live loop, on the same edges, so a user refreshed meanwhile is only
     ever rewritten from edges as new or newer. What belongs to other partitions is written by those
-    who read them; items belong to partitions by turns.
+    who read them; the snapshot's items belong to partitions by turns, new ones to all who know
+    them.
 
     Args:
         partitions: numbers from 0 to `of` - 1.
@@ -33,14 +34,19 @@ def publish(
         RedisDown: from `next`; what was not written is for the next publish.
     """
     users, size = edges.users(partitions), recommender.block
-    mine = [n for n in range(0, len(recommender.item_ids), size) if n // size % of in partitions]
+    n_items, trained = len(recommender.item_ids), recommender.trained.n_items
+    mine = [
+        range(begin, min(begin + size, trained))
+        for begin in range(0, trained, size)
+        if begin // size % of in partitions
+    ]
+    mine += [range(begin, min(begin + size, n_items)) for begin in range(trained, n_items, size)]
     blocks = -(-len(users) // size) + len(mine)
     for done, begin in enumerate(range(0, len(users), size), 1):
         block = [u for u in users[begin : begin + size] if not edges.forgotten(u)]
         store.put_users(*recommender.lists(block, edges, "model", popular))
         yield done / blocks
-    for done, begin in enumerate(mine, blocks - len(mine) + 1):
-        items = range(begin, min(begin + size, len(recommender.item_ids)))
+    for done, items in enumerate(mine, blocks - len(mine) + 1):
         store.put_neighbors(*recommender.neighbors(items))
         yield done / blocks
     manifest = recommender.manifest

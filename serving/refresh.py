@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has n
 RENEW_AFTER = 5.0  # seconds from the end of a publish to the next one for new items' sake,
 RENEW_TIMES = 2.0  # and this many times as long as the last one took
 TURNS = 4  # blocks of users with new events for each block of a publish, where both wait
+STAMPS = 100  # of a user's unanswered events that are kept, however long Redis is away
 TELL_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
 
 
@@ -134,6 +136,8 @@ class Refresh:
         The edge store may hold them already: they change nothing, but their users are due.
         """
         self._digests |= self.edges.grow(self._edge_store)
+        if self._new_items:
+            self._new_items.find(self.edges)
         stored, answered = self.edges.watermark.get(partition), self._stream.committed(partition)
         self._mine.add(partition)
         self._looked_at = 0.0  # its users' lists may be of another snapshot
@@ -141,6 +145,7 @@ class Refresh:
 
     def _lost(self) -> None:
         """Another process may have these partitions now, and write newer lists than this one."""
+        self._renew |= self._publishing is not None
         self._mine.clear()
         self._due.clear()
         self._after.clear()
@@ -152,7 +157,8 @@ class Refresh:
         for event, partition, offset in events(table):
             self.edges.apply(event, partition, offset)
             due = self._due.setdefault(event.user_id, Due(partition, offset, []))
-            due.arrived.append(stamps[offset])
+            if len(due.arrived) < STAMPS:
+                due.arrived.append(stamps[offset])
             if event.type == FORGET:
                 self._forgotten.add(event.user_id)
             elif self._new_items:
@@ -163,7 +169,7 @@ class Refresh:
     def _forget(self) -> None:
         """Delete the lists of users who are forgotten; who came again is due for a new one."""
         if self._digests:
-            self._store.delete_digests(self._digests)
+            self._store.delete_digests(self._digests, keep=self.edges.has)
             self._erased |= self._digests
             self._digests.clear()
         if self._forgotten:
@@ -189,7 +195,8 @@ class Refresh:
         live = self._snapshots.live()
         if live and (self._recommender is None or live != self._recommender.version):
             self._load(live)
-        if self._recommender and self._mine and not self._publishing:
+        ready = self._recommender and self._mine and self._stream.n_partitions
+        if self._recommender and ready and not self._publishing:
             self._see_to_publishing(self._recommender)
 
     def _load(self, version: str) -> None:
@@ -202,6 +209,7 @@ class Refresh:
                 log.warning("%s; the model in use stays.", error)
             return
         self._recommender = Recommender(snapshot, self._device, self._settings.top_k, self._threads)
+        self._recommender.forget_digests(self._erased | self._digests)
         self._new_items = NewItems(self._recommender, self.edges)
         self._popular_at, self._publishing = 0.0, None
         gc.freeze()  # ids and numbers by the million; to look through them took most of the time
@@ -237,13 +245,14 @@ class Refresh:
         if not self._due:
             return
         if not self._recommender:
-            self._due.clear()  # the first publish writes them
+            if not self._snapshots.live():
+                self._due.clear()  # the first publish writes them
             return
         block = self._recommender.block
         if len(self._due) < block and time.monotonic() - self._refreshed_at < GATHER:
             return
         self._refreshed_at = time.monotonic()
-        users = list(self._due)[:block]
+        users = list(islice(self._due, block))
         left = [user for user in users if not self.edges.forgotten(user)]
         if left:
             made = self._recommender.lists(left, self.edges, "live", self._popular)
@@ -262,9 +271,9 @@ class Refresh:
             return
         self._folded_at = time.monotonic()
         numbers = self._new_items.fold(self.edges)
+        self._renew |= bool(numbers)
         if numbers:
             self._store.put_neighbors(*self._recommender.neighbors(numbers))
-        self._renew |= bool(numbers)
 
     def _publish(self) -> None:
         if not self._publishing:

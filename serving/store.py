@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Literal
@@ -125,12 +125,17 @@ class Store:
                 pipe.delete(f"{self._prefix}:rec:{user}")
             _raise_first(pipe.execute(raise_on_error=False))
 
-    def delete_digests(self, digests: Collection[str]) -> None:
-        """Delete the lists of users by the digests of their ids; looks at every list's key."""
+    def delete_digests(self, digests: Collection[str], keep: Callable[[str], bool]) -> None:
+        """Delete the lists of users by the digests of their ids; looks at every list's key.
+
+        Args:
+            keep: whether a user is to keep its list: one who came again.
+        """
         start = len(f"{self._prefix}:rec:")
         with self._client() as client:  # of a Cluster, the keys of all primaries
             keys = client.scan_iter(f"{_literal(self._prefix)}:rec:*", count=1_000)
-            found = [key[start:] for key in keys if digest(key[start:]) in digests]
+            users = (key[start:] for key in keys)
+            found = [user for user in users if digest(user) in digests and not keep(user)]
         self.delete_users(found)
 
     def generation(self) -> str:

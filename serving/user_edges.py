@@ -143,6 +143,11 @@ class UserEdges:
         change = self.changed.get(user)
         return change is not None and change.forgotten
 
+    def has(self, user: str) -> bool:
+        """Whether the user has come, and is not forgotten since."""
+        change = self.changed.get(user)
+        return not change.forgotten if change else user in self._numbers
+
     def items(self, user: str) -> Edges:
         """The user's edges with their strengths, as of the newest event in the graph."""
         change = self.changed.get(user)
@@ -218,7 +223,7 @@ class UserEdges:
         for item, change in self._counts.items():
             counts[item] = counts.get(item, 0.0) + change
         best = sorted(counts, key=lambda item: -counts[item])[:n]
-        best = [item for item in best if counts[item] > NOTHING]
+        best = [i for i in best if counts[i] > (NOTHING if i in self._counts else 0)]
         now = 2.0 ** ((self._reference - self._latest) / HALF_LIFE_MS)
         return best, np.array([counts[item] * now for item in best], np.float32)
 

@@ -1,6 +1,6 @@
 """The item side of fold-in, on a planted structure and on items that the model already has."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +127,19 @@ def test_a_new_item_touched_by_users_of_one_taste_is_recommended_to_that_taste_a
     new, similar = recommender.neighbors([made.n_items])
     assert new == ["brand new"]
     assert b'"0-' not in similar[0]
+
+
+def test_an_item_without_strength_in_the_model_weighs_nothing_in_a_new_ones_tables(
+    made: InteractionGraph, embeddings: Embeddings
+) -> None:
+    strengths = embeddings.tensors["strengths"].clone()
+    strengths[made.items[0]] = 0  # all that was left of it was taken back
+    weak = replace(embeddings, tensors=embeddings.tensors | {"strengths": strengths})
+    folded = folded_again(made, weak, int(made.items[-1]))
+    usual = folded_again(made, embeddings, int(made.items[-1]))
+    assert folded.near is not None
+    assert folded.near[0, made.items[0]] == 0
+    assert folded.outgoing.abs().max() <= 2 * usual.outgoing.abs().max()
 
 
 def test_an_item_of_the_store_that_the_model_has_not_seen_is_found(

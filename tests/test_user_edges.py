@@ -41,6 +41,17 @@ def test_the_log_read_again_ends_in_the_same_edges(tmp_path: Path) -> None:
         assert times(edges, "u") == {"j": 2, "k": 0}
 
 
+def test_a_forgotten_user_is_had_again_once_it_comes_again(tmp_path: Path) -> None:
+    edges = UserEdges(Weighing())
+    edges.grow(store(tmp_path, [("u", "i"), ("v", "i")]))
+    assert edges.has("u")
+    edges.apply(event("u", "", kind="forget"), 0, 2)
+    assert not edges.has("u")
+    assert not edges.has("nobody")
+    edges.apply(event("u", "j"), 0, 3)
+    assert edges.has("u")
+
+
 def test_growing_forgets_what_the_store_has_and_keeps_what_it_has_not(tmp_path: Path) -> None:
     edges, made = UserEdges(Weighing()), store(tmp_path, [("u", "i")])
     edges.grow(made)

@@ -71,15 +71,15 @@ def fold_in(
         made = of_users.new_zeros(new, of_users.shape[1])
         return made.index_add_(0, rows, of_users[places] * weights[:, None])
 
-    scales, old = tensors["scales"], tensors["strengths"].clamp(min=TINY)  # d_i
+    scales, old = tensors["scales"], tensors["strengths"]  # d_i
     incoming, outgoing = [], []
     if embeddings.vectors:
         b, c = settings["low_pass_power"], settings["low_pass_normalization"]
         squares, damping = tensors["squares"], settings["low_pass_damping"]
-        vectors = embeddings.outgoing[own.items, : embeddings.vectors] / scales[1]
-        vectors *= (own.strengths * old[own.items] ** (-b - c))[:, None]
-        of_users = vectors.new_zeros(len(users), embeddings.vectors)
-        of_users.index_add_(0, own.rows(), vectors)
+        weights = own.strengths * _power(old, -b - c)[own.items] / scales[1]
+        of_users = functional.embedding_bag(
+            own.items, embeddings.outgoing, own.starts[:-1], mode="sum", per_sample_weights=weights
+        )[:, : embeddings.vectors]
         itself = gathered(totals[:, None] ** (-2 * c), strengths**2) / degrees ** (2 * c)  # a_j
         weakest = torch.maximum(squares / 2, WEAKEST * squares[:1])
         row = gathered(of_users, strengths * totals[places] ** (-2 * c)) / degrees**c
@@ -91,18 +91,28 @@ def fold_in(
         learned = embeddings.learned(users, own)
         layers = gathered(learned, strengths / totals[places].sqrt()) / degrees.sqrt()
         incoming.append((embeddings.layers - 1) / embeddings.terms * layers / degrees.sqrt())
-        unit = (
-            functional.normalize(layers, dim=1) if embeddings.cosine else layers / embeddings.terms
-        )
+        mean = embeddings.layers / embeddings.terms**2 * layers
+        unit = functional.normalize(layers, dim=1) if embeddings.cosine else mean
         outgoing.append(scales[2] * degrees ** settings["learned_power"] * unit)
     made = Folded(torch.cat(incoming, 1), torch.cat(outgoing, 1))
     if "neighbors" not in tensors:
         return made
     a, p, q = (settings[f"neighbors_{kind}_power"] for kind in ("user", "own", "item"))
-    counts = torch.zeros(len(users), embeddings.n_items, device=own.items.device)
-    counts.view(-1).index_add_(0, own.rows() * embeddings.n_items + own.items, own.strengths)
-    together = scales[0] * gathered(counts, strengths * totals[places] ** -a)  # of t_j
+    # Each edge of a new item brings the edges of its user.
+    lengths = own.starts.diff()[places]
+    begins = own.starts[:-1][places] - (lengths.cumsum(0) - lengths)
+    edges = torch.arange(int(lengths.sum()), device=rows.device)
+    edges += begins.repeat_interleave(lengths)
+    brought = (strengths * totals[places] ** -a).repeat_interleave(lengths) * own.strengths[edges]
+    together = torch.zeros(new, embeddings.n_items, device=rows.device)
+    at = rows.repeat_interleave(lengths) * embeddings.n_items + own.items[edges]
+    together.view(-1).index_add_(0, at, scales[0] * brought)  # t_j
     kept = min(tensors["neighbors"].shape[1], embeddings.n_items)
-    best = (together * degrees**-p * old**-q).topk(kept, dim=1)
-    near = together * old**-p * degrees**-q
+    best = (together * degrees**-p * _power(old, -q)).topk(kept, dim=1)
+    near = together * _power(old, -p) * degrees**-q
     return made._replace(neighbors=best.indices.int(), similarities=best.values, near=near)
+
+
+def _power(strengths: Tensor, exponent: float) -> Tensor:
+    """strengths ** exponent, but 0 where the strength is 0, as in the filters."""
+    return torch.where(strengths > 0, strengths.clamp(min=TINY) ** exponent, 0.0)

@@ -183,6 +183,8 @@ class Store:
     def close(self) -> None:
         """Drop the connections; the next call makes new ones."""
         client, self._open = self._open, None
+        if isinstance(client, redis.RedisCluster):
+            client.disconnect_connection_pools()  # its own close leaves them open
         if client:
             client.close()
 

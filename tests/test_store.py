@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -98,6 +99,23 @@ def test_the_cluster_shares_the_lists_out_to_all_its_nodes(
     for node in cluster:
         with Redis.from_url(node) as redis:
             assert len(list(redis.scan_iter(f"{tmp_path.name}:rec:*"))) > 10
+
+
+def test_closing_leaves_no_connection_to_any_node_of_a_cluster(
+    cluster: list[str], tmp_path: Path
+) -> None:
+    def connected(redis: Redis) -> int:
+        return len(redis.client_list())
+
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(Redis.from_url(node)) for node in cluster]
+        store = Store(cluster[0], tmp_path.name)
+        store.put_users([f"u{n}" for n in range(100)], [VALUE] * 100)
+        during = [connected(node) for node in nodes]
+        store.close()
+        wait_for(
+            "the ends", lambda: all(connected(n) < d for n, d in zip(nodes, during, strict=True))
+        )
 
 
 def test_the_generation_changes_when_redis_was_flushed_or_restarted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gowalla, every item ranked: with benchmarks/gowalla.env, with neighbours alone, with defaults.
+"""Gowalla, every item ranked: with benchmarks/gowalla.env, each part of it alone, with defaults.
 
 Prints JSON. The published protocol chooses settings on the test file; the defaults are read off
 edges held out of the train file. Rivals: LightGCN 0.1830 / 0.1554 (He et al., SIGIR 2020) and
@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from trainer.blend import PARTS
+
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("DATA", HERE.parent.parent / "shared" / "data"))
 PUBLISHED = {"LightGCN": (0.1830, 0.1554), "ChebyCF": (0.1941, 0.1616)}
@@ -23,6 +25,11 @@ def settings(path: Path) -> dict[str, str]:
     """Variables of an env file."""
     lines = (line.strip() for line in path.read_text().splitlines())
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def without(part: str) -> dict[str, str]:
+    """Settings that leave the other parts out."""
+    return {f"STREAMGCN_{other.upper()}_WEIGHT": "0" for other in PARTS if other != part}
 
 
 def evaluate(env: dict[str, str]) -> dict[str, object]:
@@ -56,8 +63,8 @@ def main() -> None:
     if not (DATA / "gowalla-train.parquet").exists():
         sys.exit(f"{DATA} has no gowalla-train.parquet; set DATA to the folder that has the split")
     published = settings(HERE / "gowalla.env")
-    none = {"STREAMGCN_LOW_PASS_WEIGHT": "0", "STREAMGCN_LEARNED_WEIGHT": "0"}
-    runs = {"neighbors_alone": published | none, "published_protocol": published, "defaults": {}}
+    runs = {f"{part}_alone": published | without(part) for part in PARTS}
+    runs |= {"published_protocol": published, "defaults": {}}
     names = sys.argv[1:] or list(runs)
     print(json.dumps({name: evaluate(runs[name]) for name in names}, indent=2))
 

@@ -21,9 +21,11 @@ import tempfile
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -45,6 +47,7 @@ WARM_UP_RATE, WARM_UP_SECONDS = 100, 3.0
 LOGGED = re.compile(r"(freshness_p\d+_ms)=(\d+)")
 EVENT_AT = re.compile(rb'"event_at":(\d+)')
 LIMIT_SECONDS = 1.0
+TAKEOVER_LIMIT_SECONDS = 15.0
 
 
 class Observer(threading.Thread):
@@ -126,27 +129,71 @@ class Events:
         return user, item
 
 
-def send(
-    producer: KafkaProducer, topic: str, events: Events, rate: int, seconds: float, seen: Observer
-) -> float:
-    """Send at an even pace; returns the events a second that were sent."""
-    begun, sent = time.monotonic(), 0
-    while sent < rate * seconds:
-        due = int((time.monotonic() - begun) * rate) + 1
-        while sent < min(due, rate * seconds):
-            user, item = events.next()
-            value = msgspec.json.encode({"user_id": user, "item_id": item})
-            now = int(time.time() * 1000)
-            seen.sent(user, now)
-            producer.send(topic, value, user.encode(), timestamp_ms=now)
-            sent += 1
-        time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
-    producer.flush()
-    return sent / (time.monotonic() - begun)
-
-
 def freshness(sizes: Sizes, shop: Path, rates: Sequence[int], seconds: float) -> Result:
     """Seconds until an event is readable, at each rate in turn, and what it took."""
+    with running(sizes, shop) as shown:
+        made: Result = {"seconds_to_first_publish": shown.ready}
+        for rate in rates:
+            made[f"{rate}/s"] = measure(shown, rate, seconds)
+    return made
+
+
+def takeover(sizes: Sizes, shop: Path, rate: int, seconds: float) -> Result:
+    """Seconds until an event is readable when one of two serving processes is killed (SIGKILL).
+
+    Events go on at `rate`; the kill falls when a quarter of `seconds` is over.
+    """
+    with running(sizes, shop) as shown:
+        rooms = shown.rooms
+        other = rooms.start_another("serving")
+        services.wait_for("the second process", lambda: "Assigned" in rooms.log(other), 300)
+        shown.send(rate, WARM_UP_SECONDS)
+        services.wait_for("both to answer", lambda: not shown.observer.left())
+        shown.observer.take()
+        assigned = rooms.log(other).splitlines()
+        timer = threading.Timer(seconds / 4, rooms.kill, [other])
+        timer.start()
+        made = measure(shown, rate, seconds)
+        timer.join()
+    worst = cast(float | None, made["worst_s"])
+    return {
+        "killed_had": [line for line in assigned if "Assigned" in line][-1].split("INFO ")[-1],
+        **made,
+        "worst_over_limit": finite(worst / TAKEOVER_LIMIT_SECONDS) if worst else None,
+    }
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs in this benchmark. ready: seconds until all lists were there."""
+
+    rooms: Rooms
+    observer: Observer
+    producer: KafkaProducer
+    events: Events
+    ready: float
+
+    def send(self, rate: int, seconds: float) -> float:
+        """Send at an even pace; returns the events a second that were sent."""
+        begun, sent = time.monotonic(), 0
+        while sent < rate * seconds:
+            due = int((time.monotonic() - begun) * rate) + 1
+            while sent < min(due, rate * seconds):
+                user, item = self.events.next()
+                value = msgspec.json.encode({"user_id": user, "item_id": item})
+                now = int(time.time() * 1000)
+                self.observer.sent(user, now)
+                topic = self.rooms.settings.kafka_topic
+                self.producer.send(topic, value, user.encode(), timestamp_ms=now)
+                sent += 1
+            time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+        self.producer.flush()
+        return sent / (time.monotonic() - begun)
+
+
+@contextmanager
+def running(sizes: Sizes, shop: Path) -> Iterator[Running]:
+    """Everything started, all lists published and a few events answered."""
     if "KAFKA_HOME" not in os.environ:
         sys.exit("KAFKA_HOME does not name an Apache Kafka 4 distribution")
     synthetic.prepare(sizes, shop)
@@ -161,20 +208,14 @@ def freshness(sizes: Sizes, shop: Path, rates: Sequence[int], seconds: float) ->
         seen = Observer(url, rooms.settings.redis_prefix)
         seen.start()
         producer = KafkaProducer(bootstrap_servers=broker.address, acks="all", linger_ms=5)
-        events = Events(shop)
-        topic = rooms.settings.kafka_topic
-        send(producer, topic, events, WARM_UP_RATE, WARM_UP_SECONDS, seen)
+        shown = Running(rooms, seen, producer, Events(shop), ready)
+        shown.send(WARM_UP_RATE, WARM_UP_SECONDS)
         services.wait_for("the warm-up's lists", lambda: not seen.left())
         seen.take()
-        made: Result = {"seconds_to_first_publish": ready}
-        for rate in rates:
-            made[f"{rate}/s"] = measure(
-                rooms, seen, lambda rate=rate: send(producer, topic, events, rate, seconds, seen)
-            )
+        yield shown
         seen.stop.set()
         seen.join()
         producer.close()
-    return made
 
 
 def start(rooms: Rooms, url: str, shop: Path, sizes: Sizes) -> float:
@@ -195,20 +236,21 @@ def start(rooms: Rooms, url: str, shop: Path, sizes: Sizes) -> float:
     return round(time.monotonic() - begun, 1)
 
 
-def measure(rooms: Rooms, seen: Observer, send: Callable[[], float]) -> Result:
+def measure(shown: Running, rate: int, seconds: float) -> Result:
     """One rate: what the observer saw, what serving logged meanwhile, what the processes used."""
+    rooms, seen = shown.rooms, shown.observer
     logged, before, begun = len(rooms.log("serving")), used(), time.monotonic()
-    rate = send()
+    sent_per_s = shown.send(rate, seconds)
     deadline = time.monotonic() + LEFT_SECONDS
     while seen.left() and time.monotonic() < deadline:
         time.sleep(0.05)
-    seconds = time.monotonic() - begun
+    lasted = time.monotonic() - begun
     time.sleep(FIGURES_EVERY)  # for the log line of the last events
     waits = np.sort(seen.take())
     p50, p95, p99 = (waits[int(len(waits) * share)] for share in (0.5, 0.95, 0.99))
     after = used()
     return {
-        "sent_per_s": round(rate),
+        "sent_per_s": round(sent_per_s),
         "sampled": len(waits),
         "never_seen": int(np.isinf(waits).sum()),
         "p50_s": finite(p50),
@@ -217,7 +259,7 @@ def measure(rooms: Rooms, seen: Observer, send: Callable[[], float]) -> Result:
         "worst_s": finite(waits[-1]),
         "p99_over_limit": finite(p99 / LIMIT_SECONDS),
         "logged_ms": logged_figures(rooms.log("serving")[logged:]),
-        "cores": {name: round((after[name] - before[name]) / seconds, 2) for name in before},
+        "cores": {n: round((after[n] - before[n]) / lasted, 2) for n in before if n in after},
     }
 
 

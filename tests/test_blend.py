@@ -1,9 +1,13 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
+import trainer.choose
+import trainer.fit
+import trainer.train
 from tests.graphs import blocks, graph, own_block
 from trainer import blend
 from trainer.choose import PRIORS, Chooser
@@ -12,7 +16,8 @@ from trainer.evaluate import own, scorer
 from trainer.fit import Start, fit, fit_all
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
-from trainer.train import quiet
+from trainer.model import LightGCN
+from trainer.train import Model, Progress, quiet
 
 SMALL = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32, neighbors_kept=16)
 SET = SMALL.filled(PRIORS)
@@ -113,6 +118,48 @@ def test_the_blend_recovers_a_planted_structure_with_everything_chosen() -> None
     assert not fitted.settings.missing()
     assert own_block(fitted.embeddings, rows) > 0.99
     assert fitted.metrics["ndcg@20"] > fitted.metrics["popularity_ndcg@20"]
+
+
+def test_on_a_large_graph_some_users_choose_and_all_are_fitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = blocks(users=90)
+    monkeypatch.setattr(trainer.fit, "CHOSEN_ON", len(rows) // 3)
+    chosen_on = []
+
+    class Watched(Chooser):
+        def choose(self) -> None:
+            chosen_on.append(len(self._kept))
+            super().choose()
+
+    monkeypatch.setattr(trainer.fit, "Chooser", Watched)
+    fitted = fit(rows, SMALL)
+    assert chosen_on[0] == pytest.approx(len(fitted.kept) / 3, rel=0.05)
+    assert not fitted.settings.missing()
+    assert own_block(fitted.embeddings, rows) > 0.99
+    assert own_block(fitted.candidate, fitted.kept) > 0.99
+
+
+@pytest.mark.parametrize("epochs", [None, 30])
+def test_the_number_of_steps_is_chosen_unless_it_is_set(
+    epochs: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 30 steps or 10, where 30 leave nothing but noise."""
+    rows = blocks()
+    newest = rows.newest(0.2)
+
+    def train(graph: InteractionGraph, kind: Hyperparameters, progress: Progress) -> Model:
+        if kind.epochs != 10:
+            torch.manual_seed(0)
+            return LightGCN(graph.n_users, graph.n_items, kind.dim, kind.layers)
+        return trainer.train.train(graph, kind, progress)
+
+    monkeypatch.setattr(trainer.choose, "train", train)
+    monkeypatch.setattr(trainer.choose, "EPOCHS", 30)
+    settings = replace(SMALL, epochs=epochs, neighbors_weight=0.0, low_pass_weight=0.0)
+    chooser = Chooser(rows.subset(~newest), rows.subset(newest), settings, quiet)
+    chooser.choose()
+    assert chooser.settings.epochs == (epochs or 10)
 
 
 def test_what_is_set_is_not_chosen() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from tests.graphs import blocks, graph, table
+from tests.graphs import blocks, graph, pairs, table
 from trainer.graph import Adjacency, InteractionGraph
 
 
@@ -90,3 +90,11 @@ def test_the_adjacency_is_the_symmetrically_normalised_one_both_ways() -> None:
         made.users[0],
         made.items[0] + made.n_users,
     ]
+
+
+def test_every_nth_user_keeps_its_edges_and_all_items() -> None:
+    rows = graph([(f"u{n}", f"i{n % 3}") for n in range(7)] + [("u3", "i2")])
+    some = rows.every(3)
+    assert pairs(some) == [("u0", "i0"), ("u3", "i0"), ("u3", "i2"), ("u6", "i0")]
+    assert some.n_items == 3
+    assert pairs(rows.every(1)) == pairs(rows)

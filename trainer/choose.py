@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import product
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -52,6 +52,14 @@ PRIORS = {  # where nothing could be held out
 Scores = Callable[[Tensor], Iterable[Tensor]]
 
 
+class _Trained(NamedTuple):
+    """A learned part, how well it ranks held-out edges, and with what it was made."""
+
+    ndcg: float
+    settings: Hyperparameters
+    model: LightGCN
+
+
 class Chooser:
     """Chooses on a graph `kept` by edges `held_out` of it."""
 
@@ -68,7 +76,6 @@ class Chooser:
         self.fitted = Fitted()
         self._progress = progress
         self._step, self._tries = "", 0
-        self._chosen = settings
 
     def choose(self) -> None:
         """Fill in `settings` and leave the parts fitted on `kept`.
@@ -150,20 +157,22 @@ class Chooser:
 
     def _learned(self) -> None:
         names = ("temperature", "negative_power", "edge_drop")
-        kinds = LEARNED if self.settings.objective == "softmax" else LEARNED[:1]
-        tried = list(
-            dict.fromkeys(self.settings.filled(dict(zip(names, k, strict=True))) for k in kinds)
+        grid = LEARNED if self.settings.objective == "softmax" else LEARNED[:1]
+        kinds = list(
+            dict.fromkeys(self.settings.filled(dict(zip(names, k, strict=True))) for k in grid)
         )
-        best = tried[0]
-        if len(tried) > 1:  # a third of the steps tells them apart
-            epochs = max(1, (self.settings.epochs or EPOCHS) // 3)
-            short = [self._trained(replace(kind, epochs=epochs)) for kind in tried]
-            best = tried[short.index(max(short))]
-        self._trained(best)
-        self.settings = self._chosen
+        kind, short = kinds[0], list[_Trained]()
+        if len(kinds) > 1:  # a third of the steps tells them apart
+            steps = max(1, (self.settings.epochs or EPOCHS) // 3)
+            short = [self._trained(replace(k, epochs=steps)) for k in kinds]
+            kind = _better(short).settings
+        tried = [self._trained(replace(kind, epochs=self.settings.epochs))]
+        if self.settings.epochs is None:  # a third may do better, too
+            tried += short
+        self.settings, self.fitted.learned = _better(tried).settings, _better(tried).model
 
-    def _trained(self, kind: Hyperparameters) -> float:
-        """NDCG of the learned part, trained; it and its best learned_power are taken up."""
+    def _trained(self, kind: Hyperparameters) -> _Trained:
+        """The learned part, trained, with its best learned_power if that is open."""
         model = cast(LightGCN, train(self._kept, kind, self._progress))
         powers = self._open("learned_power", LEARNED_POWERS)
         plain = replace(kind, learned_power=0.0)
@@ -171,9 +180,7 @@ class Chooser:
         scale = [torch.from_numpy(power(self._kept.item_strengths, p)) for p in powers]
         figures = self._variants(part, scale)
         best = max(figures)
-        self._chosen = replace(kind, learned_power=powers[figures.index(best)])
-        self.fitted.learned = model
-        return best
+        return _Trained(best, replace(kind, learned_power=powers[figures.index(best)]), model)
 
     def _weights(self) -> None:
         parts = part_embeddings(self._kept, self.fitted, self.settings)
@@ -234,6 +241,10 @@ class Chooser:
 
     def _set(self, values: dict[str, float]) -> None:
         self.settings = self.settings.filled(values)
+
+
+def _better(tried: list[_Trained]) -> _Trained:
+    return max(tried, key=lambda t: t.ndcg)
 
 
 def _best(tried: dict[tuple[float, ...], float]) -> tuple[float, ...]:

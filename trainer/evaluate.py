@@ -29,8 +29,9 @@ def measure(
     Both graphs have the same nodes. A model that predicts interactions (its scores are no cosines)
     has `rmse` beside that of the mean and of user and item biases.
     """
-    figures = ranking(scorer(embeddings, train), train, test, most=most)
-    figures["popularity_ndcg@20"] = ranking(popularity(train), train, test, most=most)["ndcg@20"]
+    score, popular = scorer(embeddings, train), popularity(train)
+    figures, baseline = rankings(lambda u: (s(u) for s in (score, popular)), train, test, most=most)
+    figures["popularity_ndcg@20"] = baseline["ndcg@20"]
     if not embeddings.cosine:
         mean = np.full(len(test), train.weights.mean(), np.float32)
         figures["rmse"] = rmse(predictions(embeddings, train, test), test.weights)

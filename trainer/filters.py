@@ -106,18 +106,17 @@ def spectrum(
     by_user, by_item = both_ways(graph, values, device)
     n = min(n, graph.n_users, graph.n_items)
     width = min(n + SPARE, graph.n_users, graph.n_items)
-    random = torch.randn(graph.n_items, width, generator=torch.Generator().manual_seed(seed))
-    basis = random.to(device)
-    if start is not None:
-        basis = torch.cat([start.to(device), basis[:, start.shape[1] :]], 1)
+    known = torch.zeros(graph.n_items, 0) if start is None else start.cpu()
+    more = max(0, width - known.shape[1])
+    random = torch.randn(graph.n_items, more, generator=torch.Generator().manual_seed(seed))
+    basis = torch.cat([known, random / max(1, graph.n_items) ** 0.5], 1).to(device)
     rounds = ROUNDS if start is None else WARM_ROUNDS
     if width == graph.n_items:
-        rounds = 0  # the basis spans everything
+        basis, rounds = torch.eye(width, device=device), 0  # spans everything
     elif width == graph.n_users:
         rounds = 1  # one spans all rows of the matrix
     for _ in range(rounds):
-        basis = _applied(by_user, by_item, _orthonormal(basis))
-    basis = _orthonormal(basis)
+        basis = _orthonormal(_applied(by_user, by_item, basis))
     reduced = (basis.T @ _applied(by_user, by_item, basis)).double()
     squares, rotation = torch.linalg.eigh((reduced + reduced.T) / 2)
     singular = squares.flip(0)[:n].clamp(min=0).sqrt().float()

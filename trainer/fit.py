@@ -31,7 +31,8 @@ HELD_OUT = 0.1  # newest share of each user's edges
 HELD_OUT_AT_RANDOM = 0.2
 OVER = 10  # of the epochs one in so many, to go on from the kept edges to the whole graph
 WARM = 30  # to go on from the last training, which has seen most of the edges; there and then
-MEASURED = 10_000  # users on whom the figures are taken, at most
+MEASURED = 5_000  # users on whom the figures are taken, at most
+CHOSEN_ON = 2_000_000  # edges; in a larger graph one user in so many is chosen on
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,12 @@ def fit(
         made = fit_all(graph, replace(settings, epochs=epochs), progress)
     else:
         if settings.missing():
-            chooser = Chooser(kept, held_out, settings, progress)
+            one_in = -(-len(graph) // CHOSEN_ON)
+            chooser = Chooser(kept.every(one_in), held_out.every(one_in), settings, progress)
             chooser.choose()
             settings, fitted = chooser.settings, chooser.fitted
+            if one_in > 1:
+                fitted = _from(Start(), kept, settings, progress, 1)
         else:
             fitted = _from(start or Start(), kept, settings, progress, WARM if start else 1)
         clock.lap("train")

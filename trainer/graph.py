@@ -145,6 +145,14 @@ class InteractionGraph:
             self.weighing,
         )
 
+    def every(self, nth: int) -> InteractionGraph:
+        """Every nth user, renumbered, with its edges; all items."""
+        mask = self.users % nth == 0
+        made = self.subset(mask)
+        made.user_ids = Ids(self.user_ids.values.take(np.arange(0, self.n_users, nth)))
+        made.users = made.users // nth
+        return made
+
     def newest(self, share: float) -> npt.NDArray[np.bool_]:
         """Mask [edges] of each user's newest edges: `share` of them, at least one of five or more.
 

@@ -1,6 +1,9 @@
 """The trainer's process: what it does with a store that grows and with what goes wrong."""
 
 import logging
+import os
+import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -8,6 +11,8 @@ import pytest
 
 from consumer.edges import EdgeStore
 from tests.graphs import append, blocks, pairs, store
+from tests.rooms import STREAMGCN
+from tests.services import wait_for
 from trainer import choose, retrain
 from trainer.retrain import Retrain
 from trainer.settings import TrainerSettings
@@ -118,18 +123,22 @@ def test_a_training_that_fails_leaves_the_live_model(
     assert "This training is lost, the live model stays:" in caplog.text
 
 
-def test_told_to_stop_in_the_middle_of_a_training_it_keeps_nothing_of_it(
-    settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
+def test_a_signal_in_the_middle_of_a_training_ends_it_and_keeps_nothing_of_it(
+    settings: TrainerSettings, tmp_path: Path
 ) -> None:
-    caplog.set_level(logging.INFO)
     store(Path(settings.edge_store), pairs(blocks()))
-    stop = threading.Event()
-    trainer = Retrain(settings, stop)
-    trainer._read()
-    stop.set()
-    trainer._retrain()
-    assert snapshots.versions() == []
-    assert "Told to stop in the middle of a training; the live model stays." in caplog.text
+    log = tmp_path / "log"
+    endless = os.environ | {"STREAMGCN_EPOCHS": "100000000"}
+    with log.open("w") as output:
+        trainer = subprocess.Popen([*STREAMGCN, "trainer"], env=endless, stderr=output)
+    try:
+        wait_for("the training", lambda: "from scratch" in log.read_text())
+        trainer.send_signal(signal.SIGTERM)
+        assert trainer.wait(30) == 0
+    finally:
+        trainer.kill()
+    assert "Told to stop in the middle of a training; the live model stays." in log.read_text()
+    assert list(Path(settings.model_store).rglob("*")) == []
 
 
 def test_retraining_is_due_at_first_then_after_enough_new_edges_or_a_doubling(

@@ -15,7 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from consumer.events import FIRST_MS, FORGET, ID_BYTES, TYPE_BYTES, EventError, last_ms
+from consumer.events import (
+    FIRST_MS,
+    FORGET,
+    ID_BYTES,
+    LARGEST,
+    NUMBER,
+    TYPE_BYTES,
+    EventError,
+    last_ms,
+)
 
 CONTENT_TYPE = b"application/vnd.apache.arrow.stream"
 HEADERS = [("content-type", CONTENT_TYPE)]
@@ -94,7 +103,7 @@ def _decode(batch: pa.RecordBatch, message_ms: int, first: int, bad: list[BadRow
         (wrong_user, f"user_id is missing, empty or longer than {ID_BYTES} bytes"),
         (wrong_item & ~forgets, f"item_id is missing, empty or longer than {ID_BYTES} bytes"),
         (wrong_type, f"type is longer than {TYPE_BYTES} bytes"),
-        (~np.isfinite(interactions), "interaction is not a finite number"),
+        (~(np.abs(interactions) <= LARGEST), f"interaction is out of range; {NUMBER}"),
         (
             ~((times >= FIRST_MS) & (times <= last_ms())),
             "timestamp is not a number, more than a day ahead, or before the year 1",

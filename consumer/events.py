@@ -17,9 +17,11 @@ from consumer.errors import StreamGCNError
 
 ID_BYTES = 256
 TYPE_BYTES = 64
+LARGEST = 1e12  # interaction: what is made of such numbers is still finite in float32
 REMOVE = "remove"
 FORGET = "forget"  # needs no item_id
 FIRST_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
+NUMBER = f"send a number from -{LARGEST:g} to {LARGEST:g}"
 _DAY_MS = 86_400_000
 
 
@@ -83,8 +85,8 @@ def last_ms() -> int:
 
 
 def _event(wire: Wire, message_ms: int) -> Event:
-    if not math.isfinite(wire.interaction):
-        raise EventError(f"interaction is {wire.interaction}; send a finite number")
+    if not abs(wire.interaction) <= LARGEST:
+        raise EventError(f"interaction is {wire.interaction}; {NUMBER}")
     if len(wire.type) > TYPE_BYTES or len(wire.type.encode()) > TYPE_BYTES:
         raise EventError(f"type is longer than {TYPE_BYTES} bytes: {wire.type[:20]!r}...")
     if wire.item_id is None and wire.type != FORGET:
@@ -138,5 +140,5 @@ def _explain(value: bytes, error: Exception) -> str:
     for each in loose if isinstance(loose, list) else [loose]:
         number = each.get("interaction") if isinstance(each, dict) else None
         if isinstance(number, float) and not math.isfinite(number):
-            return f"interaction is {number}; send a finite number"
+            return f"interaction is {number}; {NUMBER}"
     return f"not JSON: {reason}"

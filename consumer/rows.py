@@ -23,6 +23,7 @@ from consumer.events import (
     FIRST_MS,
     FORGET,
     ID_BYTES,
+    LARGEST,
     TYPE_BYTES,
     Event,
     EventError,
@@ -50,6 +51,13 @@ class Rejected(NamedTuple):
     row: int | None = None
 
 
+class Position(NamedTuple):
+    """Of an event in a partition: the message's offset, and its number from 0 in the message."""
+
+    offset: int
+    row: int
+
+
 def rows(messages: Sequence[Message]) -> tuple[pa.Table, list[Rejected]]:
     """Rows of SCHEMA, in the order of the messages, and the rejected ones.
 
@@ -67,15 +75,18 @@ def rows(messages: Sequence[Message]) -> tuple[pa.Table, list[Rejected]]:
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table(), rejected
 
 
-def events(table: pa.Table) -> Iterator[tuple[Event, int, int]]:
-    """Rows of SCHEMA as events, each with its Kafka partition and offset."""
+def events(table: pa.Table) -> Iterator[tuple[Event, int, Position]]:
+    """Rows of SCHEMA as events, each with its Kafka partition and its place there."""
     milliseconds = pc.divide(table["timestamp"].cast(pa.int64()), 1000)
     names = ("user_id", "item_id", "interaction", "type", "kafka_partition", "kafka_offset")
     columns = [table[name].to_pylist() for name in names]
+    message, row = (-1, -1), 0
     for user, item, interaction, kind, partition, offset, ms in zip(
         *columns, milliseconds.to_pylist(), strict=True
     ):
-        yield Event(user, item, interaction, ms, kind), partition, offset
+        row = row + 1 if message == (partition, offset) else 0
+        message = partition, offset
+        yield Event(user, item, interaction, ms, kind), partition, Position(offset, row)
 
 
 def _json(messages: Sequence[Message], rejected: list[Rejected]) -> Iterator[pa.Table]:
@@ -107,7 +118,7 @@ def _at_once(messages: Sequence[Message]) -> pa.Table | None:
         and _within(items, 1, ID_BYTES)
         and _within(types, 0, TYPE_BYTES)
         and not pc.any(pc.equal(types, FORGET)).as_py()
-        and np.isfinite(interactions).all()
+        and np.abs(interactions).max() <= LARGEST
         and times.min() >= FIRST_MS
         and times.max() <= last_ms()
     )

@@ -43,7 +43,7 @@ def publish(
     mine += [range(begin, min(begin + size, n_items)) for begin in range(trained, n_items, size)]
     blocks = -(-len(users) // size) + len(mine)
     for done, begin in enumerate(range(0, len(users), size), 1):
-        block = [u for u in users[begin : begin + size] if not edges.forgotten(u)]
+        block = [user for user in users[begin : begin + size] if edges.has(user)]
         store.put_users(*recommender.lists(block, edges, "model", popular))
         yield done / blocks
     for done, items in enumerate(mine, blocks - len(mine) + 1):

@@ -135,10 +135,13 @@ class Refresh:
 
         The edge store may hold them already: they change nothing, but their users are due.
         """
+        stored = self._edge_store.next_offset(partition)
+        answered = self._stream.committed(partition)
         self._digests |= self.edges.grow(self._edge_store)
         if self._new_items:
             self._new_items.find(self.edges)
-        stored, answered = self.edges.watermark.get(partition), self._stream.committed(partition)
+        if stored is not None:
+            self.edges.begin(partition, stored)
         self._mine.add(partition)
         self._looked_at = 0.0  # its users' lists may be of another snapshot
         return stored if stored is None or answered is None else min(stored, answered)
@@ -154,15 +157,17 @@ class Refresh:
     def _take(self, messages: Sequence[Message]) -> None:
         table, _ = rows(messages)  # what is rejected the consumer sends to the dead letters
         stamps = {message.offset: message.timestamp for message in messages}
-        for event, partition, offset in events(table):
-            self.edges.apply(event, partition, offset)
-            due = self._due.setdefault(event.user_id, Due(partition, offset, []))
-            if len(due.arrived) < STAMPS:
-                due.arrived.append(stamps[offset])
+        for event, partition, at in events(table):
+            self.edges.apply(event, partition, at)
             if event.type == FORGET:
                 self._forgotten.add(event.user_id)
+                if self.edges.partition(event.user_id) not in self._mine:
+                    continue  # has not come again, or is another process's to write
             elif self._new_items:
                 self._new_items.note(event)
+            due = self._due.setdefault(event.user_id, Due(partition, at.offset, []))
+            if len(due.arrived) < STAMPS:
+                due.arrived.append(stamps[at.offset])
         self._after[messages[-1].partition] = messages[-1].offset + 1
         self._events += len(table)
 
@@ -216,8 +221,8 @@ class Refresh:
         self._write_popular()
 
     def _see_to_publishing(self, recommender: Recommender) -> None:
-        version, published = recommender.version, self._store.published()
-        mark = f"{version} {self._generation}"
+        version, published, settings = recommender.version, self._store.published(), self._settings
+        mark = f"{version} {self._generation} {settings.top_k} {settings.redis_ttl_seconds}"
         missing = {p for p in self._mine if published.get(p) != mark}
         renewing = False
         if missing:
@@ -253,7 +258,7 @@ class Refresh:
             return
         self._refreshed_at = time.monotonic()
         users = list(islice(self._due, block))
-        left = [user for user in users if not self.edges.forgotten(user)]
+        left = [user for user in users if self.edges.has(user)]
         if left:
             made = self._recommender.lists(left, self.edges, "live", self._popular)
             self._store.put_users(*made)

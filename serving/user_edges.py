@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from consumer.edges import EdgeStore, watermark
 from consumer.erasure import split
-from consumer.events import FORGET, REMOVE, Event
+from consumer.events import FORGET, LARGEST, REMOVE, Event
+from consumer.rows import Position
 from trainer.graph import Int32s, InteractionGraph
 from trainer.weights import Float32s, Float64s, Int64s, Weighing
 
@@ -46,10 +47,11 @@ class Block(NamedTuple):
 
 @dataclass
 class Changed:
-    """All edges of a user whom the log changed; `at` is the last change's Kafka position."""
+    """All edges of a user whom the log changed; `at` is the last change's place in Kafka."""
 
     items: Edges
-    at: tuple[int, int]  # partition, offset
+    partition: int
+    at: Position
     forgotten: bool = False  # and nothing came since
 
 
@@ -102,28 +104,32 @@ class UserEdges:
         self.changed = {
             user: change
             for user, change in self.changed.items()
-            if change.at[1] >= self.watermark.get(change.at[0], 0)
+            if change.at.offset >= self.watermark.get(change.partition, 0)
         }
         self._index()
         return digests
 
-    def apply(self, event: Event, partition: int, offset: int) -> None:
+    def begin(self, partition: int, offset: int) -> None:
+        """The store has all of the partition before this offset, and so has the graph."""
+        self.watermark[partition] = max(offset, self.watermark.get(partition, 0))
+
+    def apply(self, event: Event, partition: int, at: Position) -> None:
         """One event of the log; applying a stretch of the log again ends in the same edges."""
-        if offset < self.watermark.get(partition, 0):
+        if at.offset < self.watermark.get(partition, 0):
             return  # the graph has it
         change = self.changed.get(event.user_id)
-        if change and change.at[0] == partition and offset <= change.at[1]:
+        if change and change.partition == partition and at <= change.at:
             return
         if event.type == FORGET:
             # It is in every partition. What came since in the user's own is not meant.
-            if change is None or change.at[0] == partition:
+            if change is None or change.partition == partition:
                 self._forget(event.user_id)
-                self.changed[event.user_id] = Changed({}, (partition, offset), forgotten=True)
+                self.changed[event.user_id] = Changed({}, partition, at, forgotten=True)
             return
         if change is None:
-            change = Changed(self._of_graph(event.user_id), (partition, offset))
+            change = Changed(self._of_graph(event.user_id), partition, at)
             self.changed[event.user_id] = change
-        change.at = (partition, offset)
+        change.partition, change.at = partition, at
         change.forgotten = False
         old = change.items.pop(event.item_id, None)
         if old:
@@ -138,10 +144,12 @@ class UserEdges:
         self._latest = max(self._latest, event.timestamp)
         self._count(event.item_id, event.timestamp, 1)
 
-    def forgotten(self, user: str) -> bool:
-        """Whether the log says that the user is forgotten, and nothing of it since."""
+    def partition(self, user: str) -> int | None:
+        """Of the user's newest event; None for one that `has` denies."""
+        if not self.has(user):
+            return None
         change = self.changed.get(user)
-        return change is not None and change.forgotten
+        return change.partition if change else int(self._partitions[self._numbers[user]])
 
     def has(self, user: str) -> bool:
         """Whether the user has come, and is not forgotten since."""
@@ -206,7 +214,7 @@ class UserEdges:
             for user, change in self.changed.items()
             if user not in self._numbers
             and not change.forgotten
-            and (partitions is None or change.at[0] in partitions)
+            and (partitions is None or change.partition in partitions)
         )
         return [*known, *new]
 
@@ -253,7 +261,7 @@ class UserEdges:
 
     def _strength(self, edge: Edge) -> float:
         decay = self.graph.weighing.decay(edge.timestamp, self._newest)
-        return max(edge.weight * decay, 0.0)
+        return min(max(edge.weight * decay, 0.0), LARGEST)
 
     def _forget(self, user: str) -> None:
         for item, edge in self._edges(user).items():

@@ -54,10 +54,13 @@ def test_a_forgotten_user_leaves_every_store_and_only_then_is_it_verified(
         assert rooms.store.user("u8") is not None
 
         rooms.kill("serving")
+        assert rooms.run("forget", "u9").returncode == 0  # serving will read of it, with no edges
+        wait_for("the erasure", lambda: not store.of_user("u9", every))
         rooms.store.put_published(range(4), "something else")
         rooms.start("serving")
         wait_for("the lists again", lambda: rooms.log("serving").count("Published all lists") == 2)
         assert rooms.store.user("u7") is None
+        assert rooms.store.user("u9") is None
 
 
 def test_a_list_that_serving_was_not_there_to_delete_goes_when_it_starts(

@@ -98,3 +98,9 @@ def test_every_nth_user_keeps_its_edges_and_all_items() -> None:
     assert pairs(some) == [("u0", "i0"), ("u3", "i0"), ("u3", "i2"), ("u6", "i0")]
     assert some.n_items == 3
     assert pairs(rows.every(1)) == pairs(rows)
+
+
+def test_a_store_with_huge_interactions_from_before_they_were_refused_is_finite() -> None:
+    rows = graph([("u", "i", 1e300), ("u", "i", -1e300), ("v", "i", 1e39)])
+    assert np.isfinite(rows.weights).all()
+    assert np.isfinite(rows.item_strengths).all()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from consumer.events import Event
+from consumer.rows import Position
 from serving.fold_in import Recommender
 from serving.new_items import FEWEST, NewItems
 from serving.user_edges import UserEdges
@@ -117,7 +118,7 @@ def test_a_new_item_touched_by_users_of_one_taste_is_recommended_to_that_taste_a
     found = NewItems(recommender, edges)
     for offset in range(20):
         event = Event(f"2-{offset}", "brand new", 1.0, offset, "view")
-        edges.apply(event, 1, offset)
+        edges.apply(event, 1, Position(offset, 0))
         found.note(event)
         folded = found.fold(edges)
         assert folded == ([made.n_items] if offset + 1 >= FEWEST else [])

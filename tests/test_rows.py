@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from consumer import bulk
 from consumer import rows as module
 from consumer.events import Event, EventError, decode
-from consumer.rows import events, rows
+from consumer.rows import Position, events, rows
 from consumer.stream import Headers, Message
 
 
@@ -25,20 +25,24 @@ def messages(values: Sequence[bytes | None]) -> list[Message]:
     return [message(value, offset) for offset, value in enumerate(values)]
 
 
-def one_by_one(given: list[Message]) -> tuple[list[tuple[Event, int, int]], dict[int, str]]:
+Placed = list[tuple[Event, int, Position]]
+
+
+def one_by_one(given: list[Message]) -> tuple[Placed, dict[int, str]]:
     """What `decode` says of each message alone."""
-    found, reasons = [], {}
+    found: Placed = []
+    reasons = {}
     for each in given:
         try:
             decoded = decode(each.value, each.timestamp)
         except EventError as error:
             reasons[each.offset] = str(error)
         else:
-            found += [(event, each.partition, each.offset) for event in decoded]
+            found += [(e, each.partition, Position(each.offset, n)) for n, e in enumerate(decoded)]
     return found, reasons
 
 
-def at_once(given: list[Message]) -> tuple[list[tuple[Event, int, int]], dict[int, str]]:
+def at_once(given: list[Message]) -> tuple[Placed, dict[int, str]]:
     table, rejected = rows(given)
     return list(events(table)), {each.message.offset: each.reason for each in rejected}
 
@@ -54,7 +58,7 @@ times = st.one_of(
 event = st.fixed_dictionaries(
     {"user_id": ids, "item_id": ids},
     optional={
-        "interaction": st.one_of(st.floats(-1e300, 1e300), st.integers(-5, 5)),
+        "interaction": st.one_of(st.floats(-1e13, 1e13), st.integers(-5, 5)),
         "timestamp": times,
         "type": st.one_of(st.sampled_from(["view", "remove", "forget"]), st.text(max_size=8)),
         "more": st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=4),

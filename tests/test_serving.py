@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from consumer.events import Event
+from consumer.rows import Position
 from serving.fold_in import Recommender, without
 from serving.lists import Lists, quoted, values
 from serving.publish import publish
@@ -62,7 +63,7 @@ def edges_of(*events: tuple[str, str, int, float]) -> UserEdges:
     """Edges (user, item, milliseconds, interaction) that only the log has told of."""
     made = UserEdges(Weighing())
     for offset, (user, item, at, interaction) in enumerate(events):
-        made.apply(Event(user, item, interaction, at, "view"), 0, offset)
+        made.apply(Event(user, item, interaction, at, "view"), 0, Position(offset, 0))
     return made
 
 
@@ -200,8 +201,8 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
 ) -> None:
     edges = UserEdges(Weighing())
     for partition, user in enumerate(("0-1", "stranger")):
-        edges.apply(Event(user, "0-3", 1.0, 12, "view"), partition, 0)
-    edges.apply(Event("another's", "0-3", 1.0, 12, "view"), 2, 0)
+        edges.apply(Event(user, "0-3", 1.0, 12, "view"), partition, Position(0, 0))
+    edges.apply(Event("another's", "0-3", 1.0, 12, "view"), 2, Position(0, 0))
     written = publish(recommender, edges, POPULAR, store, {0, 1}, 3, "mark")
     assert next(written) == 1 / 2
     assert not store.model()

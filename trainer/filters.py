@@ -103,7 +103,8 @@ def spectrum(
         normalization: c.
     """
     values = normalised(graph, normalization)
-    by_user, by_item = both_ways(graph, values, device)
+    scale = max(float(values.max(initial=0)), float(np.finfo(np.float32).tiny))
+    by_user, by_item = both_ways(graph, values / scale, device)
     n = min(n, graph.n_users, graph.n_items)
     width = min(n + SPARE, graph.n_users, graph.n_items)
     known = torch.zeros(graph.n_items, 0) if start is None else start.cpu()
@@ -120,7 +121,7 @@ def spectrum(
     reduced = (basis.T @ _applied(by_user, by_item, basis)).double()
     squares, rotation = torch.linalg.eigh((reduced + reduced.T) / 2)
     singular = squares.flip(0)[:n].clamp(min=0).sqrt().float()
-    return Spectrum(basis @ rotation.flip(1)[:, :n].float(), singular)
+    return Spectrum(basis @ rotation.flip(1)[:, :n].float(), singular * scale)
 
 
 def relative_squares(made: Spectrum) -> Tensor:

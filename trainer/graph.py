@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from consumer.erasure import matching, split
+from consumer.events import LARGEST
 from trainer.weights import Float32s, Int64s, Pairs, Weighing
 
 REMOVE = "remove"
@@ -92,10 +93,10 @@ class InteractionGraph:
         self.forget(matching(self.user_ids.values, digests))
         if not len(rows):
             return
-        weights = rows["interaction"].to_numpy().astype(np.float32)
+        interactions = np.clip(rows["interaction"].to_numpy(), -LARGEST, LARGEST)
         new = Pairs(
             _keys(self.user_ids.grow(rows["user_id"]), self.item_ids.grow(rows["item_id"])),
-            weights * self.weighing.factors(rows["type"]),
+            interactions.astype(np.float32) * self.weighing.factors(rows["type"]),
             rows["timestamp"].cast(pa.int64()).to_numpy() // 1000,
         )
         removals = pc.equal(rows["type"], REMOVE).combine_chunks().to_numpy(zero_copy_only=False)

@@ -24,6 +24,13 @@ from trainer.warm import aligned_start, chosen, goes_on, tensors
 
 log = logging.getLogger("trainer")
 
+FAULTS = (
+    Diverged,
+    SnapshotError,
+    MemoryError,
+    torch.OutOfMemoryError,
+    torch.linalg.LinAlgError,  # type: ignore[attr-defined]  # torch's stubs leave it out
+)
 LOOK_EVERY = 1.0  # seconds between two looks at the edge store
 SMALL = 100_000  # edges
 LINE_EVERY = 10.0  # seconds between two log lines of a training
@@ -120,7 +127,7 @@ class Retrain:
             if not manifest.rejected:
                 self._snapshots.promote(manifest.version)
             self._snapshots.prune()
-        except (Diverged, SnapshotError, MemoryError, torch.OutOfMemoryError) as error:
+        except FAULTS as error:
             log.error("This training is lost, the live model stays: %s.", error)
             return
         except Stopped:

@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from consumer.events import LARGEST
+
 DAY_MS = 86_400_000
+MOST_HALVINGS = 60.0  # that an event can be ahead of what it is compared with
 Float32s = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
 Float64s = npt.NDArray[np.float64]
@@ -69,14 +72,18 @@ class Weighing:
         if self.half_life is None:
             return np.ones(np.shape(timestamps)) if isinstance(timestamps, np.ndarray) else 1.0
         exponent = (timestamps - until) / (self.half_life * DAY_MS)
-        return np.exp2(exponent) if isinstance(exponent, np.ndarray) else 2.0**exponent
+        if isinstance(exponent, np.ndarray):
+            made: Float64s = np.exp2(np.minimum(exponent, MOST_HALVINGS))
+            return made
+        return float(2.0 ** min(exponent, MOST_HALVINGS))
 
     def after(self, weight: float, at: int, new: float, now: int) -> float:
         """The weight of an edge of `weight` as of `at` after an event of weight `new` at `now`."""
         if self.events == "last":
             return new
         old = weight * self.decay(at, now)
-        return old + new if self.events == "sum" else max(old, new)
+        made = old + new if self.events == "sum" else max(old, new)
+        return max(-LARGEST, min(made, LARGEST))
 
     def merge(self, events: Pairs, removals: Bools) -> Pairs:
         """One edge for each pair that has an event after its last removal, as of its last event.
@@ -104,4 +111,5 @@ class Weighing:
                 merged = np.add.reduceat(np.where(live, weights, 0), starts)
             else:
                 merged = np.maximum.reduceat(np.where(live, weights, -np.inf), starts)
-        return Pairs(keys[last][alive], merged[alive].astype(np.float32), timestamps[last][alive])
+        kept = np.clip(merged[alive], -LARGEST, LARGEST).astype(np.float32)
+        return Pairs(keys[last][alive], kept, timestamps[last][alive])

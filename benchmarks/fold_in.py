@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.bench_gowalla import DATA
 from benchmarks.synthetic import Result, published
-from serving.topk import best, leading
+from serving.topk import FirstPass, best
 from streamgcn import files
 from trainer.embeddings import Embeddings
 from trainer.evaluate import Scorer, own, popularity, ranking, scorer
@@ -89,7 +89,7 @@ def fold_in(vectors: int, epochs: int) -> Result:
 def two_passes(model: Embeddings, train: InteractionGraph, test: InteractionGraph) -> Result:
     """Recall of serving's lists over that of all items ranked by all columns, for all users."""
 
-    first = leading(model)
+    first = FirstPass.of(model, LENGTH)
 
     def served(users: Tensor) -> Tensor:
         scores, items = best(model, first, users, own(train, users), LENGTH)

@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks import synthetic
 from benchmarks.synthetic import Result, Sizes
 from serving.fold_in import MOST, Recommender
-from serving.topk import best, leading, topk
+from serving.topk import FirstPass, best, topk
 from serving.user_edges import Block as Edges
 from trainer.embeddings import Embeddings, Own
 from trainer.evaluate import own
@@ -56,7 +56,7 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
         index.add(outgoing.numpy())
         every = torch.cat(vectors).numpy()
         parts = [part for block in blocks for part in split(block, threads)]
-        first = leading(model)
+        first = FirstPass.of(model, K)
         recommender = Recommender(replace(snapshot, embeddings=model), CPU, K, threads)
         ways: dict[str, Callable[[], object]] = {
             "product": lambda m=model, f=first, p=parts: list(product(m, f, p, pool)),
@@ -67,6 +67,7 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
         rates = measured(ways, len(every))
         made[name] = {
             "dimensions": outgoing.shape[1],
+            "first_pass": (first.leading, first.candidates) if first else None,
             "users_per_s": {way: round(rate) for way, rate in rates.items()},
             "over_torch": round(rates["product"] / rates["torch"], 3),
             "over_faiss": round(rates["product"] / rates["faiss"], 3),
@@ -86,7 +87,7 @@ def split(block: Block, n: int) -> list[Block]:
 
 
 def product(
-    model: Embeddings, first: Tensor | None, parts: list[Block], pool: ThreadPoolExecutor
+    model: Embeddings, first: FirstPass | None, parts: list[Block], pool: ThreadPoolExecutor
 ) -> Iterator[Tensor]:
     """Items of each part's lists, as serving ranks them."""
     with one_thread():

@@ -23,7 +23,7 @@ from consumer.erasure import digest
 from serving import lists
 from serving.lists import Lists
 from serving.store import Recommendations
-from serving.topk import best, columns, leading
+from serving.topk import FirstPass, best
 from serving.user_edges import Block, Edges, UserEdges
 from trainer.embeddings import Embeddings, Own
 from trainer.new_items import Folded
@@ -34,7 +34,7 @@ SPARE = 1_000  # new items that can be taken up until the next snapshot
 SPARE_NEIGHBORS = 16  # of each item, for new items; beyond, they take the places of the farthest
 ROOMY = {"incoming", "outgoing", "neighbors", "similarities"}  # tensors with room for new items
 SCORES = 16_000_000  # in memory at a time
-MOST = 256  # lists made at a time
+MOST = 128  # lists made at a time
 SPLIT = 16  # of so many up they are made on several threads
 
 Source = Literal["model", "live"]
@@ -59,8 +59,8 @@ class Recommender:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._threads = threads
         self._tensors = _with_room(self.trained.tensors)
-        first = leading(self.trained)
-        self._first = None if first is None else functional.pad(first, (0, 0, 0, SPARE))
+        first = FirstPass.of(self.trained, k)
+        self._first = first and first.with_room(SPARE)
         self._quoted = lists.quoted(snapshot.item_ids)
         self._users = {user: number for number, user in enumerate(snapshot.user_ids.to_pylist())}
         self._items = {item: number for number, item in enumerate(self.item_ids)}
@@ -140,13 +140,21 @@ class Recommender:
             for user in [user for user in self._users if digest(user) in digests]:
                 self.forget(user)
 
+    def has(self, item: str) -> bool:
+        """Whether the item can be recommended."""
+        return item in self._items
+
+    @property
+    def room(self) -> int:
+        """For so many more new items."""
+        return len(self._tensors["outgoing"]) - len(self.item_ids)
+
     def take_up(self, items: Sequence[str], folded: Folded) -> list[int]:
         """Put new items, or new rows of them, beside the others; returns their numbers.
 
         At most SPARE of them until the next snapshot; those beyond are left out.
         """
-        room = len(self._tensors["outgoing"]) - len(self.item_ids)
-        new = [item for item in items if item not in self._items][:room]
+        new = [item for item in items if not self.has(item)][: self.room]
         for item in new:
             self._items[item] = len(self._items)
         self.item_ids += new
@@ -156,9 +164,8 @@ class Recommender:
         for number, row in placed:
             self._place(number, row, folded)
         numbers = [number for number, _ in placed]
-        if self._first is not None:
-            rows = columns(self.trained, self._tensors["outgoing"][numbers])
-            self._first[numbers] = rows.to(self._first.dtype)
+        if self._first:
+            self._first.put(numbers, self.trained, self._tensors["outgoing"][numbers])
         return numbers
 
     def _ranked(self, users: Tensor, own: Own, explained: bool = True) -> tuple[Any, Any, Any, Any]:
@@ -176,8 +183,7 @@ class Recommender:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         users, own = part
         embeddings = self.embeddings
-        first = None if self._first is None else self._first[: embeddings.n_items]
-        scores, items = best(embeddings, first, users, own, self._k)
+        scores, items = best(embeddings, self._first, users, own, self._k)
         because = items
         if explained:
             because = _largest(embeddings.contributions(users, own, items), own)

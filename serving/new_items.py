@@ -42,8 +42,15 @@ class NewItems:
             self._note(event.user_id, event.item_id)
 
     def fold(self, edges: UserEdges) -> list[int]:
-        """Fold in some that enough users have touched since; returns their numbers."""
-        items = list(self._due)[:AT_ONCE]
+        """Fold in some that enough users have touched since; returns their numbers.
+
+        Those that are not recommended yet come first, by the users who touched them.
+        """
+        model = self._recommender
+        if not model.room:  # for others than those that it has already
+            self._due = {item: None for item in self._due if model.has(item)}
+        first = sorted(self._due, key=lambda item: (model.has(item), -len(self._users[item])))
+        items = first[:AT_ONCE]
         for item in items:
             del self._due[item]
         touches = [

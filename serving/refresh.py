@@ -45,6 +45,9 @@ RENEW_AFTER = 5.0  # seconds from the end of a publish to the next one for new i
 RENEW_TIMES = 2.0  # and this many times as long as the last one took
 TURNS = 4  # blocks of users with new events for each block of a publish, where both wait
 STAMPS = 100  # of a user's unanswered events that are kept, however long Redis is away
+MANY = 50_000  # users changed by the log, from which their edges are taken from the edge store
+GROW_AFTER = 60.0  # seconds from one time to the next,
+GROW_TIMES = 20.0  # and this many times as long as the last one took
 TELL_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
 
 
@@ -87,6 +90,7 @@ class Refresh:
         self._popular_at = self._looked_at = self._folded_at = self._told_at = (
             self._refreshed_at
         ) = 0.0
+        self._grow_at = 0.0  # at the earliest
         self._refused = ""  # live snapshot that could not be read
         self._due: dict[str, Due] = {}  # by user, in order of their events
         self._after: dict[int, int] = {}  # partition -> offset after the newest event
@@ -197,12 +201,25 @@ class Refresh:
             self._digests |= self._erased  # an old dump may have brought their lists back
         self._generation = generation
         self._write_popular()
+        self._grow()
         live = self._snapshots.live()
         if live and (self._recommender is None or live != self._recommender.version):
             self._load(live)
         ready = self._recommender and self._mine and self._stream.n_partitions
         if self._recommender and ready and not self._publishing:
             self._see_to_publishing(self._recommender)
+
+    def _grow(self) -> None:
+        """Take from the edge store what the log has told, which needs far more memory there."""
+        begun = time.monotonic()
+        if len(self.edges.changed) < MANY or begun < self._grow_at:
+            return
+        try:
+            self._digests |= self.edges.grow(self._edge_store)
+        except StoreError as error:
+            log.warning("%s; going on with what the log has told.", error)
+        now = time.monotonic()
+        self._grow_at = now + max(GROW_AFTER, GROW_TIMES * (now - begun))
 
     def _load(self, version: str) -> None:
         try:

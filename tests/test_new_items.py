@@ -150,3 +150,22 @@ def test_an_item_of_the_store_that_the_model_has_not_seen_is_found(
     edges = UserEdges(Weighing())
     edges.grow(store(tmp_path, [("0-1", "0-2"), *((f"1-{n}", "since") for n in range(FEWEST))]))
     assert NewItems(recommender, edges).fold(edges) == [made.n_items]
+
+
+def test_the_most_touched_new_items_come_first_and_none_that_there_is_no_room_for(
+    made: InteractionGraph,
+    embeddings: Embeddings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.fold_in.SPARE", 2)
+    monkeypatch.setattr("serving.new_items.AT_ONCE", 1)
+    recommender = recommender_of(made, embeddings)
+    edges = UserEdges(Weighing())
+    rows = [
+        (f"2-{n}", item) for item, users in (("c", 3), ("a", 9), ("b", 5)) for n in range(users)
+    ]
+    edges.grow(store(tmp_path, [*pairs(made), *rows]))
+    found = NewItems(recommender, edges)
+    assert [found.fold(edges) for _ in range(4)] == [[made.n_items], [made.n_items + 1], [], []]
+    assert recommender.item_ids[-2:] == ["a", "b"]

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -11,13 +13,15 @@ import torch
 
 from consumer.events import Event
 from consumer.rows import Position
+from serving import refresh
 from serving.fold_in import Recommender, without
 from serving.lists import Lists, quoted, values
 from serving.publish import publish
+from serving.refresh import Refresh
 from serving.store import Recommendations, Store
-from serving.topk import LEADING, best, leading, topk
+from serving.topk import FirstPass, best, topk
 from serving.user_edges import UserEdges
-from tests.graphs import blocks, pairs
+from tests.graphs import append, blocks, pairs
 from tests.graphs import store as store_of
 from trainer.choose import PRIORS
 from trainer.embeddings import Embeddings, Own
@@ -89,22 +93,29 @@ def test_topk_is_the_sorted_scores_without_the_seen_items(n_items: int) -> None:
 
 @pytest.mark.parametrize("halves", [True, False])
 def test_a_wide_model_ranks_in_two_passes_as_in_one(
-    wide: Embeddings, halves: bool, monkeypatch: pytest.MonkeyPatch
+    halves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wide = embeddings(fading=0.93)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": halves})
     own = Own(torch.tensor([0, 3, 4]), torch.tensor([5, 70, 200, 8]), torch.tensor([1.0, 2, 1, 1]))
     users = torch.tensor([2, -1])
-    scores, items = best(wide, leading(wide), users, own, 20)
+    first = FirstPass.of(wide, 20)
+    assert first
+    assert 0 < first.leading < wide.vectors
+    scores, items = best(wide, first, users, own, 20)
     exact, all_items = topk(wide.score(users, own), own, 20)
     assert items.tolist() == all_items.tolist()
     torch.testing.assert_close(scores, exact)
 
 
-@pytest.fixture
-def wide() -> Embeddings:
-    """More columns than the first pass looks at, the later ones lighter, as in a low pass."""
+def test_a_model_whose_columns_all_weigh_alike_is_ranked_in_one_pass() -> None:
+    assert FirstPass.of(embeddings(fading=1.0), 20) is None
+
+
+def embeddings(fading: float) -> Embeddings:
+    """Of 216 vectors, each of so much the weight of the one before, and 8 learned dimensions."""
     generator = torch.Generator().manual_seed(0)
-    weights = torch.cat([0.93 ** torch.arange(2 * LEADING + 88), torch.ones(8)])
+    weights = torch.cat([fading ** torch.arange(216), torch.ones(8)])
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
@@ -115,8 +126,25 @@ def wide() -> Embeddings:
         "outgoing": random(600, len(weights)),
         "neighbors": torch.randint(600, (600, 5), dtype=torch.int32, generator=generator),
         "similarities": random(600, 5).abs(),
+        "strengths": torch.ones(600),
     }
     return Embeddings("blend", 3, True, tensors)
+
+
+def test_what_the_log_changed_is_taken_from_the_edge_store_once_it_is_of_many_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresh, "MANY", 2)
+    edges, rows = UserEdges(Weighing()), store_of(tmp_path, [("u", "i")])
+    edges.grow(rows)
+    loop = SimpleNamespace(edges=edges, _edge_store=rows, _digests=set(), _grow_at=0.0)
+    for offset, user in enumerate("uv", 1):
+        edges.apply(Event(user, "j", 1.0, 5, "view"), 0, Position(offset, 0))
+        append(rows, [(user, "j", 1.0, 5)], offset)
+        Refresh._grow(cast(Refresh, loop))
+        assert len(edges.changed) == (1 if user == "u" else 0)
+    assert edges.items("u").keys() == {"i", "j"}
+    assert edges.items("v").keys() == {"j"}
 
 
 def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(

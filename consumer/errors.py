@@ -9,6 +9,7 @@ StreamGCNError
 ├── StreamError      consumer/stream.py      Kafka refuses or does not answer
 │   ├── TopicShorter                         the topic was created anew
 │   └── TooLarge                             the broker takes no message of that size
+├── NothingToLearn   trainer/fit.py          no edge has a weight above 0
 ├── Diverged         trainer/train.py        the loss is not finite
 ├── DeviceMissing    trainer/train.py        a GPU is asked for and there is none
 ├── SnapshotError    trainer/snapshots.py    a snapshot cannot be read or written

@@ -321,6 +321,11 @@ def evaluate(
     else:
         newest = held_out_edges(graph)
         kept, tested = graph.subset(~newest), graph.subset(newest)
+    if not tested.strengths.any():
+        raise files.FileError(
+            f"{test or train} leaves nothing to measure on: no positive interaction, or no user "
+            "with five; give another file with --test"
+        )
     held_out: dict[str, float] = {}
     with _progress("training", 1) as bar:
 

@@ -182,3 +182,36 @@ def test_a_training_goes_on_from_the_last_ones_start() -> None:
     second = fit(rows, SET, start=first.start)
     assert own_block(second.embeddings, rows) > 0.99
     assert isinstance(second.start, Start)
+
+
+def test_a_part_without_weight_leaves_nothing_open() -> None:
+    learned = {"learned_power", "temperature", "negative_power", "edge_drop"}
+    assert learned < Hyperparameters().missing()
+    assert not learned & Hyperparameters(learned_weight=0.0).missing()
+    for without, prefix in (
+        (Hyperparameters(neighbors_weight=0.0), "neighbors_"),
+        (Hyperparameters(low_pass_weight=0.0), "low_pass_"),
+    ):
+        assert not any(name.startswith(prefix) for name in without.missing())
+        assert learned < without.missing()
+
+
+def test_a_part_that_the_last_training_did_not_have_is_trained_in_full() -> None:
+    rows = blocks()
+    steps: list[int] = []
+
+    def progress(stage: str, done: int, of: int, loss: float | None) -> None:
+        steps.append(of)
+
+    blend.fit(rows, SET, progress, share=10)
+    assert set(steps) == {20}
+    first = blend.fit(rows, SET, quiet)
+    assert first.learned
+    steps.clear()
+    blend.fit(rows, SET, progress, tables=dict(first.learned.state_dict()), share=10)
+    assert set(steps) == {2}
+
+
+def test_a_few_users_choose_nothing() -> None:
+    rows = blocks(n_blocks=2, users=12)
+    assert fit(rows, SMALL).settings == SET

@@ -36,6 +36,14 @@ def test_only_users_with_test_edges_count() -> None:
     assert figures == {"recall@2": 1.0, "ndcg@2": 1.0}
 
 
+def test_what_a_user_did_not_like_is_neither_right_nor_popular() -> None:
+    kept = graph([("a", "x"), ("b", "x", -1.0), ("c", "x", -1.0), ("a", "y"), ("b", "y")])
+    tested = InteractionGraph(kept.user_ids, kept.item_ids)
+    tested.extend(table([("c", "y"), ("b", "x", -1.0)]))
+    assert popularity(kept)(torch.tensor([0])).tolist() == [[1.0, 2.0]]
+    assert ranking(popularity(kept), kept, tested, k=1) == {"recall@1": 1.0, "ndcg@1": 1.0}
+
+
 def test_popularity_ranks_by_the_number_of_edges() -> None:
     kept, _ = with_test([("a", "x"), ("b", "y"), ("c", "y")], [("a", "y")])
     assert popularity(kept)(torch.tensor([0, 1])).tolist() == [[1.0, 2.0]] * 2

@@ -68,6 +68,24 @@ def test_a_candidate_worse_than_the_live_model_is_rejected_by_edges_that_neither
     assert objection(worthless(fitted), made, seen_all) == ""
 
 
+def test_a_gcn_of_ratings_is_judged_by_its_error_not_by_its_ranking() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{u}", f"i{i}", float(1 + (u + i) % 5), int(rng.integers(1, 10**6)))
+        for u in range(60)
+        for i in rng.choice(30, 12, replace=False)
+    ]
+    made = graph(rows)
+    fitted = fit(made, dataclasses.replace(SETTINGS, model="gcn", epochs=60))
+    unpopular = fitted.metrics | {"ndcg@20": 0.0, "rmse": 0.9 * fitted.metrics["rmse_mean"]}
+    good = dataclasses.replace(fitted, metrics=unpopular)
+    assert objection(good, made, None) == ""
+    assert objection(good, made, live_of(fitted, made)) == ""
+    assert "rmse" in objection(worthless(good), made, live_of(fitted, made))
+    bad = dataclasses.replace(fitted, metrics=unpopular | {"rmse": 99.0})
+    assert "is not below the mean's" in objection(bad, made, None)
+
+
 def test_a_few_users_are_no_verdict() -> None:
     made = graph([("u", f"i{i}") for i in range(9)])
     assert objection(fit(made, SETTINGS), made, None) == ""

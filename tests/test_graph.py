@@ -104,3 +104,13 @@ def test_a_store_with_huge_interactions_from_before_they_were_refused_is_finite(
     rows = graph([("u", "i", 1e300), ("u", "i", -1e300), ("v", "i", 1e39)])
     assert np.isfinite(rows.weights).all()
     assert np.isfinite(rows.item_strengths).all()
+
+
+def test_what_is_held_out_at_random_is_held_out_again_when_others_have_come() -> None:
+    rows = [(f"u{u}", f"i{i}") for u in range(40) for i in range(0, 20, 2)]
+    before = graph(rows)
+    after = graph([*rows, *((f"u{u}", "i0") for u in range(40, 60))])
+    held = before.subset(before.newest(0.2))
+    assert len(held) == 80
+    assert pairs(after.subset(after.newest(0.2))) == pairs(held)
+    assert len(set(held.items.tolist())) > 5

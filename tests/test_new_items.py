@@ -14,6 +14,7 @@ from serving.new_items import FEWEST, NewItems
 from serving.user_edges import UserEdges
 from tests.graphs import blocks, pairs, store
 from tests.test_serving import found_lists
+from trainer.blend import PARTS, Part
 from trainer.choose import PRIORS
 from trainer.embeddings import Embeddings, Own
 from trainer.evaluate import own
@@ -98,6 +99,15 @@ def test_the_learned_row_of_an_item_points_where_its_users_do(
         learned = folded.outgoing[:, embeddings.vectors :]
         known = embeddings.outgoing[item : item + 1, embeddings.vectors :]
         assert torch.cosine_similarity(learned, known) > 0.9
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_model_of_one_part_alone_takes_up_an_item_too(made: InteractionGraph, part: Part) -> None:
+    weights = {f"{other}_weight": 0.0 for other in PARTS if other != part}
+    alone = fit_all(made, replace(SETTINGS, **weights), quiet)  # type: ignore[arg-type]
+    folded = folded_again(made, alone, 17)
+    assert folded.outgoing.shape == (1, alone.outgoing.shape[1])
+    assert (folded.near is not None) == (part == "neighbors")
 
 
 def recommender_of(made: InteractionGraph, embeddings: Embeddings) -> Recommender:

@@ -94,7 +94,7 @@ def test_a_rejected_candidate_is_kept_and_said_and_the_live_model_stays(
     assert f"Snapshot {newest} is rejected: it is worse." in caplog.text
 
 
-@pytest.mark.parametrize("fault", ["diverged", "full disk", "memory"])
+@pytest.mark.parametrize("fault", ["diverged", "full disk", "memory", "torch"])
 def test_a_training_that_fails_leaves_the_live_model(
     fault: str,
     settings: TrainerSettings,
@@ -112,6 +112,7 @@ def test_a_training_that_fails_leaves_the_live_model(
             "diverged": Diverged("the loss is nan in epoch 3; nothing of it is kept"),
             "full disk": OSError(28, "No space left on device"),
             "memory": MemoryError("out of it"),
+            "torch": RuntimeError("DefaultCPUAllocator: can't allocate memory"),
         }[fault]
 
     target = "trainer.snapshots.save_file" if fault == "full disk" else "trainer.retrain.fit"
@@ -121,6 +122,42 @@ def test_a_training_that_fails_leaves_the_live_model(
     assert snapshots.live() == first
     assert snapshots.versions() == [first]
     assert "This training is lost, the live model stays:" in caplog.text
+
+
+def test_the_graph_is_weighed_as_the_settings_say(
+    settings: TrainerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMGCN_TYPE_WEIGHTS", "view=2")
+    monkeypatch.setenv("STREAMGCN_EDGE_WEIGHT", "sum")
+    store(Path(settings.edge_store), [("u", "i"), ("u", "i", 3.0)])
+    trainer = Retrain(TrainerSettings.load(), threading.Event())
+    trainer._read()
+    assert trainer._graph.weights.tolist() == [8.0]
+
+
+def test_without_any_positive_edge_the_training_is_lost_and_the_process_goes_on(
+    settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(Path(settings.edge_store), [(f"u{n}", f"i{n % 7}", -1.0) for n in range(30)])
+    once(Retrain(settings, threading.Event()))
+    assert snapshots.versions() == []
+    assert "no edge has a weight above 0" in caplog.text
+
+
+def test_without_what_the_live_snapshot_left_to_go_on_from_it_starts_from_scratch(
+    settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    made = store(Path(settings.edge_store), pairs(blocks()))
+    trainer = Retrain(settings, threading.Event())
+    once(trainer)
+    first = snapshots.live()
+    assert first
+    (Path(settings.model_store) / first / "start.safetensors").unlink()
+    append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
+    once(trainer)
+    assert snapshots.live() != first
+    assert caplog.text.count("from scratch") == 3  # twice for the training, once for the reason
 
 
 def test_a_signal_in_the_middle_of_a_training_ends_it_and_keeps_nothing_of_it(

@@ -82,6 +82,13 @@ def test_a_loss_that_cannot_be_blended_is_refused(monkeypatch: pytest.MonkeyPatc
     assert ServingSettings.load().hyperparameters().objective == "mse"
 
 
+def test_a_blend_of_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("NEIGHBORS", "LOW_PASS", "LEARNED"):
+        monkeypatch.setenv(f"STREAMGCN_{part}_WEIGHT", "0")
+    with pytest.raises(SettingsError, match="all three weights are 0"):
+        ServingSettings.load()
+
+
 def test_weights_of_types_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMGCN_TYPE_WEIGHTS", "view=1,purchase=5.5")
     assert ServingSettings.load().weighing().types == (("view", 1.0), ("purchase", 5.5))

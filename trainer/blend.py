@@ -52,7 +52,7 @@ def fit(
     Args:
         settings: with nothing missing.
         basis: float [items, any], of the last low pass; tables: of the last learned part.
-        share: of the epochs, one in so many is done.
+        share: of the epochs, one in so many is done, if there are tables to go on from.
 
     Raises:
         Diverged, Stopped, DeviceMissing: as `train`.
@@ -62,8 +62,12 @@ def fit(
         made.rows = rows(graph, settings)
     if weight(settings, "low_pass"):
         where, c = device(settings.device), settings.low_pass_normalization or 0.0
+        most = min(settings.vectors, graph.n_users, graph.n_items)
+        if basis is not None and basis.shape[1] < most:
+            basis = None  # one round would not bring out the others
         made.spectrum = spectrum(graph, settings.vectors, where, basis, c)
     if weight(settings, "learned"):
+        share = share if tables else 1
         made.learned = cast(LightGCN, train(graph, settings, progress, tables, share))
     return made
 

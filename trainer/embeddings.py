@@ -235,4 +235,4 @@ class Embeddings:
         )
 
 
-TINY = 1e-12  # keeps a division by a sum that is zero finite
+TINY = 1e-18  # keeps a division by a sum that is zero finite; strengths are larger (weights.py)

@@ -26,13 +26,13 @@ def measure(
 ) -> dict[str, float]:
     """The figures of a model trained on `train` and propagated over it, measured on `test`.
 
-    Both graphs have the same nodes. A model that predicts interactions (its scores are no cosines)
-    has `rmse` beside that of the mean and of user and item biases.
+    Both graphs have the same nodes, and test has an edge. A gcn that predicts interactions (its
+    scores are no cosines) has `rmse` beside that of the mean and of user and item biases.
     """
     score, popular = scorer(embeddings, train), popularity(train)
     figures, baseline = rankings(lambda u: (s(u) for s in (score, popular)), train, test, most=most)
     figures["popularity_ndcg@20"] = baseline["ndcg@20"]
-    if not embeddings.cosine:
+    if embeddings.model == "gcn" and not embeddings.cosine:
         mean = np.full(len(test), train.weights.mean(), np.float32)
         figures["rmse"] = rmse(predictions(embeddings, train, test), test.weights)
         figures["rmse_mean"] = rmse(mean, test.weights)
@@ -81,7 +81,8 @@ def rankings(
     k: int = 20,
     most: int | None = None,
 ) -> list[dict[str, float]]:
-    """Recall@k and NDCG@k of several rankings side by side, each a mean over users with test edges.
+    """Recall@k and NDCG@k of several rankings side by side, each a mean over users with test edges
+    of some strength: others say what users did not like.
 
     Every item that the user has no train edge to is ranked. recall = hits / test items;
     NDCG with binary relevance, the ideal over min(k, test items) (He et al., LightGCN, 2020).
@@ -94,6 +95,7 @@ def rankings(
     sums: list[Tensor] = []
     discounts = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
     ideal = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cumsum(0)])
+    test = test.subset(test.strengths > 0)
     users = np.flatnonzero(test.user_degrees)
     users = users[:: -(-len(users) // most)] if most else users
     size = block_size(train.n_items)
@@ -122,7 +124,8 @@ def block_size(n_items: int) -> int:
 
 def popularity(train: InteractionGraph) -> Scorer:
     """The scorer that ranks items by their number of train edges, the same for everyone."""
-    counts = torch.from_numpy(np.bincount(train.items, minlength=train.n_items).astype(np.float32))
+    liked = train.items[train.strengths > 0]
+    counts = torch.from_numpy(np.bincount(liked, minlength=train.n_items).astype(np.float32))
     return lambda users: counts.repeat(len(users), 1)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from consumer.errors import StreamGCNError
 from trainer import blend
 from trainer.blend import Fitted
 from trainer.choose import PRIORS, Chooser
@@ -31,8 +32,13 @@ HELD_OUT = 0.1  # newest share of each user's edges
 HELD_OUT_AT_RANDOM = 0.2
 OVER = 10  # of the epochs one in so many, to go on from the kept edges to the whole graph
 WARM = 30  # to go on from the last training, which has seen most of the edges; there and then
+JUDGED_USERS = 50  # with fewer of them held-out edges say nothing
 MEASURED = 5_000  # users on whom the figures are taken, at most
 CHOSEN_ON = 2_000_000  # edges; in a larger graph one user in so many is chosen on
+
+
+class NothingToLearn(StreamGCNError):
+    """No edge of the graph has any strength."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,17 @@ def fit(
     """Hold out, choose, train, measure, and fit over the whole graph.
 
     Raises:
+        NothingToLearn: no edge says what users like.
         Diverged, Stopped, DeviceMissing: as `train`.
     """
     clock = _Clock()
     newest = held_out_edges(graph)
     kept, held_out = graph.subset(~newest), graph.subset(newest)
-    if not len(held_out):
+    if settings.model != "gcn" and not kept.strengths.any():
+        raise NothingToLearn(
+            "no edge has a weight above 0; send positive interactions or set STREAMGCN_TYPE_WEIGHTS"
+        )
+    if np.count_nonzero(held_out.user_strengths) < JUDGED_USERS:
         settings = settings.filled(PRIORS)
     if settings.model == "gcn":
         fitted = Fitted()
@@ -101,7 +112,7 @@ def fit(
         over = _from(_start(fitted), graph, settings, progress, share)
         made = blend.blend(graph, over, settings)
     clock.lap("propagate")
-    metrics = measure(candidate, kept, held_out, MEASURED) if len(held_out) else {}
+    metrics = measure(candidate, kept, held_out, MEASURED) if held_out.strengths.any() else {}
     clock.lap("evaluate")
     return Fit(made, settings, kept, held_out, candidate, metrics, clock.seconds, _start(fitted))
 

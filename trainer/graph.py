@@ -158,10 +158,11 @@ class InteractionGraph:
         """Mask [edges] of each user's newest edges: `share` of them, at least one of five or more.
 
         Each user's own newest, not the newest of all: where users come in sessions the latter
-        belong to users of whom nothing older is left to recommend from. Edges of the same time are
-        taken at random, so that data without times is held out at random.
+        belong to users of whom nothing older is left to recommend from. Of edges of the same time a
+        hash of the two ends decides, so that data without times is held out at random, and the same
+        edges again when others have come.
         """
-        chance = np.random.default_rng(0).permutation(len(self))
+        chance = _hashed(_keys(self.users, self.items))
         by_age = np.lexsort((chance, self.timestamps, self.users))
         start = self.row_starts()
         counts = np.diff(start)
@@ -210,6 +211,15 @@ class InteractionGraph:
 
 def _keys(users: Int32s, items: Int32s) -> Int64s:
     return (users.astype(np.int64) << 32) | items
+
+
+def _hashed(keys: Int64s) -> npt.NDArray[np.uint64]:
+    """The mixing steps of splitmix64 (Steele, Lea & Flood, OOPSLA 2014)."""
+    made = keys.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        made = (made ^ (made >> np.uint64(shift))) * np.uint64(factor)
+    mixed: npt.NDArray[np.uint64] = made ^ (made >> np.uint64(31))
+    return mixed
 
 
 def _contains(sorted_keys: Int64s, keys: Int64s) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What is trained and how. None stands for what the held-out edges say (blend.py)."""
+    """What is trained and how. None stands for what the held-out edges say (choose.py)."""
 
     model: Literal["blend", "lightgcn", "gcn"] = "blend"
     loss: Literal["softmax", "bpr", "mse"] | None = None  # None: the model's own
@@ -52,8 +52,13 @@ class Hyperparameters:
         names = {name for name, value in asdict(self).items() if value is None}
         names -= {"loss", "epochs"}
         if self.model == "lightgcn":
-            names -= {n for n in names if n.startswith(("neighbors_", "low_pass_"))}
             names -= {"learned_weight"}
+        if self.model == "lightgcn" or self.neighbors_weight == 0:
+            names -= {n for n in names if n.startswith("neighbors_")}
+        if self.model == "lightgcn" or self.low_pass_weight == 0:
+            names -= {n for n in names if n.startswith("low_pass_")}
+        if self.model == "blend" and self.learned_weight == 0:
+            names -= {"learned_power", "temperature", "negative_power", "edge_drop"}
         return names
 
     def filled(self, chosen: dict[str, float]) -> Self:

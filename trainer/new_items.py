@@ -72,7 +72,8 @@ def fold_in(
         return made.index_add_(0, rows, of_users[places] * weights[:, None])
 
     scales, old = tensors["scales"], tensors["strengths"]  # d_i
-    incoming, outgoing = [], []
+    nothing = embeddings.outgoing.new_zeros(new, 0)
+    incoming, outgoing = [nothing], [nothing]
     if embeddings.vectors:
         b, c = settings["low_pass_power"], settings["low_pass_normalization"]
         squares, damping = tensors["squares"], settings["low_pass_damping"]

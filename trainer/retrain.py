@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from consumer.edges import EdgeStore, StoreError, watermark
 from consumer.erasure import split
 from consumer.log import Figures
-from trainer.fit import fit
+from trainer.fit import NothingToLearn, Start, fit
 from trainer.gate import objection
 from trainer.graph import InteractionGraph
 from trainer.settings import TrainerSettings
@@ -24,13 +24,8 @@ from trainer.warm import aligned_start, chosen, goes_on, tensors
 
 log = logging.getLogger("trainer")
 
-FAULTS = (
-    Diverged,
-    SnapshotError,
-    MemoryError,
-    torch.OutOfMemoryError,
-    torch.linalg.LinAlgError,  # type: ignore[attr-defined]  # torch's stubs leave it out
-)
+# RuntimeError is what torch raises of a lack of memory, of a GPU, of a matrix without eigenvalues.
+FAULTS = (Diverged, NothingToLearn, SnapshotError, MemoryError, RuntimeError)
 LOOK_EVERY = 1.0  # seconds between two looks at the edge store
 SMALL = 100_000  # edges
 LINE_EVERY = 10.0  # seconds between two log lines of a training
@@ -48,7 +43,7 @@ class Retrain:
         self._threads = torch.get_num_threads()
         self._snapshots = Snapshots(settings.model_store)
         self._store: EdgeStore | None = None
-        self._graph = InteractionGraph()
+        self._graph = InteractionGraph(weighing=settings.weighing())
         self._watermark: dict[int, int] = {}
         self._forgotten: set[str] = set()  # digests of users to be taken out of the snapshots
         self._new_rows = 0
@@ -151,11 +146,11 @@ class Retrain:
         # A small graph is as quick on one core, and leaves the others to those that share them.
         torch.set_num_threads(1 if len(graph) < SMALL else self._threads)
         live = self._live()
-        start, chosen_at = None, len(graph)
-        if live and goes_on(live, graph, settings):
+        start = self._start(live) if live and goes_on(live, graph, settings) else None
+        chosen_at = len(graph)
+        if live and start:
             settings = settings.filled(chosen(live.manifest))
             chosen_at = live.manifest.chosen_at
-            start = aligned_start(live, self._snapshots.start(live.manifest.version), graph)
         log.info(
             "Training %s on %d edges of %d users and %d items, %s.",
             settings.model, len(graph), graph.n_users, graph.n_items,
@@ -195,6 +190,14 @@ class Retrain:
         except SnapshotError as error:
             log.warning("%s; training from scratch.", error)
             return None
+
+    def _start(self, live: Snapshot) -> Start | None:
+        try:
+            kept = self._snapshots.start(live.manifest.version)
+        except SnapshotError as error:
+            log.warning("%s; training from scratch.", error)
+            return None
+        return aligned_start(live, kept, self._graph)
 
     def _progress(self) -> Progress:
         """A bar on a terminal, else a line every few seconds; stops the training when told to."""

@@ -194,6 +194,14 @@ class TrainerSettings(ConsumerSettings):
             raise ValueError("it cannot be blended; set STREAMGCN_MODEL to gcn or lightgcn with it")
         return loss
 
+    @field_validator("learned_weight")
+    @classmethod
+    def _something_is_left(cls, weight: float | None, others: ValidationInfo) -> float | None:
+        weights = [weight, *(others.data.get(f"{n}_weight") for n in ("neighbors", "low_pass"))]
+        if weights == [0.0, 0.0, 0.0] and others.data.get("model") == "blend":
+            raise ValueError("all three weights are 0; leave one unset or above 0")
+        return weight
+
     def weighing(self) -> Weighing:
         """How events make edges."""
         pairs = (part.split("=") for part in self.type_weights.split(",") if part)

@@ -214,11 +214,12 @@ def _bpr(
 ) -> Objective:
     user = torch.from_numpy(mine.users.astype(np.int64))
     item = torch.from_numpy(mine.items.astype(np.int64))
+    liked_at_all = torch.from_numpy(mine.strengths > 0).to(where)
     share = len(mine) / len(graph)
     draws = max(1, round(min(BPR_EDGES, len(graph)) * share))
 
     def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
-        edges = asked.nonzero()[:, 0]
+        edges = (asked & liked_at_all).nonzero()[:, 0]
         drawn = edges[torch.randint(len(edges), (draws,)).to(where)].cpu()
         other = torch.randint(graph.n_items, (draws,)).to(where)
         of, liked = user[drawn].to(where), item[drawn].to(where)

@@ -18,9 +18,12 @@ CHOOSE_AGAIN = 1.5  # times the edges of the last choice
 
 
 def goes_on(live: Snapshot, graph: InteractionGraph, settings: Hyperparameters) -> bool:
-    """Whether a training can go on from a snapshot: the same model, not outgrown."""
+    """Whether a training can go on from a snapshot: the same model, not outgrown. The gcn is always
+    trained anew."""
     was = live.manifest.settings
     same = all(was[name] == getattr(settings, name) for name in ("model", "dim", "layers", "loss"))
+    same &= settings.model != "gcn"
+    same &= settings.low_pass_normalization in (None, was["low_pass_normalization"])
     return same and len(graph) < CHOOSE_AGAIN * live.manifest.chosen_at
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from consumer.events import LARGEST
 
 DAY_MS = 86_400_000
-MOST_HALVINGS = 60.0  # that an event can be ahead of what it is compared with
+MOST_HALVINGS = 60.0  # that are told from more: what is left is still far from float32's ends
 Float32s = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
 Float64s = npt.NDArray[np.float64]
@@ -73,9 +73,9 @@ class Weighing:
             return np.ones(np.shape(timestamps)) if isinstance(timestamps, np.ndarray) else 1.0
         exponent = (timestamps - until) / (self.half_life * DAY_MS)
         if isinstance(exponent, np.ndarray):
-            made: Float64s = np.exp2(np.minimum(exponent, MOST_HALVINGS))
+            made: Float64s = np.exp2(np.clip(exponent, -MOST_HALVINGS, MOST_HALVINGS))
             return made
-        return float(2.0 ** min(exponent, MOST_HALVINGS))
+        return float(2.0 ** min(max(exponent, -MOST_HALVINGS), MOST_HALVINGS))
 
     def after(self, weight: float, at: int, new: float, now: int) -> float:
         """The weight of an edge of `weight` as of `at` after an event of weight `new` at `now`."""

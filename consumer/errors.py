@@ -11,6 +11,7 @@ StreamGCNError
 │   └── TooLarge                             the broker takes no message of that size
 ├── NothingToLearn   trainer/fit.py          no edge has a weight above 0
 ├── Diverged         trainer/train.py        the loss is not finite
+├── OneProcess       trainer/parallel.py     the gcn is started in several processes
 ├── DeviceMissing    trainer/train.py        a GPU is asked for and there is none
 ├── SnapshotError    trainer/snapshots.py    a snapshot cannot be read or written
 ├── RedisDown        serving/store.py        Redis does not answer

@@ -65,6 +65,17 @@ def test_the_spectrum_is_that_of_numpys_dense_svd() -> None:
     np.testing.assert_allclose(overlap, 1, atol=1e-4)
 
 
+def test_the_spectrum_of_more_items_than_vectors_is_that_of_numpys_dense_svd() -> None:
+    made = blocks(8, 60, 30, 10)  # eight singular values of 1, then a gap
+    r = dense(made)
+    normal = r / np.sqrt(r.sum(1, keepdims=True) * r.sum(0))
+    _, values, vectors = np.linalg.svd(normal, full_matrices=False)
+    found = spectrum(made, 8, CPU)
+    np.testing.assert_allclose(found.values, values[:8], rtol=1e-4)
+    shared = np.linalg.svd(found.vectors.numpy().T @ vectors[:8].T, compute_uv=False)
+    np.testing.assert_allclose(shared, 1, atol=1e-4)
+
+
 def test_low_pass_scores_are_the_formula_worked_out_densely() -> None:
     made = weighted()
     r = dense(made)

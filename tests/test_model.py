@@ -6,7 +6,7 @@ import torch
 from torch_geometric.nn import LGConv
 
 from tests.graphs import blocks, graph, own_block
-from trainer import losses
+from trainer import losses, parallel
 from trainer.choose import PRIORS
 from trainer.embeddings import Embeddings
 from trainer.evaluate import predictions, rmse, scorer
@@ -14,7 +14,8 @@ from trainer.fit import fit
 from trainer.graph import Adjacency, InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN, RecommenderGCN
-from trainer.train import Diverged, Stopped, train
+from trainer.parallel import OneProcess
+from trainer.train import Diverged, Stopped, device, train
 
 CPU = torch.device("cpu")
 
@@ -213,3 +214,17 @@ def test_the_smallest_graphs_train_to_finite_scores(
     made = graph(rows)
     fitted = fit(made, Hyperparameters(model, epochs=3))  # type: ignore[arg-type]
     assert scorer(fitted.embeddings, made)(torch.arange(made.n_users)).isfinite().all()
+
+
+def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device("auto") == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device("auto") == device("cuda") == torch.device("cuda:1")
+    assert device("cuda:0") == torch.device("cuda:0")
+
+
+def test_the_gcn_in_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "several", lambda: True)
+    with pytest.raises(OneProcess, match="start it without torchrun"):
+        train(blocks(), Hyperparameters("gcn", epochs=1))

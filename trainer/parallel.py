@@ -15,13 +15,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, distributed, nn
 
+from consumer.errors import StreamGCNError
 from trainer.graph import InteractionGraph
+
+
+class OneProcess(StreamGCNError):
+    """What is asked for cannot be trained in several processes."""
 
 
 def join(device: torch.device) -> None:
     """Join the processes that torchrun started, if it did."""
     if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        cuda = device.type == "cuda"
+        distributed.init_process_group(
+            "nccl" if cuda else "gloo", device_id=device if cuda else None
+        )
+
+
+def several() -> bool:
+    """Whether other processes train with this one."""
+    return distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def first() -> bool:

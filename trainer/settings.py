@@ -150,6 +150,12 @@ class TrainerSettings(ConsumerSettings):
         validation_alias="STREAMGCN_TEMPERATURE",
         description="Of its softmax.",
     )
+    negatives: int = Field(
+        1_024,
+        ge=1,
+        validation_alias="STREAMGCN_NEGATIVES",
+        description="Items that it samples in each step, for all users.",
+    )
     negative_power: float | None = Field(
         None,
         ge=0,
@@ -212,5 +218,5 @@ class TrainerSettings(ConsumerSettings):
         """The part of the settings that training itself needs."""
         same = {field.name for field in fields(Hyperparameters)} - {"dim", "seed"}
         return Hyperparameters(
-            dim=self.embedding_dim, **{name: getattr(self, name) for name in same - {"negatives"}}
+            dim=self.embedding_dim, **{name: getattr(self, name) for name in same}
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,7 @@ from trainer.biases import user_item_biases
 from trainer.graph import Adjacency, Incidence, InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN, RecommenderGCN, product
-from trainer.parallel import summed
+from trainer.parallel import OneProcess, summed
 
 Model = LightGCN | RecommenderGCN
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # users, items, asked -> this process's loss
@@ -66,11 +67,13 @@ def device(name: str) -> torch.device:
         DeviceMissing: a GPU is asked for and there is none.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise DeviceMissing(
             f"STREAMGCN_DEVICE={name}, but no GPU is usable here; set it to auto or cpu"
         )
+    if name == "cuda":  # each process of torchrun has its own
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return torch.device(name)
 
 
@@ -86,7 +89,7 @@ def train(
     share: int = 1,
     stopping: EarlyStopping | None = None,
 ) -> Model:
-    """Train LightGCN or the gcn on all edges of the graph; in all processes of torchrun, if any.
+    """Train LightGCN or the gcn on all edges of the graph; the former in all processes of torchrun.
 
     Args:
         settings: with nothing `missing` of what the model needs.
@@ -98,10 +101,13 @@ def train(
         Diverged: the loss is not finite.
         Stopped: from `progress`.
         DeviceMissing: as `device`.
+        OneProcess: the gcn in several processes.
     """
     torch.manual_seed(settings.seed)
     where = device(settings.device)
     parallel.join(where)
+    if settings.model == "gcn" and parallel.several():
+        raise OneProcess("the gcn is trained in one process; start it without torchrun")
     mine = parallel.own_edges(graph)
     adjacency = Adjacency.of(graph, where, mine)
     model = _model(graph, settings, where)

@@ -33,6 +33,16 @@ def split(rows: pa.Table) -> tuple[pa.Table, set[str]]:
     return rows.filter(pc.invert(forgets)), digests
 
 
+def notices(rows: pa.Table) -> dict[str, dict[int, int]]:
+    """Where the rows say that users were forgotten: digest -> partition -> offset."""
+    found: dict[str, dict[int, int]] = {}
+    forgets = rows.filter(pc.equal(rows["type"], FORGET))
+    columns = (forgets[name].to_pylist() for name in ("user_id", "kafka_partition", "kafka_offset"))
+    for user, partition, offset in zip(*columns, strict=True):
+        found.setdefault(user, {})[partition] = offset
+    return found
+
+
 def matching(users: pa.Array, digests: Collection[str]) -> list[int]:
     """Positions in `users` of those whose digest is among `digests`."""
     if not digests:

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from consumer.erasure import digest
 from trainer.embeddings import Embeddings
 from trainer.snapshots import KEPT, Manifest, Snapshot, SnapshotError, Snapshots
 
@@ -71,3 +72,14 @@ def test_pruning_keeps_the_live_and_the_newest(tmp_path: Path) -> None:
     snapshots.prune()
     assert snapshots.versions() == [names[0], *names[-KEPT:]]
     assert not (tmp_path / ".20270101.draft").exists()
+
+
+def test_a_forgotten_user_goes_and_one_who_came_again_stays(tmp_path: Path) -> None:
+    snapshots, version = Snapshots(str(tmp_path)), "20260101T000000.0Z"
+    snapshots.write(snapshot(version))  # of edges before offset 7 of partition 0
+    snapshots.promote(version)
+    assert snapshots.erase({digest("b"): {0: 6}}) == []
+    assert snapshots.erase({digest("a"): {0: 7}}) == [version]
+    assert snapshots.read(version).user_ids.to_pylist() == ["", "b"]
+    assert not snapshots.read(version).embeddings.tensors["base"][0].any()
+    assert snapshots.erase({digest("b"): {0: 6, 1: 0}}) == [version]

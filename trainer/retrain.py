@@ -12,7 +12,7 @@ import torch
 from rich.progress import Progress as Bar
 
 from consumer.edges import EdgeStore, StoreError, watermark
-from consumer.erasure import split
+from consumer.erasure import notices
 from consumer.log import Figures
 from trainer.fit import NothingToLearn, Start, fit
 from trainer.gate import objection
@@ -45,7 +45,7 @@ class Retrain:
         self._store: EdgeStore | None = None
         self._graph = InteractionGraph(weighing=settings.weighing())
         self._watermark: dict[int, int] = {}
-        self._forgotten: set[str] = set()  # digests of users to be taken out of the snapshots
+        self._forgotten: dict[str, dict[int, int]] = {}  # to be taken out of the snapshots
         self._new_rows = 0
         self._trained_at = 0.0
         self._trained_edges = 0
@@ -80,7 +80,8 @@ class Retrain:
             log.info("The edge store is back after %.0f s.", time.time() - self._away_since)
             self._away_since = 0.0
         self._graph.extend(rows)
-        self._forgotten |= split(rows)[1]
+        for user, places in notices(rows).items():
+            self._forgotten.setdefault(user, {}).update(places)
         self._watermark = watermark(rows, self._watermark)
         self._new_rows += len(rows)
 

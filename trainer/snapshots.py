@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,7 +132,7 @@ class Snapshots:
         """
         folder = self.root / version
         try:
-            manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+            manifest = self._manifest(folder)
             tensors = load_file(folder / "tables.safetensors")
             users = pq.read_table(folder / "users.parquet")["user_id"].combine_chunks()
             items = pq.read_table(folder / "items.parquet")["item_id"].combine_chunks()
@@ -154,9 +154,13 @@ class Snapshots:
             raise SnapshotError(f"cannot read {path}: {error}") from error
         return tensors
 
-    def erase(self, digests: Collection[str]) -> list[str]:
+    def erase(self, forgotten: Mapping[str, Mapping[int, int]]) -> list[str]:
         """Take users out by the digests of their ids: of the live snapshot their rows and ids,
         of the others all. Returns the versions that held one. To repeat it does no harm.
+
+        Args:
+            forgotten: digest -> partition -> offset at which the user was forgotten; a snapshot of
+                edges from behind these has the user only if it came again.
 
         Raises:
             SnapshotError: a snapshot cannot be read or written.
@@ -165,6 +169,12 @@ class Snapshots:
         for version in self.versions():
             folder = self.root / version
             try:
+                offsets = self._manifest(folder).offsets
+                digests = {
+                    digest
+                    for digest, places in forgotten.items()
+                    if any(offset >= offsets.get(p, 0) for p, offset in places.items())
+                }
                 users = pq.read_table(folder / "users.parquet")["user_id"].combine_chunks()
                 numbers = matching(users, digests)
                 if not numbers:
@@ -174,9 +184,12 @@ class Snapshots:
                     _blank(folder, users, numbers)
                 else:
                     shutil.rmtree(folder)
-            except (OSError, SafetensorError, pa.ArrowException) as error:
+            except (OSError, SafetensorError, msgspec.MsgspecError, pa.ArrowException) as error:
                 raise SnapshotError(f"cannot take a user out of {folder}: {error}") from error
         return touched
+
+    def _manifest(self, folder: Path) -> Manifest:
+        return msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
 
     def holding(self, user: str) -> list[str]:
         """Versions that hold the user.

@@ -31,7 +31,7 @@ HELD_OUT = 0.1  # newest share of each user's edges
 # part goes on over the whole graph afterwards, so what is held out is not lost.
 HELD_OUT_AT_RANDOM = 0.2
 OVER = 10  # of the epochs one in so many, to go on from the kept edges to the whole graph
-WARM = 30  # to go on from the last training, which has seen most of the edges; there and then
+WARM = 50  # to go on from the last training, which has seen most of the edges; there and then
 JUDGED_USERS = 50  # with fewer of them held-out edges say nothing
 MEASURED = 5_000  # users on whom the figures are taken, at most
 CHOSEN_ON = 2_000_000  # edges; in a larger graph one user in so many is chosen on

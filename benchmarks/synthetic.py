@@ -72,7 +72,7 @@ def graph(sizes: Sizes) -> InteractionGraph:
 def embeddings(graph: InteractionGraph) -> tuple[Embeddings, Hyperparameters]:
     """The default blend: 1,024 + 128 dimensions and 256 neighbours a row."""
     chosen = replace(published(), epochs=2)
-    basis = torch.randn(graph.n_items, chosen.vectors)  # a start, so that one round is enough
+    basis = torch.randn(graph.n_items, chosen.vectors or 0)  # a start, so that one round is enough
     return blend.blend(graph, blend.fit(graph, chosen, quiet, basis), chosen), chosen
 
 

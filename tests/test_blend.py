@@ -162,6 +162,23 @@ def test_the_number_of_steps_is_chosen_unless_it_is_set(
     assert chooser.settings.epochs == (epochs or 10)
 
 
+def test_the_number_of_vectors_is_chosen_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of as many as there are blocks, or more, which tell only of chance."""
+    rows = blocks(users=60)
+    newest = rows.newest(0.2)
+    monkeypatch.setattr(trainer.choose, "VECTORS", (2, 4, 40))
+    for given, right in ((None, 4), (40, 40)):
+        settings = replace(
+            SMALL.filled({"low_pass_damping": 0.03, "low_pass_normalization": 0.5}),
+            vectors=given, neighbors_weight=0.0, learned_weight=0.0,
+        )  # fmt: skip
+        chooser = Chooser(rows.subset(~newest), rows.subset(newest), settings, quiet)
+        chooser.choose()
+        assert chooser.settings.vectors == right
+        assert chooser.fitted.spectrum
+        assert len(chooser.fitted.spectrum.values) == right
+
+
 def test_what_is_set_is_not_chosen() -> None:
     rows = blocks()
     newest = rows.newest(0.1)

@@ -62,10 +62,10 @@ def fit(
         made.rows = rows(graph, settings)
     if weight(settings, "low_pass"):
         where, c = device(settings.device), settings.low_pass_normalization or 0.0
-        most = min(settings.vectors, graph.n_users, graph.n_items)
-        if basis is not None and basis.shape[1] < most:
+        n = min(settings.vectors or 0, graph.n_users, graph.n_items)
+        if basis is not None and basis.shape[1] < n:
             basis = None  # one round would not bring out the others
-        made.spectrum = spectrum(graph, settings.vectors, where, basis, c)
+        made.spectrum = spectrum(graph, n, where, basis, c)
     if weight(settings, "learned"):
         share = share if tables else 1
         made.learned = cast(LightGCN, train(graph, settings, progress, tables, share))

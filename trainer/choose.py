@@ -17,7 +17,7 @@ from torch import Tensor
 from trainer.blend import PARTS, Fitted, part_embeddings, rows, spread, weight
 from trainer.embeddings import Embeddings, Own
 from trainer.evaluate import own, rankings
-from trainer.filters import Spectrum, spectrum
+from trainer.filters import Spectrum, leading, spectrum
 from trainer.graph import InteractionGraph, power
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
@@ -31,6 +31,7 @@ OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
 ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 NORMALIZATIONS = (0.5, 0.0)  # for sparse graphs, for dense ones
 COARSE = 128  # vectors by which they are told apart
+VECTORS = (256, 512, 1_024)
 LOW_PASS_POWERS = (0.0, 0.2, 0.3, 0.4, 0.5)
 DAMPINGS = (0.03, 0.1, 0.3, 0.5, 1.0)
 LEARNED = (  # temperature, negative_power, edge_drop: for sparse graphs, for dense ones
@@ -44,7 +45,7 @@ PRIORS = {  # where nothing could be held out
     "neighbors_weight": 1.0, "neighbors_user_power": 0.7,
     "neighbors_own_power": 0.7, "neighbors_item_power": 0.2,
     "low_pass_weight": 1.0, "low_pass_normalization": 0.5,
-    "low_pass_power": 0.4, "low_pass_damping": 0.3,
+    "low_pass_power": 0.4, "low_pass_damping": 0.3, "vectors": 1_024,
     "learned_weight": 1.0, "learned_power": 0.2,
     "temperature": 0.1, "negative_power": 0.5, "edge_drop": 0.0,
 }  # fmt: skip
@@ -128,32 +129,41 @@ class Chooser:
         self.fitted.rows = rows(self._kept, self.settings)
 
     def _low_pass(self) -> None:
-        names = ("low_pass_normalization", "low_pass_power", "low_pass_damping")
-        grids = (NORMALIZATIONS, LOW_PASS_POWERS, DAMPINGS)
-        normal, powers, dampings = (self._open(n, g) for n, g in zip(names, grids, strict=True))
+        names = ("low_pass_normalization", "low_pass_power", "low_pass_damping", "vectors")
+        grids = (NORMALIZATIONS, LOW_PASS_POWERS, DAMPINGS, VECTORS)
+        normal, powers, dampings, sizes = (
+            self._open(n, g) for n, g in zip(names, grids, strict=True)
+        )
         where, tried = device(self.settings.device), dict[tuple[float, ...], float]()
 
         def look(made: Spectrum, *values: float) -> None:
             if values not in tried:
                 settings = self.settings.filled(dict(zip(names, values, strict=True)))
-                part = part_embeddings(self._kept, Fitted(spectrum=made), settings)["low_pass"]
+                fitted = Fitted(spectrum=leading(made, int(values[-1])))
+                part = part_embeddings(self._kept, fitted, settings)["low_pass"]
                 tried[values] = self._variants(part, [torch.ones(())])[0]
 
         if len(normal) > 1:  # few vectors tell them apart
             for c in normal:
                 coarse = spectrum(self._kept, COARSE, where, None, c)
                 nearest = min(powers, key=lambda b: abs(b - c))
-                look(coarse, c, nearest, dampings[min(1, len(dampings) - 1)])
-        c, b, _ = _best(tried) if tried else (normal[0], powers[len(powers) // 2], 0.0)
+                look(coarse, c, nearest, dampings[min(1, len(dampings) - 1)], COARSE)
+        c, b, *_ = _best(tried) if tried else (normal[0], powers[len(powers) // 2])
         tried.clear()
-        made = spectrum(self._kept, self.settings.vectors, where, None, c)
+        most = max(sizes)
+        made = spectrum(self._kept, int(most), where, None, c)
         for damping in dampings:
-            look(made, c, b, damping)
-        *_, damping = _best(tried)
+            look(made, c, b, damping, most)
+        *_, damping, _ = _best(tried)
         for b in powers:
-            look(made, c, b, damping)
-        self._set(dict(zip(names, _best(tried), strict=True)))
-        self.fitted.spectrum = made
+            look(made, c, b, damping, most)
+        best = _best(tried)[:-1]
+        for n in sizes:
+            if n < len(made.values):
+                look(made, *best, n)
+        best = _best(tried)
+        self._set(dict(zip(names, best, strict=True)))
+        self.fitted.spectrum = leading(made, int(best[-1]))
 
     def _learned(self) -> None:
         names = ("temperature", "negative_power", "edge_drop")

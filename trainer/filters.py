@@ -124,6 +124,11 @@ def spectrum(
     return Spectrum(basis @ rotation.flip(1)[:, :n].float(), singular * scale)
 
 
+def leading(made: Spectrum, n: int) -> Spectrum:
+    """The n leading vectors and values, or all there are."""
+    return Spectrum(made.vectors[:, :n].contiguous(), made.values[:n])
+
+
 def relative_squares(made: Spectrum) -> Tensor:
     """Squared singular values, scaled to 1 at the top; [n]."""
     values = made.values

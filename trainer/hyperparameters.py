@@ -27,7 +27,7 @@ class Hyperparameters:
     low_pass_normalization: float | None = None  # c
     low_pass_power: float | None = None
     low_pass_damping: float | None = None
-    vectors: int = 1_024
+    vectors: int | None = None
 
     # learned: LightGCN
     learned_weight: float | None = None
@@ -56,7 +56,7 @@ class Hyperparameters:
         if self.model == "lightgcn" or self.neighbors_weight == 0:
             names -= {n for n in names if n.startswith("neighbors_")}
         if self.model == "lightgcn" or self.low_pass_weight == 0:
-            names -= {n for n in names if n.startswith("low_pass_")}
+            names -= {n for n in names if n.startswith("low_pass_")} | {"vectors"}
         if self.model == "blend" and self.learned_weight == 0:
             names -= {"learned_power", "temperature", "negative_power", "edge_drop"}
         return names
@@ -64,4 +64,6 @@ class Hyperparameters:
     def filled(self, chosen: dict[str, float]) -> Self:
         """The same with what was `chosen` where nothing is set."""
         values: dict[str, Any] = {n: chosen[n] for n in self.missing() & chosen.keys()}
+        if "vectors" in values:
+            values["vectors"] = int(values["vectors"])
         return replace(self, **values)

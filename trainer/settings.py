@@ -64,12 +64,12 @@ class TrainerSettings(ConsumerSettings):
         validation_alias="STREAMGCN_LOSS",
         description="softmax (the default of blend and lightgcn), bpr, or mse (of gcn).",
     )
-    vectors: int = Field(
-        1_024,
+    vectors: int | None = Field(
+        None,
         ge=1,
         le=8_192,
         validation_alias="STREAMGCN_VECTORS",
-        description="Singular vectors of the low pass.",
+        description="Singular vectors of the low pass; if unset 256, 512 or 1024.",
     )
     neighbors_kept: int = Field(
         256,

@@ -2,14 +2,15 @@
 
 freshness  seconds from an event to its user's new list in Redis, at 100, 1,000 and 5,000 events/s
 takeover   the same when one of two serving processes is killed, at the first of the rates
+refill     seconds until all lists are back when Redis is killed and comes back empty
 publish    lists from arrays to Redis against redis-benchmark's SETs of the same size
 scoring    users/s against torch's matmul and topk and against faiss' exact search
 bytes      bytes a user in Redis against the README's formula
 fold_in    recall of folded-in lists against that of retrained ones, on Gowalla
 
-freshness and takeover need an Apache Kafka, named by KAFKA_HOME; publish redis-benchmark on PATH
-(Debian's redis-tools); fold_in the data that bench_gowalla.py needs. Each part's file says what it
-does.
+freshness, takeover and refill need an Apache Kafka, named by KAFKA_HOME; publish redis-benchmark
+on PATH (Debian's redis-tools); fold_in the data that bench_gowalla.py needs. Each part's file says
+what it does.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from benchmarks.fold_in import fold_in
-from benchmarks.freshness import freshness, takeover
+from benchmarks.freshness import freshness, refill, takeover
 from benchmarks.lists import memory, publish
 from benchmarks.scoring import scoring
 from benchmarks.synthetic import Sizes
@@ -49,6 +50,7 @@ def main() -> None:
         parts = {
             "freshness": lambda: freshness(sizes, shop, given.rates, given.seconds),
             "takeover": lambda: takeover(sizes, shop, given.rates[0], given.seconds),
+            "refill": lambda: refill(sizes, shop, given.rates[0]),
             "publish": lambda: publish(given.users),
             "scoring": lambda: scoring(sizes, shop),
             "bytes": lambda: memory(min(given.users, 20_000)),

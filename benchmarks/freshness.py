@@ -37,8 +37,10 @@ from kafka import KafkaProducer
 from benchmarks import synthetic
 from benchmarks.synthetic import Result, Sizes
 from consumer.log import FIGURES_EVERY
+from streamgcn.embedded import free_port, redis_command
 from tests import services
 from tests.rooms import Rooms
+from tests.services import Broker
 
 SAMPLED = "7"  # last digit of the users that are observed
 LEFT_SECONDS = 60.0  # that the events of one rate have to be answered after the last was sent
@@ -48,6 +50,7 @@ LOGGED = re.compile(r"(freshness_p\d+_ms)=(\d+)")
 EVENT_AT = re.compile(rb'"event_at":(\d+)')
 LIMIT_SECONDS = 1.0
 TAKEOVER_LIMIT_SECONDS = 15.0
+REFILL_LIMIT_SECONDS = 60.0
 
 
 class Observer(threading.Thread):
@@ -163,11 +166,36 @@ def takeover(sizes: Sizes, shop: Path, rate: int, seconds: float) -> Result:
     }
 
 
+def refill(sizes: Sizes, shop: Path, rate: int) -> Result:
+    """Seconds until all lists are there again when Redis is killed and comes back empty.
+
+    Events go on at `rate` meanwhile.
+    """
+    with running(sizes, shop) as shown:
+        shown.observer.stop.set()
+        shown.observer.join()
+        sending = threading.Thread(target=shown.send, args=(rate, REFILL_LIMIT_SECONDS))
+        sending.start()
+        time.sleep(WARM_UP_SECONDS)
+        shown.redis.kill_and_restart()
+        begun = time.monotonic()
+        client = redis.Redis.from_url(shown.rooms.settings.redis_url)
+        services.wait_for(
+            "all lists",
+            lambda: client.dbsize() >= sizes.users + sizes.items and shown.rooms.store.model(),
+            300,
+        )
+        seconds = time.monotonic() - begun
+        sending.join()
+    return {"seconds": round(seconds, 1), "over_limit": round(seconds / REFILL_LIMIT_SECONDS, 3)}
+
+
 @dataclass(frozen=True)
 class Running:
     """What runs in this benchmark. ready: seconds until all lists were there."""
 
     rooms: Rooms
+    redis: Broker
     observer: Observer
     producer: KafkaProducer
     events: Events
@@ -200,7 +228,10 @@ def running(sizes: Sizes, shop: Path) -> Iterator[Running]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         broker = stack.enter_context(services.apache_kafka(folder))
-        url = stack.enter_context(services.real_redis(folder))
+        port = free_port()
+        server = Broker(redis_command(port), port, folder / "redis.log")
+        stack.callback(server.stop)
+        url = f"redis://{server.address}/0"
         rooms = Rooms(folder, broker.address, url, MODEL_STORE=str(shop / "models"))
         rooms.env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
         stack.enter_context(rooms)
@@ -208,7 +239,7 @@ def running(sizes: Sizes, shop: Path) -> Iterator[Running]:
         seen = Observer(url, rooms.settings.redis_prefix)
         seen.start()
         producer = KafkaProducer(bootstrap_servers=broker.address, acks="all", linger_ms=5)
-        shown = Running(rooms, seen, producer, Events(shop), ready)
+        shown = Running(rooms, server, seen, producer, Events(shop), ready)
         shown.send(WARM_UP_RATE, WARM_UP_SECONDS)
         services.wait_for("the warm-up's lists", lambda: not seen.left())
         seen.take()

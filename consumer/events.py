@@ -21,7 +21,7 @@ LARGEST = 1e12  # interaction: what is made of such numbers is still finite in f
 REMOVE = "remove"
 FORGET = "forget"  # needs no item_id
 FIRST_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
-NUMBER = f"send a number from -{LARGEST:g} to {LARGEST:g}"
+NUMBER = f"send a number from -{LARGEST:g} to {LARGEST:g}"  # what is said of a wrong interaction
 _DAY_MS = 86_400_000
 
 

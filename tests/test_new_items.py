@@ -103,8 +103,13 @@ def test_the_learned_row_of_an_item_points_where_its_users_do(
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_model_of_one_part_alone_takes_up_an_item_too(made: InteractionGraph, part: Part) -> None:
-    weights = {f"{other}_weight": 0.0 for other in PARTS if other != part}
-    alone = fit_all(made, replace(SETTINGS, **weights), quiet)  # type: ignore[arg-type]
+    settings = replace(
+        SETTINGS,
+        neighbors_weight=float(part == "neighbors"),
+        low_pass_weight=float(part == "low_pass"),
+        learned_weight=float(part == "learned"),
+    )
+    alone = fit_all(made, settings, quiet)
     folded = folded_again(made, alone, 17)
     assert folded.outgoing.shape == (1, alone.outgoing.shape[1])
     assert (folded.near is not None) == (part == "neighbors")

@@ -159,8 +159,8 @@ class InteractionGraph:
 
         Each user's own newest, not the newest of all: where users come in sessions the latter
         belong to users of whom nothing older is left to recommend from. Of edges of the same time a
-        hash of the two ends decides, so that data without times is held out at random, and the same
-        edges again when others have come.
+        hash of the two ends decides, so that data without times is held out at random, and mostly
+        the same edges again when others have come.
         """
         chance = _hashed(_keys(self.users, self.items))
         by_age = np.lexsort((chance, self.timestamps, self.users))

@@ -48,7 +48,13 @@ def fill(store: Store, users: list[str], items: pa.Array, lists: Lists) -> None:
     """All lists by the product's own way from arrays to Redis, in its blocks."""
     for begin in range(0, len(users), MOST):
         block = slice(begin, begin + MOST)
-        made = values(Lists(*(column[block] for column in lists)), items, VERSION, "model", NOW)
+        made = values(
+            Lists(*(column[block] for column in lists)),
+            items,
+            VERSION,
+            ["model"] * len(users[block]),
+            NOW,
+        )
         store.put_users(users[block], made)
 
 

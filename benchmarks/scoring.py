@@ -98,7 +98,8 @@ def explained(recommender: Recommender, blocks: list[Block]) -> None:
     """The lists of each block with what led to them."""
     with one_thread():
         for users, edges in blocks:
-            recommender.rank(users.numpy(), Edges(*(t.numpy() for t in edges), users.numpy()))
+            block = Edges(*(t.numpy() for t in edges), users.numpy())
+            list(recommender.rank(users.numpy(), block))
 
 
 @contextmanager

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,17 +27,28 @@ from serving.user_edges import Block, Edges, UserEdges
 from trainer.embeddings import Embeddings, Own
 from trainer.new_items import Folded
 from trainer.snapshots import Snapshot
-from trainer.weights import Int64s
+from trainer.weights import Float32s, Int64s
 
 SPARE = 1_000  # new items that can be taken up until the next snapshot
 SPARE_NEIGHBORS = 16  # of each item, for new items; beyond, they take the places of the farthest
 ROOMY = {"incoming", "outgoing", "neighbors", "similarities"}  # tensors with room for new items
 SCORES = 16_000_000  # in memory at a time
-MOST = 128  # lists made at a time
-SPLIT = 16  # of so many up they are made on several threads
+MOST = 128  # lists in a block,
+PART = 64  # and in what a thread makes of it at a time
+SPLIT = 16  # lists from which they are made on several threads
 
 Source = Literal["model", "live"]
 Values = tuple[Sequence[str], list[bytes]]  # ids, and their lists as JSON
+Bools = npt.NDArray[np.bool_]
+
+
+class Found(NamedTuple):
+    """The columns of Lists that ranking gives."""
+
+    items: Int64s
+    scores: Float32s
+    because: Int64s
+    counts: Int64s
 
 
 class Recommender:
@@ -91,44 +101,69 @@ class Recommender:
         return edges.block(users, self._of_graph, self._items), numbers
 
     def lists(
-        self, users: Sequence[str], edges: UserEdges, source: Source, popular: Recommendations
-    ) -> Values:
-        """The JSON value of each user's list; popular items where no edge is to a known item."""
-        if not users:
-            return [], []
-        own, numbers = self.own(users, edges)
-        ranked, usable = self.rank(numbers, own)
-        now = int(time.time() * 1000)
-        made = lists.values(ranked, self._quoted, self.version, source, now)
-        for row in np.flatnonzero(~usable).tolist():
-            at = int(own.event_at[row])
-            value = without(popular, edges.items(users[row]), self._k, at, now)
-            made[row] = msgspec.json.encode(value)
-        return users, made
+        self,
+        users: Sequence[str],
+        edges: UserEdges,
+        sources: Sequence[Source],
+        popular: Recommendations,
+    ) -> Iterator[Values]:
+        """The JSON values of the users' lists, in their order, some at a time; popular items where
+        no edge is to a known item.
 
-    def rank(self, numbers: Int64s, own: Block) -> tuple[Lists, npt.NDArray[np.bool_]]:
-        """The lists of users by their numbers and edges, of `own`.
+        The edges are read in the call; the lists are then made on the threads, also while no one
+        asks for them.
+
+        Args:
+            sources: what each list is to say of why it was written.
+        """
+        own, numbers = self.own(users, edges)
+        ranked, now = self.rank(numbers, own), int(time.time() * 1000)
+
+        def values(part: slice, found: Lists, usable: Bools) -> Values:
+            mine = users[part]
+            made = lists.values(found, self._quoted, self.version, sources[part], now)
+            for row in np.flatnonzero(~usable).tolist():
+                at = int(found.event_at[row])
+                value = without(popular, edges.items(mine[row]), self._k, at, now)
+                made[row] = msgspec.json.encode(value)
+            return mine, made
+
+        return (values(*each) for each in ranked)
+
+    def rank(self, numbers: Int64s, own: Block) -> Iterator[tuple[slice, Lists, Bools]]:
+        """The lists of users by their numbers and edges, of `own`; as `lists`.
 
         Returns:
-            the lists, and bool [users], false where no edge is of any use.
+            some after others: which users, their lists, and bool [users], false where no edge is of
+            any use.
         """
         users, block = torch.from_numpy(numbers).to(self.device), _known(own).to(self.device)
-        made = Lists(*self._ranked(users, block), own.event_at)
-        return made, (block.sums() > 0).cpu().numpy()
+        usable = (block.sums() > 0).cpu().numpy()
+        return (
+            (part, Lists(*found, own.event_at[part]), usable[part])
+            for part, found in self._ranked(users, block)
+        )
 
-    def neighbors(self, numbers: Sequence[int]) -> Values:
-        """The values of items' most similar items: what one who has only the item would get."""
+    def neighbors(self, numbers: Sequence[int]) -> Iterator[Values]:
+        """The values of items' most similar items: what one who has only the item would get.
+
+        As `lists`.
+        """
         items = torch.tensor(numbers, dtype=torch.int64, device=self.device)
         starts = torch.arange(len(items) + 1, device=self.device)
         own = Own(starts, items, torch.ones(len(items), device=self.device))
-        found, scores, because, counts = self._ranked(
-            torch.full_like(items, -1), own, explained=False
-        )
-        at = np.full(len(items), self.manifest.trained_at)
-        made = Lists(found, scores, because[:, :0], counts, at)
+        ranked = self._ranked(torch.full_like(items, -1), own, explained=False)
         now = int(time.time() * 1000)
-        values = lists.values(made, self._quoted, self.version, "model", now)
-        return [self.item_ids[number] for number in numbers], values
+
+        def values(part: slice, found: Found) -> Values:
+            n = len(found.counts)
+            made = Lists(*found, np.full(n, self.manifest.trained_at))
+            made = made._replace(because=made.because[:, :0])
+            ids = [self.item_ids[number] for number in numbers[part]]
+            sources = ["model"] * n
+            return ids, lists.values(made, self._quoted, self.version, sources, now)
+
+        return (values(*each) for each in ranked)
 
     def forget(self, user: str) -> None:
         """Drop what the model has learned of a user beyond its edges."""
@@ -168,26 +203,25 @@ class Recommender:
             self._first.put(numbers, self.trained, self._tensors["outgoing"][numbers])
         return numbers
 
-    def _ranked(self, users: Tensor, own: Own, explained: bool = True) -> tuple[Any, Any, Any, Any]:
-        """Items, scores, because and counts, as in Lists."""
+    def _ranked(
+        self, users: Tensor, own: Own, explained: bool = True
+    ) -> Iterator[tuple[slice, Found]]:
         n = len(users)
-        size = max(1, -(-n // self._threads) if n >= SPLIT else n)
-        parts = [(users[at : at + size], own.slice(at, at + size)) for at in range(0, n, size)]
+        size = max(1, min(PART, -(-n // self._threads) if n >= SPLIT else n))
+        parts = [slice(begin, min(begin + size, n)) for begin in range(0, n, size)]
+        given = [(users[part], own.slice(part.start, part.stop)) for part in parts]
         run = self._pool.map if self._pool else map
-        columns = zip(*run(partial(self._ranked_part, explained), parts), strict=True)
-        items, scores, because, counts = (torch.cat(column).cpu().numpy() for column in columns)
-        return items, scores, because, counts
+        return zip(parts, run(partial(self._ranked_part, explained), given), strict=True)
 
-    def _ranked_part(
-        self, explained: bool, part: tuple[Tensor, Own]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _ranked_part(self, explained: bool, part: tuple[Tensor, Own]) -> Found:
         users, own = part
         embeddings = self.embeddings
         scores, items = best(embeddings, self._first, users, own, self._k)
         because = items
         if explained:
             because = _largest(embeddings.contributions(users, own, items), own)
-        return items, scores, because, scores.isfinite().sum(1)
+        columns = (items, scores, because, scores.isfinite().sum(1))
+        return Found(*(column.cpu().numpy() for column in columns))
 
     def _place(self, number: int, row: int, folded: Folded) -> None:
         tensors = self._tensors
@@ -245,8 +279,11 @@ def _known(own: Block) -> Own:
 
 def _largest(shares: Tensor, own: Own) -> Tensor:
     """The own item with the largest of the shares [edges, k] of each score, int64 [users, k]."""
-    made = own.items.new_zeros(len(own.starts) - 1, shares.shape[1])
-    for row, (begin, end) in enumerate(pairwise(own.starts.tolist())):
-        if begin < end:
-            made[row] = own.items[begin + shares[begin:end].argmax(0)]
+    lengths = own.starts.diff()
+    made = own.items.new_zeros(len(lengths), shares.shape[1])
+    some = lengths > 0
+    parts = torch.split(shares, lengths[some].tolist())
+    if parts:
+        places = torch.stack([part.argmax(0) for part in parts])
+        made[some] = own.items[places + own.starts[:-1][some, None]]
     return made

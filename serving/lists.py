@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -38,11 +39,14 @@ def quoted(ids: pa.Array) -> pa.Array:
     return pa.array([msgspec.json.encode(each).decode() for each in ids.to_pylist()], pa.string())
 
 
-def values(lists: Lists, ids: pa.Array, model: str, source: str, now: int) -> list[bytes]:
+def values(
+    lists: Lists, ids: pa.Array, model: str, sources: Sequence[str], now: int
+) -> list[bytes]:
     """One JSON value a row, as `store.Recommendations` says; a million columns, no Python loop.
 
     Args:
         ids: the items' ids, `quoted`.
+        sources: one a row.
         now: epoch milliseconds, of `updated_at`.
     """
     shown = np.arange(lists.items.shape[1]) < lists.counts[:, None]
@@ -54,7 +58,7 @@ def values(lists: Lists, ids: pa.Array, model: str, source: str, now: int) -> li
     def named(numbers: npt.NDArray[np.int64]) -> pa.Array:
         return joined(ids.take(pa.array(numbers[shown]))) if numbers.shape[1] else ""
 
-    name, kind = (msgspec.json.encode(word).decode() for word in (model, source))
+    name = msgspec.json.encode(model).decode()
     made = pc.binary_join_element_wise(
         '{"items":[',
         named(lists.items),
@@ -62,7 +66,9 @@ def values(lists: Lists, ids: pa.Array, model: str, source: str, now: int) -> li
         joined(_decimals(lists.scores[shown])),
         '],"because":[',
         named(lists.because),
-        f'],"model":{name},"source":{kind},"event_at":',
+        f'],"model":{name},"source":"',
+        pa.array(sources, pa.string()),
+        '","event_at":',
         pa.array(lists.event_at).cast(pa.string()),
         f',"updated_at":{now}}}',
         "",

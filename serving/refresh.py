@@ -12,8 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -24,10 +22,11 @@ from consumer.events import FORGET
 from consumer.log import Figures
 from consumer.rows import events, rows
 from consumer.stream import Message, Stream, wait_for_topics
+from serving.due import DueUsers
 from serving.fold_in import Recommender
 from serving.new_items import NewItems
 from serving.outage import Outage
-from serving.publish import publish
+from serving.publish import publish, refresh
 from serving.settings import ServingSettings
 from serving.store import Recommendations, RedisDown, Store
 from serving.user_edges import UserEdges
@@ -44,20 +43,10 @@ NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has n
 RENEW_AFTER = 5.0  # seconds from the end of a publish to the next one for new items' sake,
 RENEW_TIMES = 2.0  # and this many times as long as the last one took
 TURNS = 4  # blocks of users with new events for each block of a publish, where both wait
-STAMPS = 100  # of a user's unanswered events that are kept, however long Redis is away
 MANY = 50_000  # users changed by the log, from which their edges are taken from the edge store
 GROW_AFTER = 60.0  # seconds from one time to the next,
 GROW_TIMES = 20.0  # and this many times as long as the last one took
 TELL_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
-
-
-@dataclass
-class Due:
-    """A user whose list is to be written anew: where its first unanswered event is."""
-
-    partition: int
-    offset: int
-    arrived: list[int]  # Kafka timestamps of its unanswered events, epoch milliseconds
 
 
 class Refresh:
@@ -81,25 +70,21 @@ class Refresh:
         self._recommender: Recommender | None = None
         self._new_items: NewItems | None = None
         self._publishing: Iterator[float] | None = None
+        self._block: Iterator[float] | None = None  # of lists, begun and not written
         self._published = 0.0  # share of the current publish
         self._publish_began = self._publish_ended = 0.0  # of the last one
         self._renew = False  # new items were folded in since
         self._renewing = False  # the publish is for their sake alone
         self._turn = 0
         self._popular = Recommendations([], [], [], "", "popular", 0, 0)
-        self._popular_at = self._looked_at = self._folded_at = self._told_at = (
-            self._refreshed_at
-        ) = 0.0
+        self._popular_at = self._looked_at = self._folded_at = self._told_at = self._begun_at = 0.0
         self._grow_at = 0.0  # at the earliest
         self._refused = ""  # live snapshot that could not be read
-        self._due: dict[str, Due] = {}  # by user, in order of their events
-        self._after: dict[int, int] = {}  # partition -> offset after the newest event
+        self._due = DueUsers()
         self._mine: set[int] = set()  # partitions that are read here
         self._forgotten: set[str] = set()  # users whose list must go
         self._erased: set[str] = set()  # digests of users whose list is gone
-        self._delays: list[float] = []  # seconds from events to their answers
         self._events = self._refreshed = 0
-        self._started_ms = time.time() * 1000
         self.edges = UserEdges(settings.weighing())
         self._edge_store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
         self._digests = self.edges.grow(self._edge_store)  # of users whose list must go
@@ -110,8 +95,7 @@ class Refresh:
         """Take events, refresh, publish, until told to stop."""
         with self._stream:
             while not self._stop.is_set():
-                for messages in self._stream.poll(0.0 if self._busy() else GATHER):
-                    self._take(messages)
+                self._read()
                 if not self._outage.paused:
                     self._serve()
                 self._tell()
@@ -120,17 +104,28 @@ class Refresh:
         self._store.close()
         log.info("Stopped.")
 
+    def _read(self) -> None:
+        """Take the log's next events, and wait for them if there is nothing else to do."""
+        idle = self._outage.paused or not self._recommender
+        working = self._block or self._publishing or self._behind()
+        if self._due and not working and not idle:
+            self._stop.wait(self._gathering())
+        for messages in self._stream.poll(0.0 if (working or self._due) and not idle else GATHER):
+            self._take(messages)
+
     def _serve(self) -> None:
         try:
+            self._write_block()
             self._forget()
             self._look()
-            self._refresh()
             self._fold_new_items()
-            self._publish()
+            self._begin_block()
         except RedisDown as error:
             self._outage.failed(error)
             self._renew |= self._publishing is not None
             self._publishing = None  # the block that failed is lost, so all of it is done again
+            self._block = None
+            self._due.give_back()
         else:
             self._outage.worked(left=self._publishing is not None)
 
@@ -154,9 +149,8 @@ class Refresh:
         """Another process may have these partitions now, and write newer lists than this one."""
         self._renew |= self._publishing is not None
         self._mine.clear()
-        self._due.clear()
-        self._after.clear()
-        self._publishing = None
+        self._due.lose()
+        self._publishing = self._block = None
 
     def _take(self, messages: Sequence[Message]) -> None:
         table, _ = rows(messages)  # what is rejected the consumer sends to the dead letters
@@ -169,10 +163,8 @@ class Refresh:
                     continue  # has not come again, or is another process's to write
             elif self._new_items:
                 self._new_items.note(event)
-            due = self._due.setdefault(event.user_id, Due(partition, at.offset, []))
-            if len(due.arrived) < STAMPS:
-                due.arrived.append(stamps[at.offset])
-        self._after[messages[-1].partition] = messages[-1].offset + 1
+            self._due.add(event.user_id, partition, at.offset, stamps[at.offset])
+        self._due.read(messages[-1].partition, messages[-1].offset + 1)
         self._events += len(table)
 
     def _forget(self) -> None:
@@ -255,35 +247,12 @@ class Refresh:
         self._renewing = renewing
         of = self._stream.n_partitions
         self._publishing = publish(
-            recommender, self.edges, self._popular, self._store, missing, of, mark
+            recommender, self.edges, self._popular, self._store, missing, of, mark, self._due.take
         )
 
     def _renewal_due(self) -> bool:
         took = self._publish_ended - self._publish_began
         return time.monotonic() - self._publish_ended > max(RENEW_AFTER, RENEW_TIMES * took)
-
-    def _refresh(self) -> None:
-        """Rewrite the lists of some users whose events came first."""
-        if not self._due:
-            return
-        if not self._recommender:
-            if not self._snapshots.live():
-                self._due.clear()  # the first publish writes them
-            return
-        block = self._recommender.block
-        if len(self._due) < block and time.monotonic() - self._refreshed_at < GATHER:
-            return
-        self._refreshed_at = time.monotonic()
-        users = list(islice(self._due, block))
-        left = [user for user in users if self.edges.has(user)]
-        if left:
-            made = self._recommender.lists(left, self.edges, "live", self._popular)
-            self._store.put_users(*made)
-        now = time.time() * 1000
-        for user in users:
-            arrived = self._due.pop(user).arrived
-            self._delays += [(now - at) / 1000 for at in arrived if at >= self._started_ms]
-        self._refreshed += len(users)
 
     def _fold_new_items(self) -> None:
         """Make items that the model has not seen recommendable, by those who touched them."""
@@ -294,32 +263,55 @@ class Refresh:
         self._folded_at = time.monotonic()
         numbers = self._new_items.fold(self.edges)
         self._renew |= bool(numbers)
-        if numbers:
-            self._store.put_neighbors(*self._recommender.neighbors(numbers))
+        for made in self._recommender.neighbors(numbers):
+            self._store.put_neighbors(*made)
 
-    def _publish(self) -> None:
-        if not self._publishing:
+    def _begin_block(self) -> None:
+        """Begin with the next block of lists, which are made while the log is read."""
+        if not self._recommender:
+            if self._due and not self._snapshots.live():
+                self._due.drop()  # the first publish writes them
             return
-        if self._behind():
-            self._turn = (self._turn + 1) % TURNS
-            if self._turn or self._renewing:
-                return
-        share = next(self._publishing, None)
-        if share is None:
+        block = self._next_block(self._recommender)
+        if not block:
+            return
+        if next(block, None) is not None:
+            self._block = block
+        else:
             self._publishing, self._publish_ended = None, time.monotonic()
-            log.info("Published all lists of %s.", self._recommender and self._recommender.version)
-        self._published = 1.0 if share is None else share
+            log.info("Published all lists of %s.", self._recommender.version)
+
+    def _next_block(self, recommender: Recommender) -> Iterator[float] | None:
+        """Of users with new events, of the publish, or of both."""
+        behind = self._behind()
+        if self._publishing:
+            self._turn = (self._turn + 1) % TURNS
+            if not behind or not (self._turn or self._renewing):
+                return self._publishing
+        elif not behind and (not self._due or self._gathering() > 0):
+            return None
+        self._begun_at = time.monotonic()
+        live = self._due.take(recommender.block)
+        return refresh(recommender, self.edges, self._popular, self._store, live)
+
+    def _write_block(self) -> None:
+        """Write the block that was begun, before anything newer is written."""
+        block, self._block = self._block, None
+        if block:
+            share = next(block)
+            self._refreshed += self._due.answered()
+            if block is self._publishing:
+                self._published = share
 
     def _tell(self) -> None:
         """Tell Kafka up to where the events are answered: where another process would go on."""
-        if time.monotonic() - self._told_at < TELL_EVERY or not self._after:
+        if time.monotonic() - self._told_at < TELL_EVERY:
             return
         self._told_at = time.monotonic()
-        answered = dict(self._after)
-        for due in self._due.values():
-            answered[due.partition] = min(answered[due.partition], due.offset)
-        self._stream.commit(answered)
-        self._after = {p: offset for p, offset in self._after.items() if answered[p] < offset}
+        answered = self._due.offsets()
+        if answered:
+            self._stream.commit(answered)
+            self._due.told(answered)
 
     def _write_popular(self) -> None:
         if time.monotonic() - self._popular_at < POPULAR_EVERY:
@@ -339,12 +331,12 @@ class Refresh:
         """Whether users with new events fill a block."""
         return self._recommender is not None and len(self._due) >= self._recommender.block
 
-    def _busy(self) -> bool:
-        return not self._outage.paused and (self._behind() or self._publishing is not None)
+    def _gathering(self) -> float:
+        """Seconds until the users with new events are answered."""
+        return self._begun_at + GATHER - time.monotonic()
 
     def _report(self) -> None:
-        p50, p95, p99 = np.percentile(self._delays or [0.0], [50, 95, 99])
-        self._delays.clear()
+        p50, p95, p99 = np.percentile(self._due.take_delays() or [0.0], [50, 95, 99])
         self._figures.report(
             "served",
             events=self._events,

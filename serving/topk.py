@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.embeddings import Embeddings, Own
+from trainer.largest import largest
 
 WIDE = 128  # vectors of the low pass from which a first pass is tried
 WAYS = ((0, 2), (0, 3), (64, 2), (64, 3), (256, 3))  # leading vectors, candidates: cheap ones first
@@ -99,9 +100,10 @@ def best(
     values, items = topk(scores, own, first.candidates * k)
     values -= rough.gather(1, items)  # the neighbours' part is left, which was exact
     gathered = outgoing.new_empty(items.shape[1], outgoing.shape[1])
-    for row in range(len(users)):  # one user's candidates at a time, so that they stay in the cache
-        torch.index_select(outgoing, 0, items[row], out=gathered)
-        values[row].addmv_(gathered, vectors[row])
+    # One user's candidates at a time, so that they stay in the cache.
+    for mine, vector, scored in zip(items.unbind(), vectors.unbind(), values.unbind(), strict=True):
+        torch.index_select(outgoing, 0, mine, out=gathered)
+        scored.addmv_(gathered, vector)
     ranked = values.topk(min(k, values.shape[1]), dim=1)
     return ranked.values, items.gather(1, ranked.indices)
 
@@ -113,5 +115,4 @@ def topk(scores: Tensor, own: Own, k: int) -> tuple[Tensor, Tensor]:
         scores: float [block, items], overwritten.
     """
     scores[own.rows(), own.items] = -torch.inf
-    ranked = scores.topk(min(k, scores.shape[1]), dim=1)
-    return ranked.values, ranked.indices
+    return largest(scores, min(k, scores.shape[1]))

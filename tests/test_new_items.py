@@ -140,7 +140,7 @@ def test_a_new_item_touched_by_users_of_one_taste_is_recommended_to_that_taste_a
     shown = found_lists(recommender, edges.users(), edges)
     with_it = {u for u, each in zip(edges.users(), shown, strict=True) if "brand new" in each.items}
     assert with_it == {f"2-{n}" for n in range(20, 30)}
-    new, similar = recommender.neighbors([made.n_items])
+    [(new, similar)] = recommender.neighbors([made.n_items])
     assert new == ["brand new"]
     assert b'"0-' not in similar[0]
 

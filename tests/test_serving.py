@@ -75,9 +75,9 @@ def found_lists(
     recommender: Recommender, users: list[str], edges: UserEdges
 ) -> list[Recommendations]:
     """What Redis would be given for the users."""
-    ids, values = recommender.lists(users, edges, "live", POPULAR)
-    assert list(ids) == users
-    return [msgspec.json.decode(value, type=Recommendations) for value in values]
+    made = list(recommender.lists(users, edges, ["live"] * len(users), POPULAR))
+    assert [user for ids, _ in made for user in ids] == users
+    return [msgspec.json.decode(v, type=Recommendations) for _, values in made for v in values]
 
 
 @pytest.mark.parametrize("n_items", [9, 64, 500])
@@ -199,8 +199,9 @@ def test_a_user_without_a_known_item_gets_the_popular_list_without_what_it_has(
 
 
 def test_neighbours_are_of_the_items_own_block_and_never_itself(recommender: Recommender) -> None:
-    items, values = recommender.neighbors(range(len(recommender.item_ids)))
-    for item, value in zip(items, values, strict=True):
+    parts = list(recommender.neighbors(range(len(recommender.item_ids))))
+    assert [item for items, _ in parts for item in items] == recommender.item_ids
+    for item, value in ((i, v) for part in parts for i, v in zip(*part, strict=True)):
         found = msgspec.json.decode(value, type=Recommendations)
         assert item not in found.items
         assert {other.split("-")[0] for other in found.items} == {item.split("-")[0]}
@@ -215,13 +216,31 @@ def test_a_value_is_the_json_of_its_row_with_any_ids() -> None:
         np.array([2, 3]),
         np.array([0, 1_795_532_364_000]),
     )
-    made = values(rows, quoted(pa.array(names)), "v", "model", 7)
+    made = values(rows, quoted(pa.array(names)), "v", ["model", "live"], 7)
     first, second = (msgspec.json.decode(each, type=Recommendations) for each in made)
     assert first == Recommendations(["plain", '"'], [2.5, 0.0], ['"', '"'], "v", "model", 0, 7)
     assert second.items == names[2:5]
     assert second.because == names[1:4]
     assert second.scores == [1.0, 0.1, 0.0]
     assert second.event_at == 1_795_532_364_000
+
+
+def test_users_who_are_due_are_written_with_the_blocks_of_a_publish(
+    store: Store, recommender: Recommender
+) -> None:
+    users = sorted(recommender._users)
+    edges = edges_of(*((user, "0-3", 12, 1.0) for user in [*users, "stranger"]))
+    due = [["stranger", users[0], "forgotten"]]
+    list(
+        publish(
+            recommender, edges, POPULAR, store, {0}, 1, "mark", lambda n: due.pop() if due else []
+        )
+    )
+    found = {user: store.user(user) for user in [*users, "stranger", "forgotten"]}
+    assert found.pop("forgotten") is None
+    sources = {user: each and each.source for user, each in found.items()}
+    assert (sources.pop("stranger"), sources.pop(users[0])) == ("live", "live")
+    assert set(sources.values()) == {"model"}
 
 
 def test_publishing_writes_users_neighbours_and_the_model_last(
@@ -231,8 +250,11 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
     for partition, user in enumerate(("0-1", "stranger")):
         edges.apply(Event(user, "0-3", 1.0, 12, "view"), partition, Position(0, 0))
     edges.apply(Event("another's", "0-3", 1.0, 12, "view"), 2, Position(0, 0))
-    written = publish(recommender, edges, POPULAR, store, {0, 1}, 3, "mark")
-    assert next(written) == 1 / 2
+    written = publish(recommender, edges, POPULAR, store, {0, 1}, 3, "mark", lambda n: [])
+    assert next(written) == 0
+    assert store.user("0-1") is None  # it is only begun
+    assert 0 < next(written) < 1
+    assert store.user("0-1")
     assert not store.model()
     assert not store.published()
     list(written)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -186,12 +185,14 @@ class Embeddings:
             factors = own.sums().sqrt() / length
         made = torch.empty(len(own.items), recommended.shape[1], device=users.device)
         to = outgoing.new_empty(recommended.shape[1], outgoing.shape[1])
-        starts = own.starts.tolist()
-        for row, (begin, end) in enumerate(pairwise(starts)):  # a user's rows stay in the cache
-            brought = incoming.index_select(0, own.items[begin:end])
-            brought[:, vectors:] *= factors[row]
-            torch.index_select(outgoing, 0, recommended[row], out=to)
-            torch.mm(brought, to[:, :width].T, out=made[begin:end])
+        to_them, lengths = to[:, :width].T, own.starts.diff().tolist()
+        users_own = zip(torch.split(own.items, lengths), torch.split(made, lengths), strict=True)
+        each = zip(users_own, recommended.unbind(), factors.tolist(), strict=True)
+        for (items, shares), best, factor in each:  # a user's rows stay in the cache
+            brought = incoming.index_select(0, items)
+            brought[:, vectors:].mul_(factor)
+            torch.index_select(outgoing, 0, best, out=to)
+            torch.mm(brought, to_them, out=shares)
         if self.model == "gcn":
             return made
         made *= own.shares()[:, None]

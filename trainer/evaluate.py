@@ -11,6 +11,7 @@ from torch import Tensor
 from trainer.biases import predicted_by_biases
 from trainer.embeddings import Embeddings, Own
 from trainer.graph import InteractionGraph
+from trainer.largest import largest
 from trainer.weights import Float32s, Int64s
 
 BLOCK = 1_024  # users ranked at a time, fewer where items are many:
@@ -107,7 +108,7 @@ def rankings(
         wanted = relevant.sum(1)
         for number, scored in enumerate(scores(torch.from_numpy(block))):
             scored[seen] = -torch.inf
-            hits = relevant.gather(1, scored.topk(min(k, scored.shape[1]), dim=1).indices)
+            hits = relevant.gather(1, largest(scored, min(k, scored.shape[1]))[1])
             recall = hits.sum(1) / wanted
             ndcg = (hits * discounts[: hits.shape[1]]).sum(1) / ideal[wanted.clamp(max=k)]
             if number == len(sums):

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from trainer.graph import InteractionGraph, both_ways, normalised, power
+from trainer.largest import largest
 from trainer.weights import Float32s, Int64s
 
 ROUNDS = 4  # of the subspace iteration from a random start
@@ -172,8 +173,8 @@ def _largest(
     values = np.zeros(filled.shape, np.float32)
     columns[filled], values[filled] = block.indices, block.data
     values[columns == items[:, None]] = 0
-    top = torch.from_numpy(values).topk(min(kept, values.shape[1]), dim=1)
-    return np.take_along_axis(columns, top.indices.numpy(), 1), top.values.numpy()
+    top, places = largest(torch.from_numpy(values), min(kept, values.shape[1]))
+    return np.take_along_axis(columns, places.numpy(), 1), top.numpy()
 
 
 def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+"""The users whose lists are due: where their first unanswered events are, how long these wait."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+
+STAMPS = 100  # of a user's unanswered events that are kept, however long Redis is away
+
+
+@dataclass
+class _Due:
+    partition: int
+    offset: int  # of the first unanswered event
+    arrived: list[int]  # Kafka timestamps of the unanswered events, epoch milliseconds
+
+
+class DueUsers:
+    """In order of their first unanswered events."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, _Due] = {}
+        self._taken: dict[str, _Due] = {}
+        self._after: dict[int, int] = {}  # partition -> offset after the newest event
+        self._delays: list[float] = []  # seconds from events to their answers
+        self._started_ms = time.time() * 1000
+
+    def __len__(self) -> int:
+        """Users who wait and are not taken."""
+        return len(self._waiting)
+
+    def add(self, user: str, partition: int, offset: int, timestamp: int) -> None:
+        """An event of the user, with Kafka's timestamp in epoch milliseconds."""
+        due = self._waiting.setdefault(user, _Due(partition, offset, []))
+        if len(due.arrived) < STAMPS:
+            due.arrived.append(timestamp)
+
+    def read(self, partition: int, offset: int) -> None:
+        """All events of the partition before this offset were added, if their users need it."""
+        self._after[partition] = offset
+
+    def take(self, n: int) -> list[str]:
+        """At most n users whose lists are now made; an event from now on makes its user due again.
+
+        Those who were taken before are answered or given back.
+        """
+        users = list(islice(self._waiting, n))
+        self._taken = {user: self._waiting.pop(user) for user in users}
+        return users
+
+    def answered(self) -> int:
+        """The lists of those who were taken are written; returns how many they were."""
+        now = time.time() * 1000
+        for due in self._taken.values():
+            self._delays += [(now - at) / 1000 for at in due.arrived if at >= self._started_ms]
+        answered, self._taken = len(self._taken), {}
+        return answered
+
+    def give_back(self) -> None:
+        """The lists of those who were taken are not written: they are the first to wait again."""
+        for user, due in self._taken.items():
+            if user in self._waiting:
+                due.arrived = (due.arrived + self._waiting.pop(user).arrived)[:STAMPS]
+        self._waiting, self._taken = self._taken | self._waiting, {}
+
+    def drop(self) -> None:
+        """Nobody waits: the first publish writes all lists."""
+        self._waiting.clear()
+
+    def lose(self) -> None:
+        """The partitions may be another process's now."""
+        self._waiting.clear()
+        self._taken.clear()
+        self._after.clear()
+
+    def offsets(self) -> dict[int, int]:
+        """Partition -> offset up to where all events are answered; only of those read since."""
+        answered = dict(self._after)
+        for due in (*self._waiting.values(), *self._taken.values()):
+            answered[due.partition] = min(answered[due.partition], due.offset)
+        return answered
+
+    def told(self, answered: dict[int, int]) -> None:
+        """These offsets need not be told again."""
+        self._after = {p: offset for p, offset in self._after.items() if answered[p] < offset}
+
+    def take_delays(self) -> list[float]:
+        """Seconds from events to their answers since the last call; without old events'."""
+        delays, self._delays = self._delays, []
+        return delays

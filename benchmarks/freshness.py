@@ -169,7 +169,7 @@ def takeover(sizes: Sizes, shop: Path, rate: int, seconds: float) -> Result:
 def refill(sizes: Sizes, shop: Path, rate: int) -> Result:
     """Seconds until all lists are there again when Redis is killed and comes back empty.
 
-    Events go on at `rate` meanwhile.
+    Users' lists come first, then similar items. Events go on at `rate` meanwhile.
     """
     with running(sizes, shop) as shown:
         shown.observer.stop.set()
@@ -179,13 +179,21 @@ def refill(sizes: Sizes, shop: Path, rate: int) -> Result:
         time.sleep(WARM_UP_SECONDS)
         shown.redis.kill_and_restart()
         begun = time.monotonic()
-        # Written last.
-        services.wait_for("all lists", lambda: shown.rooms.store.model(), 300)
-        seconds = time.monotonic() - begun
         with redis.Redis.from_url(shown.rooms.settings.redis_url) as client:
+            services.wait_for(
+                "users' lists", lambda: client.dbsize() > sizes.users + NEW_ITEMS, 300
+            )
+            users = time.monotonic() - begun
+            # Written last.
+            services.wait_for("all lists", lambda: shown.rooms.store.model(), 300)
+            seconds = time.monotonic() - begun
             assert client.dbsize() >= sizes.users + sizes.items
         sending.join()
-    return {"seconds": round(seconds, 1), "over_limit": round(seconds / REFILL_LIMIT_SECONDS, 3)}
+    return {
+        "users_seconds": round(users, 1),
+        "seconds": round(seconds, 1),
+        "over_limit": round(seconds / REFILL_LIMIT_SECONDS, 3),
+    }
 
 
 @dataclass(frozen=True)

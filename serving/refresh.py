@@ -143,7 +143,10 @@ class Refresh:
             self.edges.begin(partition, stored)
         self._mine.add(partition)
         self._looked_at = 0.0  # its users' lists may be of another snapshot
-        return stored if stored is None or answered is None else min(stored, answered)
+        start = stored if stored is None or answered is None else min(stored, answered)
+        if start is not None:
+            self._due.read(partition, start)  # told at once, lest another goes on behind it
+        return start
 
     def _lost(self) -> None:
         """Another process may have these partitions now, and write newer lists than this one."""
@@ -307,9 +310,9 @@ class Refresh:
         """Tell Kafka up to where the events are answered: where another process would go on."""
         if time.monotonic() - self._told_at < TELL_EVERY:
             return
-        self._told_at = time.monotonic()
         answered = self._due.offsets()
         if answered:
+            self._told_at = time.monotonic()
             self._stream.commit(answered)
             self._due.told(answered)
 

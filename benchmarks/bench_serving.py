@@ -21,8 +21,9 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
+from benchmarks.faults import refill, takeover
 from benchmarks.fold_in import fold_in
-from benchmarks.freshness import freshness, refill, takeover
+from benchmarks.freshness import freshness
 from benchmarks.lists import memory, publish
 from benchmarks.scoring import scoring
 from benchmarks.synthetic import Sizes

@@ -74,12 +74,13 @@ def publish(
     """
     users, size = edges.users(partitions), recommender.block
     n_items, trained = len(recommender.item_ids), recommender.trained.n_items
+    step = 2 * size  # similar items are made in half the time of lists
     mine = [
-        range(begin, min(begin + size, trained))
-        for begin in range(0, trained, size)
-        if begin // size % of in partitions
+        range(begin, min(begin + step, trained))
+        for begin in range(0, trained, step)
+        if begin // step % of in partitions
     ]
-    mine += [range(begin, min(begin + size, n_items)) for begin in range(trained, n_items, size)]
+    mine += [range(begin, min(begin + step, n_items)) for begin in range(trained, n_items, step)]
     done, lists = 0, len(users) + sum(map(len, mine))
     while done < len(users):
         live = due(size // 2)

@@ -145,7 +145,7 @@ class Embeddings:
             return torch.cat([self._gcn(base, own), torch.ones_like(bias), bias], 1)
         gathered = self._gather("incoming", own)
         sums = own.sums().clamp(min=TINY)[:, None]
-        learned = self.learned(users, own, gathered)
+        learned = self.learned(users, own, gathered[:, self.vectors :])
         scaled = functional.normalize(learned, dim=1) if self.cosine else learned / self.terms
         return torch.cat([gathered[:, : self.vectors] / sums, scaled], 1)
 
@@ -153,11 +153,12 @@ class Embeddings:
         """learned_u of the class's formula, before its length is taken out; [block, dim].
 
         Args:
-            gathered: sums of the rows of `incoming`, where they are at hand.
+            gathered: sums of the rows of `incoming` in the learned part's columns, where they are
+                at hand.
         """
         base = self.tensors["base"][users.clamp(min=0)] * (users >= 0)[:, None]
-        gathered = self._gather("incoming", own) if gathered is None else gathered
-        return base + gathered[:, self.vectors :] / own.sums().clamp(min=TINY)[:, None].sqrt()
+        gathered = self._gather("incoming", own, self.vectors) if gathered is None else gathered
+        return base + gathered / own.sums().clamp(min=TINY)[:, None].sqrt()
 
     @property
     def terms(self) -> int:
@@ -226,9 +227,9 @@ class Embeddings:
             state = state if last else state.relu()
         return state
 
-    def _gather(self, name: str, own: Own) -> Tensor:
-        """Sum of the rows of the users' items by strength, [block, width]."""
-        table, starts = self.tensors[name], own.starts[:-1]
+    def _gather(self, name: str, own: Own, first: int = 0) -> Tensor:
+        """Sum of the rows of the users' items by strength, from column `first` on; [block, any]."""
+        table, starts = self.tensors[name][:, first:], own.starts[:-1]
         if not table.shape[1]:  # embedding_bag refuses it
             return table.new_zeros(len(starts), 0)
         return functional.embedding_bag(

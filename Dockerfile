@@ -5,6 +5,7 @@ FROM python:3.12-slim
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY process process
 COPY consumer consumer
 COPY trainer trainer
 COPY serving serving

@@ -21,10 +21,11 @@ import numpy as np
 import pyarrow as pa
 from kafka import KafkaConsumer, TopicPartition
 
-from consumer import bulk
-from consumer.edges import SCHEMA, EdgeStore
+from consumer.edge.store import SCHEMA, EdgeStore
+from consumer.event import arrow as bulk
+from consumer.kafka.publisher import Publisher, partition_of
+from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
-from consumer.stream import Publisher, partition_of, wait_for_topics
 from tests import services
 
 PARTITIONS = 4
@@ -33,7 +34,9 @@ USERS, ITEMS = 60_000, 20_000
 ROWS = 10_000  # of a bulk message
 CONSUMER = """
 import resource, sys, threading
-from consumer import ingest, log, settings
+from consumer import settings
+from consumer.ingest import loop as ingest
+from process import log
 from streamgcn.embedded import stop_on_signals
 log.configure("text")
 ingest.run(settings.ConsumerSettings.load(), stop_on_signals())
@@ -162,7 +165,7 @@ def memory(folder: Path, address: str, events: int) -> dict[str, Any]:
 def commits(folder: Path, number: int) -> dict[str, Any]:
     """Milliseconds of the 10th, 1,000th, ... commit of 1,000 rows, the median of the ten around,
     with the housekeeping of the consumer going on beside and a reader that follows."""
-    from consumer.housekeeping import Housekeeping
+    from consumer.ingest.housekeeping import Housekeeping
 
     settings = _settings(folder, "", "commits", 0)
     store, reader = EdgeStore(settings.edge_store, "t"), EdgeStore(settings.edge_store, "t")

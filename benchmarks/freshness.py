@@ -35,7 +35,7 @@ from kafka import KafkaProducer
 
 from benchmarks import synthetic
 from benchmarks.synthetic import Result, Sizes
-from consumer.log import FIGURES_EVERY
+from process.log import FIGURES_EVERY
 from streamgcn.embedded import free_port, redis_command
 from tests import services
 from tests.rooms import Rooms

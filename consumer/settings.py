@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr
 
-from consumer.errors import StreamGCNError
-
-
-class SettingsError(StreamGCNError):
-    """A setting has a value that is not allowed, or a name that does not exist."""
+from process.settings import ProcessSettings
 
 
-class ConsumerSettings(BaseSettings):
+class ConsumerSettings(ProcessSettings):
     """What the consumer needs; the trainer's and serving's settings extend it."""
-
-    model_config = SettingsConfigDict(populate_by_name=True, extra="ignore", frozen=True)
 
     kafka_bootstrap_servers: str = Field(
         "localhost:9092", min_length=1, description="Brokers, host:port, separated by commas."
@@ -76,48 +65,3 @@ class ConsumerSettings(BaseSettings):
         validation_alias="STREAMGCN_RETENTION_DAYS",
         description="Age by timestamp after which edges leave the edge store; unset: never.",
     )
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment.
-
-        Raises:
-            SettingsError: naming the variable, its value and what is allowed.
-        """
-        _refuse_unknown(cls)
-        try:
-            return cls()
-        except ValidationError as error:
-            lines = [_sentence(cls, dict(detail)) for detail in error.errors()]
-            raise SettingsError("; ".join(lines)) from None
-
-
-def variable(cls: type[BaseSettings], field: str) -> str:
-    """Name of the environment variable that sets `field` of `cls`."""
-    alias = cls.model_fields[field].validation_alias
-    return alias if isinstance(alias, str) else field.upper()
-
-
-def variables(cls: type[BaseSettings]) -> Iterable[str]:
-    """Names of all environment variables that `cls` reads."""
-    return (variable(cls, field) for field in cls.model_fields)
-
-
-def _sentence(cls: type[BaseSettings], detail: dict[str, object]) -> str:
-    location = detail["loc"]
-    name = str(location[0]) if isinstance(location, tuple) and location else "settings"
-    name = variable(cls, name) if name in cls.model_fields else name
-    value = repr(detail["input"])
-    if "PASSWORD" in name or re.search(r":.*@|password=", value):  # a URL may carry a password
-        value = "<hidden>"
-    return f"{name}={value} is refused: {detail['msg']}"
-
-
-def _refuse_unknown(cls: type[BaseSettings]) -> None:
-    known = set(variables(cls))
-    for name in sorted(os.environ):
-        if not name.startswith("STREAMGCN_") or name in known:
-            continue
-        close = difflib.get_close_matches(name, [k for k in known if k.startswith("STREAMGCN_")], 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise SettingsError(f"{name} is not a setting{hint}")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from consumer.erasure import digest
+from consumer.edge.traces import digest
 from serving import lists
 from serving.lists import Lists
 from serving.store import Recommendations

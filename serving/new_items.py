@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from consumer.events import FORGET, REMOVE, Event
+from consumer.event.json import FORGET, REMOVE, Event
 from serving.fold_in import Recommender
 from serving.user_edges import UserEdges
 from trainer.embeddings import Own

@@ -16,12 +16,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from consumer.edges import StoreError, wait_for_store
-from consumer.erasure import digest
-from consumer.events import FORGET
-from consumer.log import Figures
-from consumer.rows import events, rows
-from consumer.stream import Message, Stream, wait_for_topics
+from consumer.edge.store import StoreError, wait_for_store
+from consumer.edge.traces import digest
+from consumer.event.json import FORGET
+from consumer.ingest.decode import events, rows
+from consumer.kafka.client import Message
+from consumer.kafka.subscription import Stream
+from consumer.kafka.topics import wait_for_topics
+from process.log import Figures
 from serving.due import DueUsers
 from serving.fold_in import Recommender
 from serving.new_items import NewItems

@@ -27,8 +27,8 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from consumer.erasure import digest
-from consumer.errors import StreamGCNError
+from consumer.edge.traces import digest
+from process.errors import StreamGCNError
 
 BLOCK = 256  # values a command or a pipeline: half a megabyte of lists of 50 items
 OPTIONS: dict[str, Any] = {

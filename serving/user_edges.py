@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumer.edges import EdgeStore, watermark
-from consumer.erasure import split
-from consumer.events import FORGET, LARGEST, REMOVE, Event
-from consumer.rows import Position
+from consumer.edge.store import EdgeStore, watermark
+from consumer.edge.traces import split
+from consumer.event.json import FORGET, LARGEST, REMOVE, Event
+from consumer.ingest.decode import Position
 from trainer.graph import Int32s, InteractionGraph
 from trainer.weights import Float32s, Float64s, Int64s, Weighing
 

@@ -19,19 +19,22 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from consumer import dead_letters
-from consumer.edges import EdgeStore, StoreError
-from consumer.errors import StreamGCNError
-from consumer.log import configure
-from consumer.settings import SettingsError, variable
-from consumer.stream import Publisher, StreamError, group_lag, wait_for_topics
+from consumer.edge.store import EdgeStore, StoreError
+from consumer.ingest import dead_letters
+from consumer.kafka.client import StreamError
+from consumer.kafka.publisher import Publisher
+from consumer.kafka.topics import group_lag, wait_for_topics
+from process.errors import StreamGCNError
+from process.log import configure
+from process.settings import SettingsError, variable
+from process.shutdown import stop_on_signals
 from serving.settings import ServingSettings
 from serving.store import Recommendations, RedisDown, Store
 from streamgcn import demo as demonstration
 from streamgcn import files
 from streamgcn import forget as forgetting
 from streamgcn import publish as publishing
-from streamgcn.embedded import Up, stop_on_signals
+from streamgcn.embedded import Up
 
 
 def _settings_help(*names: str) -> str:
@@ -93,7 +96,7 @@ def up() -> None:
 @app.command(epilog=_settings_help("kafka_", "edge_store", "commit_", *PROCESS))
 def consumer() -> None:
     """Add events from Kafka to the edge store, each exactly once."""
-    from consumer import ingest
+    from consumer.ingest import loop as ingest
 
     settings = _settings()
     configure(settings.log_format)

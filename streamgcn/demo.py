@@ -14,10 +14,10 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from consumer.errors import StreamGCNError
-from consumer.events import Event, encode
+from consumer.event.json import Event, encode
+from consumer.kafka.publisher import Publisher
 from consumer.settings import ConsumerSettings
-from consumer.stream import Publisher
+from process.errors import StreamGCNError
 from serving.store import Recommendations, Store
 from streamgcn.embedded import Up
 

@@ -6,19 +6,17 @@ import importlib.util
 import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from consumer.errors import StreamGCNError
+from process.errors import StreamGCNError
 
 log = logging.getLogger("up")
 
@@ -224,11 +222,3 @@ def wait_for_port(name: str, process: subprocess.Popen[bytes], port: int) -> Non
         else:
             return
     raise EmbeddedError(f"{name} does not listen on port {port} (code {process.poll()})")
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop

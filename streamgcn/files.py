@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from consumer.errors import StreamGCNError
-from consumer.events import Event
+from consumer.event.json import Event
+from process.errors import StreamGCNError
 
 SECONDS_BELOW = 1e11  # a numeric timestamp below is in seconds: as milliseconds it were before 1973
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from consumer.edges import EdgeStore
-from consumer.events import FORGET, Event, encode
+from consumer.edge.store import EdgeStore
+from consumer.event.json import FORGET, Event, encode
+from consumer.kafka.publisher import Publisher
 from consumer.settings import ConsumerSettings
-from consumer.stream import Publisher
 from serving.settings import ServingSettings
 from serving.store import Store
 from trainer.snapshots import Snapshots

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from consumer import bulk
-from consumer.events import encode
-from consumer.stream import Publisher, partition_of
+from consumer.event import arrow as bulk
+from consumer.event.json import encode
+from consumer.kafka.publisher import Publisher, partition_of
 from streamgcn import files
 
 BLOCK = 200_000  # rows that are split by partition together

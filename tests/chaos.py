@@ -21,10 +21,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from consumer.edges import EdgeStore
-from consumer.events import Event, encode
+from consumer.edge.store import EdgeStore
+from consumer.event.json import Event, encode
+from consumer.kafka.client import StreamError
+from consumer.kafka.publisher import Publisher
+from consumer.kafka.topics import group_offsets, wait_for_topics
 from consumer.settings import ConsumerSettings
-from consumer.stream import Publisher, StreamError, group_offsets, wait_for_topics
 from tests import services
 from tests.services import Broker
 
@@ -34,7 +36,9 @@ QUIET = 0.5  # seconds between two blows, at most
 PAUSE = 12.0  # seconds, at most; a member is thrown out of the group after 6
 PATIENCE = 180.0  # seconds to store the rest when the blows are over
 MAIN = """
-from consumer import ingest, log, settings
+from consumer import settings
+from consumer.ingest import loop as ingest
+from process import log
 from streamgcn.embedded import stop_on_signals
 log.configure("text")
 ingest.run(settings.ConsumerSettings.load(), stop_on_signals())

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from consumer.edges import SCHEMA, EdgeStore
+from consumer.edge.store import SCHEMA, EdgeStore
 from trainer.embeddings import Embeddings
 from trainer.evaluate import scorer
 from trainer.graph import InteractionGraph

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from consumer.edges import EdgeStore
-from consumer.events import Event, encode
-from consumer.ingest import Ingest
+from consumer.edge.store import EdgeStore
+from consumer.event.json import Event, encode
+from consumer.ingest.loop import Ingest
+from consumer.kafka.client import Headers
+from consumer.kafka.publisher import Publisher
+from consumer.kafka.topics import read_topic, wait_for_topics
 from consumer.settings import ConsumerSettings
-from consumer.stream import Headers, Publisher, read_topic, wait_for_topics
 from tests import services
 from tests.services import wait_for
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from consumer.events import Event, encode
-from consumer.stream import Publisher
+from consumer.event.json import Event, encode
+from consumer.kafka.publisher import Publisher
 from streamgcn.embedded import free_port
 from tests.rooms import Rooms
 from tests.services import ROOT, wait_for

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from consumer.counts import Counts
-from consumer.edges import EdgeStore
+from consumer.edge.store import EdgeStore
+from consumer.ingest.counts import Counts
 from tests.test_edges import rows
 
 

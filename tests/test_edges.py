@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from consumer.edges import SCHEMA, EdgeStore, Fenced, StoreError, wait_for_store, watermark
+from consumer.edge.store import SCHEMA, EdgeStore, Fenced, StoreError, wait_for_store, watermark
 
 
 def rows(partition: int, begin: int, end: int) -> pa.Table:

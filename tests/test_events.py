@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from consumer.events import Event, EventError, decode, encode
+from consumer.event.json import Event, EventError, decode, encode
 
 
 def test_an_event_with_ids_alone_gets_the_defaults() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from consumer.events import Event
+from consumer.event.json import Event
 from streamgcn.files import Columns, FileError, events, read, rows
 
 COLUMNS = Columns()

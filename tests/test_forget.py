@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from consumer.edges import EdgeStore
+from consumer.edge.store import EdgeStore
 from serving.store import Recommendations
 from tests.rooms import Rooms, started
 from tests.services import wait_for

@@ -12,12 +12,15 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from consumer import bulk, dead_letters
-from consumer.dead_letters import letters, reinject
-from consumer.edges import EdgeStore
-from consumer.erasure import digest
-from consumer.events import FORGET, Event
-from consumer.stream import Headers, Publisher, StreamError, group_offsets, read_topic
+from consumer.edge.store import EdgeStore
+from consumer.edge.traces import digest
+from consumer.event import arrow as bulk
+from consumer.event.json import FORGET, Event
+from consumer.ingest import dead_letters
+from consumer.ingest.dead_letters import letters, reinject
+from consumer.kafka.client import Headers, StreamError
+from consumer.kafka.publisher import Publisher
+from consumer.kafka.topics import group_offsets, read_topic
 from tests.ingesting import Topic, consuming, likes
 from tests.services import wait_for
 from trainer.graph import InteractionGraph
@@ -201,8 +204,8 @@ def test_every_malformed_message_becomes_one_dead_letter_and_every_good_one_arri
 def test_mended_letters_are_put_back_once_each_and_the_others_stay(
     topic: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumer.events.ID_BYTES", 5)
-    monkeypatch.setattr("consumer.rows.ID_BYTES", 5)
+    monkeypatch.setattr("consumer.event.json.ID_BYTES", 5)
+    monkeypatch.setattr("consumer.ingest.decode.ID_BYTES", 5)
     with consuming(topic.settings):
         for n in range(9):
             topic.send(b'{"user_id":"longer-%d","item_id":"i"}' % n, [("own", b"header")])
@@ -258,7 +261,7 @@ def test_an_interrupted_re_injection_puts_each_letter_back_once(
 
 
 def test_old_rows_leave_the_store_but_what_was_taken_back_does_not_return(tmp_path: Path) -> None:
-    from consumer.batch import Batch
+    from consumer.ingest.batch import Batch
     from tests.test_rows import message
 
     store = EdgeStore(str(tmp_path), "t")

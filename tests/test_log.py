@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from consumer import log
+from process import log
 from streamgcn.embedded import free_port
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from consumer.events import Event
-from consumer.rows import Position
+from consumer.event.json import Event
+from consumer.ingest.decode import Position
 from serving.fold_in import Recommender
 from serving.new_items import FEWEST, NewItems
 from serving.user_edges import UserEdges

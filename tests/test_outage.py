@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 from redis import Redis
 
-from consumer.events import Event, encode
-from consumer.stream import Publisher, wait_for_topics
+from consumer.event.json import Event, encode
+from consumer.kafka.publisher import Publisher
+from consumer.kafka.topics import wait_for_topics
 from serving import outage, publish, refresh
 from serving.outage import Outage
 from serving.settings import ServingSettings

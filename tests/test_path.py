@@ -12,8 +12,8 @@ from deltalake import DeltaTable
 from kafka import KafkaConsumer
 from redis import Redis
 
-from consumer.events import Event, encode
-from consumer.stream import Publisher
+from consumer.event.json import Event, encode
+from consumer.kafka.publisher import Publisher
 from tests.rooms import Rooms, started
 from tests.services import DATA, wait_for
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from consumer.events import Event, encode
-from consumer.stream import Publisher
+from consumer.event.json import Event, encode
+from consumer.kafka.publisher import Publisher
 from tests.rooms import Rooms
 from tests.services import wait_for
 from tests.test_path import QUICK

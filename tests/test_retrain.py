@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.edges import EdgeStore
+from consumer.edge.store import EdgeStore
 from tests.graphs import append, blocks, pairs, store
 from tests.rooms import STREAMGCN
 from tests.services import wait_for

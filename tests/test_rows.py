@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer import bulk
-from consumer import rows as module
-from consumer.events import Event, EventError, decode
-from consumer.rows import Position, events, rows
-from consumer.stream import Headers, Message
+from consumer.event import arrow as bulk
+from consumer.event.json import Event, EventError, decode
+from consumer.ingest import decode as module
+from consumer.ingest.decode import Position, events, rows
+from consumer.kafka.client import Headers, Message
 
 
 def message(value: bytes | None, offset: int = 0, headers: Headers = ()) -> Message:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from consumer.events import Event
-from consumer.rows import Position
+from consumer.event.json import Event
+from consumer.ingest.decode import Position
 from serving import refresh
 from serving.fold_in import Recommender, without
 from serving.lists import Lists, quoted, values

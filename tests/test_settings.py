@@ -1,6 +1,6 @@
 import pytest
 
-from consumer.settings import SettingsError, variables
+from process.settings import SettingsError, variables
 from serving.settings import ServingSettings
 
 

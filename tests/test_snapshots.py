@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from consumer.erasure import digest
+from consumer.edge.traces import digest
 from trainer.embeddings import Embeddings
 from trainer.snapshots import KEPT, Manifest, Snapshot, SnapshotError, Snapshots
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from redis import Redis
 
-from consumer.erasure import digest
+from consumer.edge.traces import digest
 from serving.store import BLOCK, Recommendations, RedisDown, RedisRefuses, Store
 from streamgcn.embedded import free_port
 from tests.services import real_redis, redis_cluster, wait_for

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
+from consumer.kafka.client import Message, TopicShorter
+from consumer.kafka.publisher import Publisher
+from consumer.kafka.subscription import Stream
+from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
-from consumer.stream import Message, Publisher, Stream, TopicShorter, wait_for_topics
 from tests.services import wait_for
 
 log = logging.getLogger("test")
@@ -61,7 +64,7 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
     with Stream(settings, group, log, threading.Event(), lambda _: None) as stream:
         wait_for("the partitions", lambda: stream.poll(0.1) or stream.partitions())
         stream._joining_since = 0.0  # as if the client's rebalance hung: no fault makes it do so
-        monkeypatch.setattr("consumer.stream.STUCK_SECONDS", 10.0)
+        monkeypatch.setattr("consumer.kafka.subscription.STUCK_SECONDS", 10.0)
         deadline = time.monotonic() + 30
         while seen < 100 and time.monotonic() < deadline:
             seen += sum(len(messages) for messages in stream.poll(0.1))
@@ -72,7 +75,7 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
 def test_an_offset_beyond_the_topics_end_is_refused_not_read_from_the_start(
     settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumer.stream.SHORT_SECONDS", 0.5)
+    monkeypatch.setattr("consumer.kafka.subscription.SHORT_SECONDS", 0.5)
     with pytest.raises(TopicShorter, match="ends before offset 1000"):
         read(settings, dict.fromkeys(range(4), 1000))
 

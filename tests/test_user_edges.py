@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from consumer.events import Event
-from consumer.rows import Position
+from consumer.event.json import Event
+from consumer.ingest.decode import Position
 from serving.user_edges import HALF_LIFE_MS, UserEdges
 from tests.graphs import append, store
 from trainer.weights import DAY_MS, Weighing

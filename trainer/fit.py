@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from consumer.errors import StreamGCNError
+from process.errors import StreamGCNError
 from trainer import blend
 from trainer.blend import Fitted
 from trainer.choose import PRIORS, Chooser

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from consumer.erasure import matching, split
-from consumer.events import LARGEST
+from consumer.edge.traces import matching, split
+from consumer.event.json import LARGEST
 from trainer.weights import Float32s, Int64s, Pairs, Weighing
 
 REMOVE = "remove"

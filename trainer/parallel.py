@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, distributed, nn
 
-from consumer.errors import StreamGCNError
+from process.errors import StreamGCNError
 from trainer.graph import InteractionGraph
 
 

@@ -11,9 +11,9 @@ from dataclasses import asdict
 import torch
 from rich.progress import Progress as Bar
 
-from consumer.edges import EdgeStore, StoreError, watermark
-from consumer.erasure import notices
-from consumer.log import Figures
+from consumer.edge.store import EdgeStore, StoreError, watermark
+from consumer.edge.traces import notices
+from process.log import Figures
 from trainer.fit import NothingToLearn, Start, fit
 from trainer.gate import objection
 from trainer.graph import InteractionGraph

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from consumer.erasure import matching
-from consumer.errors import StreamGCNError
+from consumer.edge.traces import matching
+from process.errors import StreamGCNError
 from trainer.embeddings import Embeddings
 from trainer.graph import Ids
 

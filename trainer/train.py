@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from consumer.errors import StreamGCNError
+from process.errors import StreamGCNError
 from trainer import losses, parallel
 from trainer.biases import user_item_biases
 from trainer.graph import Adjacency, Incidence, InteractionGraph

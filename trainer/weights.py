@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from consumer.events import LARGEST
+from consumer.event.json import LARGEST
 
 DAY_MS = 86_400_000
 MOST_HALVINGS = 60.0  # that are told from more: what is left is still far from float32's ends

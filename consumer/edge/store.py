@@ -33,8 +33,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from pyarrow.dataset import Scanner, dataset
 from pyarrow.fs import FileSelector
 
-from consumer.erasure import FORGET, digest
-from consumer.errors import StreamGCNError
+from consumer.edge.traces import FORGET, digest
+from process.errors import StreamGCNError
 
 T = TypeVar("T")
 SCHEMA = pa.schema(

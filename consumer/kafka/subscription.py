@@ -1,4 +1,4 @@
-"""The Kafka side of all processes; the only file that imports the Kafka client.
+"""The partitions that a member of a consumer group reads, each from where the owner says.
 
 A Stream starts each partition where its owner says. Of the consumer that is what the edge store
 holds, never Kafka's committed offset; of serving the lower of both. An unreachable broker is
@@ -12,160 +12,35 @@ its own thread, and a partition stays paused until it was asked where to start.
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
-from kafka import (
-    ConsumerRebalanceListener,
-    KafkaAdminClient,
-    KafkaConsumer,
-    KafkaProducer,
-    OffsetAndMetadata,
-    TopicPartition,
-)
-from kafka.errors import (
-    IllegalStateError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    OffsetOutOfRangeError,
-    TopicAlreadyExistsError,
-)
-from kafka.partitioner.default import murmur2
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 
-from consumer.errors import StreamGCNError
+from consumer.kafka.client import (
+    CHECK_MS,
+    Message,
+    StreamError,
+    TopicShorter,
+    connection,
+    log_reader,
+    until_it_answers,
+)
 from consumer.settings import ConsumerSettings
+from process.errors import StreamGCNError
 
 SESSION_MS = 6_000  # a dead member's partitions move on after this long
 POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, the next one comes
 FETCH_BYTES, FETCH_MS = 64 * 1024, 50  # the broker answers at so many bytes or after so long
 CHECK_EVERY = 5.0  # seconds of silence after which the broker is asked whether it is there
-CHECK_MS = 3_000
 SHORT_SECONDS = 10.0  # a new leader may for a moment tell an end behind what was given out
 STUCK_SECONDS = 30.0  # a rebalance ends when the members that are gone have timed out, SESSION_MS
 PARTITIONS_SECONDS = 30.0  # a created topic is known to every broker within this
 METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
 RETRY_SECONDS = 1.0  # between two tries to find where a partition starts
-DELIVERY_MS = 60_000  # after which a message counts as not delivered
-PARTITIONS = 4  # of a topic that is created here
-REQUEST_BYTES = 16 * 1024 * 1024  # of one message; a broker's own limit is mostly 1 MiB
-Headers = Sequence[tuple[str, bytes]]
-
-
-class StreamError(StreamGCNError):
-    """Kafka refuses or does not answer; the text says what to do."""
-
-
-class TopicShorter(StreamError):
-    """The topic ends before the offset to start at: it was created anew."""
-
-
-class TooLarge(StreamError):
-    """The broker takes no message of that size."""
-
-
-class Message(NamedTuple):
-    """What is used of the client's ConsumerRecord; `timestamp` in epoch milliseconds."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
-def connection(settings: ConsumerSettings) -> dict[str, Any]:
-    """The client's arguments to reach the broker."""
-    password = settings.kafka_sasl_password
-    given: dict[str, Any] = {
-        "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
-        "security_protocol": settings.kafka_security_protocol,
-        "ssl_cafile": settings.kafka_ssl_cafile and str(settings.kafka_ssl_cafile),
-        "ssl_certfile": settings.kafka_ssl_certfile and str(settings.kafka_ssl_certfile),
-        "ssl_keyfile": settings.kafka_ssl_keyfile and str(settings.kafka_ssl_keyfile),
-    }
-    if settings.kafka_security_protocol.startswith("SASL"):
-        given |= {
-            "sasl_mechanism": settings.kafka_sasl_mechanism,
-            "sasl_plain_username": settings.kafka_sasl_username,
-            "sasl_plain_password": password and password.get_secret_value(),
-        }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def wait_for_topics(settings: ConsumerSettings, stop: threading.Event, log: logging.Logger) -> None:
-    """Wait for the broker, then create the topic and its dead-letter topic if they are missing.
-
-    Raises:
-        StreamError: the broker refuses.
-    """
-    dead_config = {"max.message.bytes": str(REQUEST_BYTES)}
-
-    def create() -> None:
-        admin = KafkaAdminClient(**connection(settings), bootstrap_timeout_ms=CHECK_MS)
-        try:
-            _create(admin, settings.kafka_topic, {"num_partitions": PARTITIONS})
-            dead = {"num_partitions": 1, "configs": dead_config}
-            _create(admin, f"{settings.kafka_topic}.dead", dead)
-        finally:
-            admin.close()
-
-    _until_it_answers(create, settings, stop, log)
-
-
-def _create(admin: KafkaAdminClient, topic: str, options: dict[str, Any]) -> None:
-    if topic in admin.list_topics():
-        return
-    try:
-        admin.create_topics({topic: options}, wait_for_metadata=True)
-    except TopicAlreadyExistsError:
-        return  # another process was quicker
-    except KafkaError as error:
-        if error.retriable:
-            raise
-        raise StreamError(f"topic {topic} is missing and cannot be created: {error}") from error
-
-
-def _until_it_answers(
-    act: Callable[[], Any], settings: ConsumerSettings, stop: threading.Event, log: logging.Logger
-) -> Any:
-    """What `act` returns, waiting for the broker; None if told to stop."""
-    address = settings.kafka_bootstrap_servers
-    since = 0.0
-    while not stop.is_set():
-        try:
-            _knock(settings)
-            made = act()
-        except (KafkaError, OSError) as error:
-            if not since:
-                since = time.time()
-                log.warning("Kafka at %s is unreachable (%s); waiting for it.", address, error)
-            stop.wait(0.2)
-            continue
-        if since:
-            log.info("Kafka at %s is back after %.0f s.", address, time.time() - since)
-        return made
-    return None
-
-
-def _knock(settings: ConsumerSettings) -> None:
-    """Raise OSError if no broker listens; a client that finds none leaves a thread behind."""
-    servers = settings.kafka_bootstrap_servers.split(",")
-    for server in servers:
-        host, _, port = server.strip().rpartition(":")
-        if not port.isdigit():
-            host, port = server.strip(), "9092"
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), CHECK_MS / 1000).close()
-            return
-        except OSError:
-            if server is servers[-1]:
-                raise
 
 
 class Stream:
@@ -315,7 +190,7 @@ class Stream:
 
     def _join(self) -> None:
         self._joining_since = time.monotonic()
-        self._consumer = _until_it_answers(
+        self._consumer = until_it_answers(
             lambda: KafkaConsumer(
                 **connection(self._settings),
                 group_id=self._group,
@@ -425,7 +300,7 @@ class Stream:
 
     def _read_end(self, tp: TopicPartition, end: int) -> int:
         """Where the partition really ends; the embedded broker counts without its last batch."""
-        with _reader(self._settings) as reader:
+        with log_reader(self._settings) as reader:
             reader.assign([tp])
             reader.seek(tp, end)
             while reader.poll(timeout_ms=500):
@@ -470,222 +345,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client 
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self._stream.revoked(revoked)
-
-
-class Publisher:
-    """Sends messages; acknowledged by all in-sync replicas, in order, without doubles by retry."""
-
-    def __init__(self, settings: ConsumerSettings, transactional_id: str | None = None) -> None:
-        """Connect.
-
-        Args:
-            transactional_id: for `transaction`; a second publisher of the same one ends the first.
-
-        Raises:
-            StreamError: the broker does not answer.
-        """
-        self._failure: BaseException | None = None
-        try:
-            self._producer = KafkaProducer(
-                **connection(settings),
-                acks="all",
-                linger_ms=20,
-                batch_size=256 * 1024,
-                max_request_size=REQUEST_BYTES,
-                max_block_ms=DELIVERY_MS,
-                delivery_timeout_ms=DELIVERY_MS,
-                request_timeout_ms=DELIVERY_MS // 2,
-                transactional_id=transactional_id,
-            )
-            if transactional_id:
-                self._producer.init_transactions()
-        except KafkaError as error:
-            raise StreamError(
-                f"Kafka at {settings.kafka_bootstrap_servers} does not answer ({error}); "
-                "start it or set KAFKA_BOOTSTRAP_SERVERS"
-            ) from error
-
-    def send(
-        self,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None = None,
-        headers: Headers = (),
-        partition: int | None = None,
-    ) -> Callable[[], tuple[int, int]]:
-        """Queue one message; what is returned gives its partition and offset, after `flush`.
-
-        Raises:
-            StreamError: it could not be queued.
-        """
-        try:
-            future = self._producer.send(
-                topic, value=value, key=key, headers=list(headers), partition=partition
-            )
-        except KafkaError as error:
-            raise _publish_error(topic, error) from error
-        future.add_errback(self._failed)
-        return lambda: (int(future.value.partition), int(future.value.offset))
-
-    def flush(self) -> None:
-        """Wait until every message is acknowledged.
-
-        Raises:
-            TooLarge: one is larger than the broker takes.
-            StreamError: one could not be delivered.
-        """
-        try:
-            self._producer.flush()
-        except KafkaError as error:
-            self._failure = error
-        if self._failure:
-            failure, self._failure = self._failure, None
-            raise _publish_error("Kafka", failure)
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """What is sent inside is seen as a whole or, after an error or a kill, not at all.
-
-        Raises:
-            StreamError: it could not be delivered, so none of it is seen.
-        """
-        try:
-            self._producer.begin_transaction()
-            try:
-                yield
-                self.flush()
-            except BaseException:
-                self._producer.abort_transaction()
-                raise
-            self._producer.commit_transaction()
-        except KafkaError as error:
-            raise _publish_error("Kafka", error) from error
-
-    def partitions(self, topic: str) -> list[int]:
-        """Partitions of a topic.
-
-        Raises:
-            StreamError: the broker does not answer.
-        """
-        try:
-            return sorted(self._producer.partitions_for(topic))
-        except KafkaError as error:
-            raise _publish_error(topic, error) from error
-
-    def close(self) -> None:
-        """Drop the connection; call `flush` before, if the messages matter."""
-        self._producer.close(timeout=5)
-
-    def _failed(self, error: BaseException) -> None:
-        self._failure = error
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition, of so many, that a message with this key goes to, by Kafka's own rule."""
-    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
-
-
-def _publish_error(where: str, error: BaseException) -> StreamError:
-    if isinstance(error, MessageSizeTooLargeError):
-        return TooLarge(f"a message is larger than {where} takes: {error}")
-    return StreamError(f"a message was not delivered to {where}: {error}")
-
-
-def read_topic(settings: ConsumerSettings, topic: str) -> Iterator[Message]:
-    """All messages of a topic up to its end as of now, each partition in order.
-
-    Raises:
-        StreamError: the broker does not answer.
-    """
-    with _reader(settings) as reader:
-        partitions = _partitions(reader, topic)
-        ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS) if partitions else {}
-        reader.assign(partitions)
-        reader.seek_to_beginning(*partitions)
-        quiet = False  # an end may be told too low, so a poll that brings nothing confirms it
-        while not quiet or any((reader.position(tp) or 0) < end for tp, end in ends.items()):
-            polled = reader.poll(timeout_ms=500)
-            quiet = not polled
-            for messages in polled.values():
-                yield from messages
-
-
-def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
-    """Lag of a group by its committed offsets, and the number of its members.
-
-    The number is None where the broker's answer about the group is not understood, as is the
-    embedded one's.
-
-    Raises:
-        StreamError: the broker does not answer.
-    """
-    with _admin(settings) as admin, _reader(settings) as reader:
-        partitions = _partitions(reader, settings.kafka_topic)
-        ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS)
-        done = _committed(admin, group, partitions)
-        members = _members(admin, group)
-    return sum(max(0, end - done.get(tp.partition, 0)) for tp, end in ends.items()), members
-
-
-def _members(admin: KafkaAdminClient, group: str) -> int | None:
-    try:
-        return len(admin.describe_groups([group])[group]["members"])
-    except ValueError:  # from the client's own decoding
-        return None
-
-
-def group_offsets(settings: ConsumerSettings, group: str) -> dict[int, int]:
-    """Partition -> the offset that a group has committed to Kafka.
-
-    Raises:
-        StreamError: the broker does not answer.
-    """
-    with _admin(settings) as admin, _reader(settings) as reader:
-        return _committed(admin, group, _partitions(reader, settings.kafka_topic))
-
-
-def _committed(
-    admin: KafkaAdminClient, group: str, partitions: list[TopicPartition]
-) -> dict[int, int]:
-    entries = admin.list_group_offsets({group: partitions})[group]
-    return {
-        tp.partition: int(entry.offset)
-        for tp, entry in entries.items()
-        if getattr(entry, "offset", -1) >= 0
-    }
-
-
-def _partitions(reader: KafkaConsumer, topic: str) -> list[TopicPartition]:
-    return [TopicPartition(topic, p) for p in reader.partitions_for_topic(topic) or ()]
-
-
-@contextmanager
-def _admin(settings: ConsumerSettings) -> Iterator[KafkaAdminClient]:
-    """An admin client; its errors become StreamError."""
-    try:
-        admin = KafkaAdminClient(**connection(settings), bootstrap_timeout_ms=CHECK_MS)
-        try:
-            yield admin
-        finally:
-            admin.close()
-    except (KafkaError, OSError) as error:
-        raise StreamError(f"Kafka at {settings.kafka_bootstrap_servers}: {error}") from error
-
-
-@contextmanager
-def _reader(settings: ConsumerSettings) -> Iterator[KafkaConsumer]:
-    """A consumer without a group; its errors become StreamError."""
-    try:
-        reader = KafkaConsumer(
-            **connection(settings),
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            bootstrap_timeout_ms=CHECK_MS,
-        )
-        try:
-            yield reader
-        finally:
-            reader.close(autocommit=False)
-    except (KafkaError, OSError) as error:
-        raise StreamError(f"Kafka at {settings.kafka_bootstrap_servers}: {error}") from error

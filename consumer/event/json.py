@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from consumer.errors import StreamGCNError
+from process.errors import StreamGCNError
 
 ID_BYTES = 256
 TYPE_BYTES = 64

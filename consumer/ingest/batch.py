@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumer.edges import SCHEMA, EdgeStore
-from consumer.events import FORGET
-from consumer.rows import Rejected, rows
-from consumer.stream import Message
+from consumer.edge.store import SCHEMA, EdgeStore
+from consumer.event.json import FORGET
+from consumer.ingest.decode import Rejected, rows
+from consumer.kafka.client import Message
 
 
 @dataclass

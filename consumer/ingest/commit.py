@@ -8,10 +8,10 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 
-from consumer.batch import Batch
-from consumer.dead_letters import DeadLetters
-from consumer.edges import EdgeStore, Fenced, StoreError
-from consumer.stream import StreamError
+from consumer.edge.store import EdgeStore, Fenced, StoreError
+from consumer.ingest.batch import Batch
+from consumer.ingest.dead_letters import DeadLetters
+from consumer.kafka.client import StreamError
 
 RETRY_SECONDS = 1.0  # between two tries to write to a store that refused
 

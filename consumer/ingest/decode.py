@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumer import bulk
-from consumer.edges import SCHEMA
-from consumer.events import (
+from consumer.edge.store import SCHEMA
+from consumer.event import arrow as bulk
+from consumer.event.json import (
     FIRST_MS,
     FORGET,
     ID_BYTES,
@@ -31,7 +31,7 @@ from consumer.events import (
     decode,
     last_ms,
 )
-from consumer.stream import Message
+from consumer.kafka.client import Message
 
 STRETCH = 2_000  # JSON messages a decoder call
 MESSAGE_BYTES = 10 * 1024 * 1024

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from consumer.events import (
+from consumer.event.json import (
     FIRST_MS,
     FORGET,
     ID_BYTES,

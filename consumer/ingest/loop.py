@@ -11,15 +11,17 @@ import threading
 import time
 from collections.abc import Sequence
 
-from consumer.batch import Batch
-from consumer.counts import Counts
-from consumer.dead_letters import DeadLetters
-from consumer.edges import EdgeStore, Fenced, StoreError, wait_for_store
-from consumer.housekeeping import Housekeeping
-from consumer.log import Figures
+from consumer.edge.store import EdgeStore, Fenced, StoreError, wait_for_store
+from consumer.ingest.batch import Batch
+from consumer.ingest.commit import Writer
+from consumer.ingest.counts import Counts
+from consumer.ingest.dead_letters import DeadLetters
+from consumer.ingest.housekeeping import Housekeeping
+from consumer.kafka.client import Message
+from consumer.kafka.subscription import Stream
+from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
-from consumer.stream import Message, Stream, wait_for_topics
-from consumer.writer import Writer
+from process.log import Figures
 
 log = logging.getLogger("consumer")
 

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from consumer.rows import Rejected
+from consumer.ingest.decode import Rejected
+from consumer.kafka.client import Headers, Message, StreamError, TooLarge
+from consumer.kafka.publisher import Publisher
+from consumer.kafka.topics import read_topic
 from consumer.settings import ConsumerSettings
-from consumer.stream import Headers, Message, Publisher, StreamError, TooLarge, read_topic
 
 TOGETHER = 500  # letters put back in one transaction
 REASON_BYTES = 1_000

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasketches import hll_sketch
 
-from consumer.edges import EdgeStore
+from consumer.edge.store import EdgeStore
 
 LOG2_BUCKETS = 17  # 2^17 of one byte; exact up to some 12,000 ids, standard error 0.2 % beyond
 

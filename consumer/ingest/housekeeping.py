@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from consumer.edges import Conflict, EdgeStore, StoreError
+from consumer.edge.store import Conflict, EdgeStore, StoreError
 from consumer.settings import ConsumerSettings
 
 EVERY = 100  # commits

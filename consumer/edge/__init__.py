@@ -1,0 +1,1 @@
+"""The edge store, and what is left in it of users who were forgotten."""

@@ -1,0 +1,1 @@
+"""The event: bytes of a message -> columns -> good rows and reasons."""

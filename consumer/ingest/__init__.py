@@ -1,0 +1,1 @@
+"""The consumer's loop: messages -> rows -> one commit of rows and offsets."""

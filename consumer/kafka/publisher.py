@@ -1,0 +1,135 @@
+"""Sending messages to Kafka, one by one or in transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka.partitioner.default import murmur2
+
+from consumer.kafka.client import Headers, StreamError, TooLarge, connection
+from consumer.settings import ConsumerSettings
+
+DELIVERY_MS = 60_000  # after which a message counts as not delivered
+REQUEST_BYTES = 16 * 1024 * 1024  # of one message; a broker's own limit is mostly 1 MiB
+
+
+class Publisher:
+    """Sends messages; acknowledged by all in-sync replicas, in order, without doubles by retry."""
+
+    def __init__(self, settings: ConsumerSettings, transactional_id: str | None = None) -> None:
+        """Connect.
+
+        Args:
+            transactional_id: for `transaction`; a second publisher of the same one ends the first.
+
+        Raises:
+            StreamError: the broker does not answer.
+        """
+        self._failure: BaseException | None = None
+        try:
+            self._producer = KafkaProducer(
+                **connection(settings),
+                acks="all",
+                linger_ms=20,
+                batch_size=256 * 1024,
+                max_request_size=REQUEST_BYTES,
+                max_block_ms=DELIVERY_MS,
+                delivery_timeout_ms=DELIVERY_MS,
+                request_timeout_ms=DELIVERY_MS // 2,
+                transactional_id=transactional_id,
+            )
+            if transactional_id:
+                self._producer.init_transactions()
+        except KafkaError as error:
+            raise StreamError(
+                f"Kafka at {settings.kafka_bootstrap_servers} does not answer ({error}); "
+                "start it or set KAFKA_BOOTSTRAP_SERVERS"
+            ) from error
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Headers = (),
+        partition: int | None = None,
+    ) -> Callable[[], tuple[int, int]]:
+        """Queue one message; what is returned gives its partition and offset, after `flush`.
+
+        Raises:
+            StreamError: it could not be queued.
+        """
+        try:
+            future = self._producer.send(
+                topic, value=value, key=key, headers=list(headers), partition=partition
+            )
+        except KafkaError as error:
+            raise _publish_error(topic, error) from error
+        future.add_errback(self._failed)
+        return lambda: (int(future.value.partition), int(future.value.offset))
+
+    def flush(self) -> None:
+        """Wait until every message is acknowledged.
+
+        Raises:
+            TooLarge: one is larger than the broker takes.
+            StreamError: one could not be delivered.
+        """
+        try:
+            self._producer.flush()
+        except KafkaError as error:
+            self._failure = error
+        if self._failure:
+            failure, self._failure = self._failure, None
+            raise _publish_error("Kafka", failure)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is sent inside is seen as a whole or, after an error or a kill, not at all.
+
+        Raises:
+            StreamError: it could not be delivered, so none of it is seen.
+        """
+        try:
+            self._producer.begin_transaction()
+            try:
+                yield
+                self.flush()
+            except BaseException:
+                self._producer.abort_transaction()
+                raise
+            self._producer.commit_transaction()
+        except KafkaError as error:
+            raise _publish_error("Kafka", error) from error
+
+    def partitions(self, topic: str) -> list[int]:
+        """Partitions of a topic.
+
+        Raises:
+            StreamError: the broker does not answer.
+        """
+        try:
+            return sorted(self._producer.partitions_for(topic))
+        except KafkaError as error:
+            raise _publish_error(topic, error) from error
+
+    def close(self) -> None:
+        """Drop the connection; call `flush` before, if the messages matter."""
+        self._producer.close(timeout=5)
+
+    def _failed(self, error: BaseException) -> None:
+        self._failure = error
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition, of so many, that a message with this key goes to, by Kafka's own rule."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+def _publish_error(where: str, error: BaseException) -> StreamError:
+    if isinstance(error, MessageSizeTooLargeError):
+        return TooLarge(f"a message is larger than {where} takes: {error}")
+    return StreamError(f"a message was not delivered to {where}: {error}")

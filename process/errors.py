@@ -1,0 +1,26 @@
+"""The root of all errors that the project expects and explains.
+
+StreamGCNError
+├── SettingsError    process/settings.py       a variable's value or name is wrong
+├── EventError       consumer/event/json.py    a message is no valid event
+├── StoreError       consumer/edge/store.py    the edge store cannot be read or written now
+│   └── Conflict                               another process changed the same files
+├── Fenced           consumer/edge/store.py    another consumer has the partition
+├── StreamError      consumer/kafka/client.py  Kafka refuses or does not answer
+│   ├── TopicShorter                           the topic was created anew
+│   └── TooLarge                               the broker takes no message of that size
+├── NothingToLearn   trainer/fit.py            no edge has a weight above 0
+├── Diverged         trainer/train.py          the loss is not finite
+├── OneProcess       trainer/parallel.py       the gcn is started in several processes
+├── DeviceMissing    trainer/train.py          a GPU is asked for and there is none
+├── SnapshotError    trainer/snapshots.py      a snapshot cannot be read or written
+├── RedisDown        serving/store.py          Redis does not answer
+│   └── RedisRefuses                           it answers, and takes no lists
+├── FileError        streamgcn/files.py        an interaction file cannot be read
+├── EmbeddedError    streamgcn/embedded.py     an embedded part cannot be started
+└── DemoFailed       streamgcn/demo.py         a list of the demo is missing or wrong
+"""
+
+
+class StreamGCNError(Exception):
+    """Something went wrong that a user can mend; the text says what and how."""

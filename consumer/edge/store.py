@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -35,6 +34,7 @@ from pyarrow.fs import FileSelector
 
 from consumer.edge.traces import FORGET, digest
 from process.errors import StreamGCNError
+from process.outage import Outage
 
 T = TypeVar("T")
 SCHEMA = pa.schema(
@@ -385,20 +385,16 @@ def wait_for_store(uri: str, topic: str, stop: threading.Event, log: logging.Log
     Raises:
         StoreError: told to stop before it was.
     """
-    since = 0.0
+    outage = Outage(log, "The edge store cannot be opened", "The edge store is open")
     while True:
         try:
             store = EdgeStore(uri, topic)
         except StoreError as error:
             if stop.is_set():
                 raise
-            if not since:
-                since = time.time()
-                log.warning("%s; waiting for it.", error)
-            stop.wait(1.0)
+            stop.wait(outage.failed(error))
             continue
-        if since:
-            log.info("The edge store is there after %.0f s.", time.time() - since)
+        outage.worked()
         return store
 
 

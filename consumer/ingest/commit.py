@@ -12,8 +12,7 @@ from consumer.edge.store import EdgeStore, Fenced, StoreError
 from consumer.ingest.batch import Batch
 from consumer.ingest.dead_letters import DeadLetters
 from consumer.kafka.client import StreamError
-
-RETRY_SECONDS = 1.0  # between two tries to write to a store that refused
+from process.outage import Outage
 
 
 class Writer:
@@ -76,7 +75,9 @@ class Writer:
         self._letters.close()
 
     def _write(self, batch: Batch) -> bool:
-        since = 0.0
+        outage = Outage(
+            self._log, f"Cannot commit; {len(batch)} events are kept", "The edge store has them"
+        )
         while True:
             started = time.monotonic()
             try:
@@ -84,15 +85,9 @@ class Writer:
                 batch.rejected.clear()  # acknowledged: not again, if the store refuses
                 batch.write(self._store)
             except (StoreError, StreamError) as error:
-                if not since:
-                    since = time.time()
-                    self._log.warning(
-                        "Cannot commit (%s); keeping %d events, trying again.", error, len(batch)
-                    )
-                if self._give_up.wait(RETRY_SECONDS):
+                if self._give_up.wait(outage.failed(error)):
                     return False
                 continue
-            if since:
-                self._log.info("Committing again after %.0f s.", time.time() - since)
+            outage.worked()
             self.commit_ms = (time.monotonic() - started) * 1000
             return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from kafka.errors import KafkaError
 
 from consumer.settings import ConsumerSettings
 from process.errors import StreamGCNError
+from process.outage import Outage
 
 CHECK_MS = 3_000
 Headers = Sequence[tuple[str, bytes]]
@@ -67,22 +67,23 @@ def until_it_answers(
     act: Callable[[], Any], settings: ConsumerSettings, stop: threading.Event, log: logging.Logger
 ) -> Any:
     """What `act` returns, waiting for the broker; None if told to stop."""
-    address = settings.kafka_bootstrap_servers
-    since = 0.0
+    outage = broker_outage(settings, log)
     while not stop.is_set():
         try:
             knock(settings)
             made = act()
         except (KafkaError, OSError) as error:
-            if not since:
-                since = time.time()
-                log.warning("Kafka at %s is unreachable (%s); waiting for it.", address, error)
-            stop.wait(0.2)
+            stop.wait(outage.failed(error))
             continue
-        if since:
-            log.info("Kafka at %s is back after %.0f s.", address, time.time() - since)
+        outage.worked()
         return made
     return None
+
+
+def broker_outage(settings: ConsumerSettings, log: logging.Logger) -> Outage:
+    """What is said of a broker that does not answer."""
+    address = settings.kafka_bootstrap_servers
+    return Outage(log, f"Kafka at {address} does not answer", f"Kafka at {address} is back")
 
 
 def knock(settings: ConsumerSettings) -> None:

@@ -25,6 +25,7 @@ from consumer.kafka.client import (
     Message,
     StreamError,
     TopicShorter,
+    broker_outage,
     connection,
     log_reader,
     until_it_answers,
@@ -74,7 +75,7 @@ class Stream:
         self._place_at = self._unplaced_since = 0.0
         self._lag = 0
         self._heard = time.monotonic()
-        self._down_since = 0.0
+        self._outage = broker_outage(settings, log)
         self._group = group
         self._stop = stop
         self._joining_since: float | None = None  # None while a member
@@ -319,18 +320,13 @@ class Stream:
             self._consumer.end_offsets(partitions, timeout_ms=CHECK_MS)
         except KafkaError as error:
             self._heard = time.monotonic()
-            if not self._down_since:
-                self._down_since = time.time()
-                self._log.warning("Kafka at %s is unreachable (%s); waiting.", self._address, error)
+            self._outage.failed(error)
             return
         self._answered()
 
     def _answered(self) -> None:
         self._heard = time.monotonic()
-        if self._down_since:
-            away = time.time() - self._down_since
-            self._log.info("Kafka at %s is back after %.0f s.", self._address, away)
-            self._down_since = 0.0
+        self._outage.worked()
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)

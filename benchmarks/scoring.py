@@ -28,7 +28,7 @@ from serving.topk import FirstPass, best, topk
 from serving.user_edges import Block as Edges
 from trainer.embeddings import Embeddings, Own
 from trainer.evaluate import own
-from trainer.snapshots import Snapshots
+from trainer.lifecycle.snapshots import Snapshots
 
 CPU = torch.device("cpu")
 K = 50

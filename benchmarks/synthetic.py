@@ -21,7 +21,7 @@ from trainer import blend
 from trainer.embeddings import Embeddings
 from trainer.graph import Ids, InteractionGraph
 from trainer.hyperparameters import Hyperparameters
-from trainer.snapshots import Manifest, Snapshot, Snapshots, new_version
+from trainer.lifecycle.snapshots import Manifest, Snapshot, Snapshots, new_version
 from trainer.train import quiet
 
 Result = dict[str, Any]

@@ -13,7 +13,7 @@ StreamGCNError
 ├── Diverged         trainer/train.py          the loss is not finite
 ├── OneProcess       trainer/parallel.py       the gcn is started in several processes
 ├── DeviceMissing    trainer/train.py          a GPU is asked for and there is none
-├── SnapshotError    trainer/snapshots.py      a snapshot cannot be read or written
+├── SnapshotError    trainer/lifecycle         a snapshot cannot be read or written
 ├── RedisDown        serving/store.py          Redis does not answer
 │   └── RedisRefuses                           it answers, and takes no lists
 ├── FileError        streamgcn/files.py        an interaction file cannot be read

@@ -25,8 +25,8 @@ from serving.store import Recommendations
 from serving.topk import FirstPass, best
 from serving.user_edges import Block, Edges, UserEdges
 from trainer.embeddings import Embeddings, Own
+from trainer.lifecycle.snapshots import Snapshot
 from trainer.new_items import Folded
-from trainer.snapshots import Snapshot
 from trainer.weights import Float32s, Int64s
 
 SPARE = 1_000  # new items that can be taken up until the next snapshot

@@ -32,7 +32,7 @@ from serving.publish import publish, refresh
 from serving.settings import ServingSettings
 from serving.store import Recommendations, RedisDown, Store
 from serving.user_edges import UserEdges
-from trainer.snapshots import SnapshotError, Snapshots
+from trainer.lifecycle.snapshots import SnapshotError, Snapshots
 from trainer.train import device
 
 log = logging.getLogger("serving")

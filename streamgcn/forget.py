@@ -12,7 +12,7 @@ from consumer.kafka.publisher import Publisher
 from consumer.settings import ConsumerSettings
 from serving.settings import ServingSettings
 from serving.store import Store
-from trainer.snapshots import Snapshots
+from trainer.lifecycle.snapshots import Snapshots
 
 LOOK_EVERY = 0.5  # seconds
 

@@ -10,7 +10,7 @@ from consumer.edge.store import EdgeStore
 from serving.store import Recommendations
 from tests.rooms import Rooms, started
 from tests.services import wait_for
-from trainer.snapshots import Snapshots
+from trainer.lifecycle.snapshots import Snapshots
 
 QUICK = {
     "STREAMGCN_EPOCHS": "5",

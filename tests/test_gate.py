@@ -10,11 +10,11 @@ from trainer.choose import PRIORS
 from trainer.embeddings import Embeddings
 from trainer.evaluate import scorer
 from trainer.fit import Fit, fit
-from trainer.gate import objection
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
-from trainer.snapshots import Manifest, Snapshot
-from trainer.warm import aligned, aligned_start, tensors
+from trainer.lifecycle.gate import objection
+from trainer.lifecycle.snapshots import Manifest, Snapshot
+from trainer.lifecycle.warm import aligned, aligned_start, tensors
 
 SETTINGS = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32).filled(PRIORS)
 

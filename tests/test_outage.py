@@ -27,7 +27,7 @@ from tests.services import Broker, redis_cluster, wait_for
 from trainer.choose import PRIORS
 from trainer.fit import fit
 from trainer.hyperparameters import Hyperparameters
-from trainer.snapshots import Manifest, Snapshot, Snapshots
+from trainer.lifecycle.snapshots import Manifest, Snapshot, Snapshots
 
 GRAPH = blocks(users=20)
 PAIRS = [(user, item) for user, item, *_ in pairs(GRAPH)]

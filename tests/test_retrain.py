@@ -14,9 +14,9 @@ from tests.graphs import append, blocks, pairs, store
 from tests.rooms import STREAMGCN
 from tests.services import wait_for
 from trainer import choose, retrain
+from trainer.lifecycle.snapshots import Snapshots
 from trainer.retrain import Retrain
 from trainer.settings import TrainerSettings
-from trainer.snapshots import Snapshots
 from trainer.train import Diverged
 
 SMALL = {
@@ -115,7 +115,9 @@ def test_a_training_that_fails_leaves_the_live_model(
             "torch": RuntimeError("DefaultCPUAllocator: can't allocate memory"),
         }[fault]
 
-    target = "trainer.snapshots.save_file" if fault == "full disk" else "trainer.retrain.fit"
+    target = (
+        "trainer.lifecycle.snapshots.save_file" if fault == "full disk" else "trainer.retrain.fit"
+    )
     monkeypatch.setattr(target, fail)
     append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
     once(trainer)

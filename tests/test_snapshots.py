@@ -6,7 +6,7 @@ import torch
 
 from consumer.edge.traces import digest
 from trainer.embeddings import Embeddings
-from trainer.snapshots import KEPT, Manifest, Snapshot, SnapshotError, Snapshots
+from trainer.lifecycle.snapshots import KEPT, Manifest, Snapshot, SnapshotError, Snapshots
 
 
 def snapshot(version: str) -> Snapshot:
@@ -46,7 +46,7 @@ def test_a_snapshot_that_cannot_be_finished_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.snapshots.pq.write_table", full)
+    monkeypatch.setattr("trainer.lifecycle.snapshots.pq.write_table", full)
     snapshots = Snapshots(str(tmp_path))
     with pytest.raises(SnapshotError, match="No space left on device"):
         snapshots.write(snapshot("20260101T000000.0Z"))

@@ -15,12 +15,12 @@ from consumer.edge.store import EdgeStore, StoreError, watermark
 from consumer.edge.traces import notices
 from process.log import Figures
 from trainer.fit import NothingToLearn, Start, fit
-from trainer.gate import objection
 from trainer.graph import InteractionGraph
+from trainer.lifecycle.gate import objection
+from trainer.lifecycle.snapshots import Manifest, Snapshot, SnapshotError, Snapshots, new_version
+from trainer.lifecycle.warm import aligned_start, chosen, goes_on, tensors
 from trainer.settings import TrainerSettings
-from trainer.snapshots import Manifest, Snapshot, SnapshotError, Snapshots, new_version
 from trainer.train import Diverged, Progress, Stopped, device
-from trainer.warm import aligned_start, chosen, goes_on, tensors
 
 log = logging.getLogger("trainer")
 

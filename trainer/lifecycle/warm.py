@@ -12,7 +12,7 @@ from trainer.embeddings import Embeddings
 from trainer.fit import Start
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
-from trainer.snapshots import Manifest, Snapshot
+from trainer.lifecycle.snapshots import Manifest, Snapshot
 
 CHOOSE_AGAIN = 1.5  # times the edges of the last choice
 

@@ -7,8 +7,8 @@ import numpy as np
 from trainer.evaluate import predictions, ranking, rmse, scorer
 from trainer.fit import JUDGED_USERS, Fit
 from trainer.graph import InteractionGraph
-from trainer.snapshots import Snapshot
-from trainer.warm import aligned
+from trainer.lifecycle.snapshots import Snapshot
+from trainer.lifecycle.warm import aligned
 
 TOLERANCE = 0.98  # of the live model's NDCG@20
 MOST_USERS = 10_000

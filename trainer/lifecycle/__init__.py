@@ -1,0 +1,1 @@
+"""How models come and go: when to train, what goes live, what is kept."""

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from consumer.edge.store import EdgeStore, StoreError
 from consumer.ingest import dead_letters
 from consumer.kafka.client import StreamError
-from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import group_lag, wait_for_topics
 from process.errors import StreamGCNError
 from process.log import configure
@@ -31,10 +23,11 @@ from process.shutdown import stop_on_signals
 from serving.settings import ServingSettings
 from serving.store import Recommendations, RedisDown, Store
 from streamgcn import demo as demonstration
-from streamgcn import files
 from streamgcn import forget as forgetting
-from streamgcn import publish as publishing
 from streamgcn.embedded import Up
+from streamgcn.evaluate_file import evaluate
+from streamgcn.publish_file import publish
+from streamgcn.terminal import err, out
 
 
 def _settings_help(*names: str) -> str:
@@ -60,17 +53,7 @@ app = typer.Typer(
 )
 letters = typer.Typer(no_args_is_help=True, help="Messages that were rejected.")
 app.add_typer(letters, name="dead-letters")
-out = Console()
-err = Console(stderr=True)
 Reason = Annotated[str | None, typer.Option(help="Only those whose reason contains this.")]
-File = Annotated[Path, typer.Argument(help="CSV, Parquet or JSON lines.", exists=True)]
-UserColumn = Annotated[str, typer.Option(help="Column with the user's id.")]
-ItemColumn = Annotated[str, typer.Option(help="Column with the item's id.")]
-InteractionColumn = Annotated[str, typer.Option(help="Column with the rating or count; may lack.")]
-TimestampColumn = Annotated[
-    str, typer.Option(help="Column with RFC 3339, epoch seconds or milliseconds; may lack.")
-]
-TypeColumn = Annotated[str, typer.Option(help="Column with the event's type; may lack.")]
 
 
 @app.command(epilog=_settings_help())
@@ -129,48 +112,7 @@ def serving() -> None:
     refresh.run(settings, stop_on_signals())
 
 
-@app.command(epilog=_settings_help("kafka_"))
-def publish(
-    file: File,
-    user_column: UserColumn = "user_id",
-    item_column: ItemColumn = "item_id",
-    interaction_column: InteractionColumn = "interaction",
-    timestamp_column: TimestampColumn = "timestamp",
-    type_column: TypeColumn = "type",
-    one_by_one: Annotated[
-        bool, typer.Option("--json", help="One JSON message an event instead of bulk messages.")
-    ] = False,
-) -> None:
-    """Publish the interactions of a file to Kafka.
-
-    In bulk: thousands of rows in a message, each of users of one partition. With --json one message
-    each, keyed by user, as an application would.
-    """
-    settings = _settings()
-    configure(settings.log_format)
-    columns = files.Columns(
-        user_column, item_column, interaction_column, timestamp_column, type_column
-    )
-    frame = files.read(file, columns)
-    stop = stop_on_signals()
-    wait_for_topics(settings, stop, logging.getLogger("publish"))
-    publisher = Publisher(settings)
-    started, sent = time.time(), 0
-    if one_by_one:
-        steps = publishing.one_by_one(publisher, settings.kafka_topic, frame, int(started * 1000))
-    else:
-        steps = publishing.in_bulk(publisher, settings.kafka_topic, frame)
-    with _progress("publishing", len(frame)) as bar:
-        for sent in steps:
-            bar(sent)
-            if stop.is_set():
-                break
-        publisher.flush()
-    publisher.close()
-    seconds = time.time() - started
-    out.print(f"Published {sent} events to {settings.kafka_topic} in {seconds:.1f} s.")
-    if sent < len(frame):
-        raise typer.Exit(130)
+app.command(epilog=_settings_help("kafka_"))(publish)
 
 
 @app.command(epilog=_settings_help("kafka_", "edge_", "model_store", "redis_"))
@@ -286,80 +228,7 @@ def status() -> None:
     raise typer.Exit(0 if whole else 1)
 
 
-@app.command(epilog=_settings_help(*TRAINING))
-def evaluate(
-    train: Annotated[Path, typer.Option(help="Interactions to learn from.", exists=True)],
-    test: Annotated[
-        Path | None, typer.Option(help="To measure on; else each user's newest tenth.", exists=True)
-    ] = None,
-    user_column: UserColumn = "user_id",
-    item_column: ItemColumn = "item_id",
-    interaction_column: InteractionColumn = "interaction",
-    timestamp_column: TimestampColumn = "timestamp",
-    type_column: TypeColumn = "type",
-) -> None:
-    """Train on a file and measure on another, every item ranked; prints JSON.
-
-    Recall and NDCG at 20; with STREAMGCN_MODEL=gcn the RMSE too, beside that of the mean and of
-    user and item biases. What the settings leave open is chosen on edges held out of the training
-    file; where they leave nothing open, all of it is trained on.
-    """
-    from trainer.evaluate import measure
-    from trainer.fit import fit, fit_all, held_out_edges
-    from trainer.graph import InteractionGraph
-    from trainer.parallel import first
-
-    settings = _settings()
-    columns = files.Columns(
-        user_column, item_column, interaction_column, timestamp_column, type_column
-    )
-    started = time.monotonic()
-    graph = InteractionGraph(weighing=settings.weighing())
-    graph.extend(files.rows(files.read(train, columns)))
-    hyperparameters = settings.hyperparameters()
-    if test:
-        tested = InteractionGraph(graph.user_ids, graph.item_ids, weighing=graph.weighing)
-        tested.extend(files.rows(files.read(test, columns)))
-        kept = graph.subset(graph.users >= 0)  # the same ids, now with the test file's
-    else:
-        newest = held_out_edges(graph)
-        kept, tested = graph.subset(~newest), graph.subset(newest)
-    if not tested.strengths.any():
-        raise files.FileError(
-            f"{test or train} leaves nothing to measure on: no positive interaction, or no user "
-            "with five; give another file with --test"
-        )
-    held_out: dict[str, float] = {}
-    with _progress("training", 1) as bar:
-
-        def advance(_: str, done: int, steps: int, __: float | None) -> None:
-            bar(min(1.0, done / steps))
-
-        if hyperparameters.missing() or hyperparameters.model == "gcn":
-            fitted = fit(kept, hyperparameters, advance)
-            embeddings, hyperparameters = fitted.embeddings, fitted.settings
-            held_out = fitted.metrics
-        else:
-            embeddings = fit_all(kept, hyperparameters, advance)
-    if not first():
-        return
-    trained = time.monotonic()
-    figures = measure(embeddings, kept, tested)
-    result: dict[str, object] = {
-        "model": hyperparameters.model,
-        **{name: round(value, 5) for name, value in figures.items()},
-        "users": kept.n_users,
-        "items": kept.n_items,
-        "train_edges": len(kept),
-        "test_edges": len(tested),
-        "held_out": {name: round(value, 5) for name, value in held_out.items()},
-        "settings": asdict(hyperparameters),
-        "seconds": {
-            "train": round(trained - started, 1),
-            "evaluate": round(time.monotonic() - trained, 1),
-        },
-    }
-    typer.echo(json.dumps(result, indent=2))
+app.command(epilog=_settings_help(*TRAINING))(evaluate)
 
 
 @app.command()
@@ -391,29 +260,6 @@ def _without(found: Recommendations, excluded: set[str]) -> list[tuple[str, floa
     because = found.because or [""] * len(found.items)
     rows = zip(found.items, found.scores, because, strict=True)
     return [row for row in rows if row[0] not in excluded]
-
-
-@contextmanager
-def _progress(what: str, total: float) -> Iterator[demonstration.Advance]:
-    """A bar on a terminal, else a log line every few seconds."""
-    if err.is_terminal:
-        with Progress(
-            *Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn(),
-            console=err,
-        ) as bar:  # fmt: skip
-            task = bar.add_task(what, total=total)
-            yield lambda done: bar.update(task, completed=done)
-        return
-    log = logging.getLogger(what)
-    last = time.monotonic()
-
-    def line(done: float) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 5:
-            last = time.monotonic()
-            log.info("%.0f %% done.", 100 * done / total)
-
-    yield line
 
 
 if __name__ == "__main__":

@@ -2,23 +2,85 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import typer
 
 from consumer.event import arrow as bulk
 from consumer.event.json import encode
 from consumer.kafka.publisher import Publisher, partition_of
+from consumer.kafka.topics import wait_for_topics
+from process.log import configure
+from process.shutdown import stop_on_signals
+from serving.settings import ServingSettings
 from streamgcn import files
+from streamgcn.file_options import (
+    File,
+    InteractionColumn,
+    ItemColumn,
+    TimestampColumn,
+    TypeColumn,
+    UserColumn,
+)
+from streamgcn.terminal import out, progress
 
 BLOCK = 200_000  # rows that are split by partition together
 ROWS = 10_000  # of one message, at most
 BYTES = 800_000  # of one message; a broker takes 1 MiB if not told otherwise
 
 
-def one_by_one(publisher: Publisher, topic: str, frame: pd.DataFrame, now_ms: int) -> Iterator[int]:
+def publish(
+    file: File,
+    user_column: UserColumn = "user_id",
+    item_column: ItemColumn = "item_id",
+    interaction_column: InteractionColumn = "interaction",
+    timestamp_column: TimestampColumn = "timestamp",
+    type_column: TypeColumn = "type",
+    one_by_one: Annotated[
+        bool, typer.Option("--json", help="One JSON message an event instead of bulk messages.")
+    ] = False,
+) -> None:
+    """Publish the interactions of a file to Kafka.
+
+    In bulk: thousands of rows in a message, each of users of one partition. With --json one message
+    each, keyed by user, as an application would.
+    """
+    settings = ServingSettings.load()
+    configure(settings.log_format)
+    columns = files.Columns(
+        user_column, item_column, interaction_column, timestamp_column, type_column
+    )
+    frame = files.read(file, columns)
+    stop = stop_on_signals()
+    wait_for_topics(settings, stop, logging.getLogger("publish"))
+    publisher = Publisher(settings)
+    started, sent = time.time(), 0
+    if one_by_one:
+        steps = _one_by_one(publisher, settings.kafka_topic, frame, int(started * 1000))
+    else:
+        steps = _in_bulk(publisher, settings.kafka_topic, frame)
+    with progress("publishing", len(frame)) as bar:
+        for sent in steps:
+            bar(sent)
+            if stop.is_set():
+                break
+        publisher.flush()
+    publisher.close()
+    seconds = time.time() - started
+    out.print(f"Published {sent} events to {settings.kafka_topic} in {seconds:.1f} s.")
+    if sent < len(frame):
+        raise typer.Exit(130)
+
+
+def _one_by_one(
+    publisher: Publisher, topic: str, frame: pd.DataFrame, now_ms: int
+) -> Iterator[int]:
     """A JSON message for each row, keyed by its user; yields the number of rows sent.
 
     Raises:
@@ -32,7 +94,7 @@ def one_by_one(publisher: Publisher, topic: str, frame: pd.DataFrame, now_ms: in
     yield len(frame)
 
 
-def in_bulk(publisher: Publisher, topic: str, frame: pd.DataFrame) -> Iterator[int]:
+def _in_bulk(publisher: Publisher, topic: str, frame: pd.DataFrame) -> Iterator[int]:
     """Arrow messages of many rows; yields the number of rows sent.
 
     A message has only users of its own partition, the one that a key would have led each to, so

@@ -16,6 +16,8 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import msgspec
 from prometheus_client import CollectorRegistry, Gauge, make_wsgi_app
 
+from process.text import visible, visible_lines
+
 FIGURES_EVERY = 5.0  # seconds between two lines of figures
 HEALTHY_FOR = 60.0  # seconds without a line after which /healthz says 503
 
@@ -30,18 +32,28 @@ class _Text(_Utc):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return visible_lines(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return visible_lines(super().formatStack(stack_info))
+
 
 class _Json(_Utc):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
             "level": record.levelname,
-            "process": record.name,
-            "message": record.getMessage(),
+            "process": visible(record.name),
+            "message": visible(record.getMessage()),
         }
-        line |= getattr(record, "figures", {})
+        for name, value in getattr(record, "figures", {}).items():
+            line[name] = visible(value) if isinstance(value, str) else value
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = visible_lines(self.formatException(record.exc_info))
         return msgspec.json.encode(line).decode()
 
 

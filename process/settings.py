@@ -31,6 +31,7 @@ class ProcessSettings(BaseSettings):
             SettingsError: naming the variable, its value and what is allowed.
         """
         _refuse_unknown(cls)
+        _refuse_bytes(cls)
         try:
             return cls()
         except ValidationError as error:
@@ -57,6 +58,14 @@ def _sentence(cls: type[BaseSettings], detail: dict[str, object]) -> str:
     if "PASSWORD" in name or re.search(r":.*@|password=", value):  # a URL may carry a password
         value = "<hidden>"
     return f"{name}={value} is refused: {detail['msg']}"
+
+
+def _refuse_bytes(cls: type[BaseSettings]) -> None:
+    for name in variables(cls):
+        try:
+            os.environ.get(name, "").encode()
+        except UnicodeEncodeError:
+            raise SettingsError(f"{name} is not UTF-8") from None
 
 
 def _refuse_unknown(cls: type[BaseSettings]) -> None:

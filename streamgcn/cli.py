@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from consumer.edge.store import EdgeStore, StoreError
+from consumer.event.json import ID_BYTES
 from consumer.ingest import dead_letters
 from consumer.kafka.client import StreamError
 from consumer.kafka.topics import group_lag, wait_for_topics
@@ -20,14 +20,16 @@ from process.errors import StreamGCNError
 from process.log import configure
 from process.settings import SettingsError, variable
 from process.shutdown import stop_on_signals
+from process.text import visible
 from serving.settings import ServingSettings
 from serving.store import Recommendations, RedisDown, Store
 from streamgcn import demo as demonstration
 from streamgcn import forget as forgetting
+from streamgcn.arguments import ForUser
 from streamgcn.embedded import Up
 from streamgcn.evaluate_file import evaluate
 from streamgcn.publish_file import publish
-from streamgcn.terminal import err, out
+from streamgcn.terminal import err, out, say, show
 
 
 def _settings_help(*names: str) -> str:
@@ -39,6 +41,12 @@ def _settings_help(*names: str) -> str:
             default = "unset" if field.default is None else field.default
             lines.append(f"- {variable(ServingSettings, name)} ({default}): {field.description}")
     return "\n".join(lines)
+
+
+def _user(user: str) -> str:
+    if not 0 < len(user.encode()) <= ID_BYTES:
+        raise typer.BadParameter(f"an id has 1 to {ID_BYTES} bytes")
+    return user
 
 
 PROCESS = ("log_", "metrics_")
@@ -53,6 +61,10 @@ app = typer.Typer(
 )
 letters = typer.Typer(no_args_is_help=True, help="Messages that were rejected.")
 app.add_typer(letters, name="dead-letters")
+User = Annotated[
+    str,
+    typer.Argument(help="The user's id; behind -- if it is the name of an option.", callback=_user),
+]
 Reason = Annotated[str | None, typer.Option(help="Only those whose reason contains this.")]
 
 
@@ -69,7 +81,7 @@ def up() -> None:
     with Up(os.environ, Path("data")) as running:
         out.print("StreamGCN is up. Other terminals need the settings given here, and")
         for name, value in running.addresses().items():
-            out.print(f"  export {name}={value}", highlight=False, soft_wrap=True)
+            say(out, f"  export {name}={value}")
         sys.stdout.flush()
         while not stop.wait(0.5):
             running.watch()
@@ -115,9 +127,9 @@ def serving() -> None:
 app.command(epilog=_settings_help("kafka_"))(publish)
 
 
-@app.command(epilog=_settings_help("kafka_", "edge_", "model_store", "redis_"))
+@app.command(cls=ForUser, epilog=_settings_help("kafka_", "edge_", "model_store", "redis_"))
 def forget(
-    user: Annotated[str, typer.Argument(help="The user's id.")],
+    user: User,
     verify: Annotated[bool, typer.Option(help="Wait, then look into every store.")] = False,
     seconds: Annotated[float, typer.Option(help="To wait at most.", min=1)] = 120.0,
 ) -> None:
@@ -135,21 +147,19 @@ def forget(
     if not verify:
         return
     seen = forgetting.verify(settings, user, places, seconds)
-    table = Table("place", "trace", title=f"{user}: before {places}")
-    for place in seen:
-        table.add_row(place.name, place.trace or "none")
-    out.print(table)
+    rows = [(place.name, place.trace or "none") for place in seen]
+    show(f"{user}: before {places}", ["place", "trace"], rows)
     raise typer.Exit(1 if any(place.trace for place in seen) else 0)
 
 
 @letters.command("list", epilog=_settings_help("kafka_"))
 def list_letters(reason: Reason = None) -> None:
     """Show rejected messages that were not put back: source, reason and the beginning of each."""
-    table = Table("source", "reason", "key", "message")
+    rows = []
     for letter in dead_letters.letters(_settings(), reason):
-        shown = repr((letter.value or b"")[:80])[2:-1] if letter.whole else "(too large to keep)"
-        table.add_row(letter.source, letter.reason, repr(letter.key or b"")[2:-1], shown)
-    out.print(table, markup=False)
+        value = visible(letter.value or b"", 80) if letter.whole else "(too large to keep)"
+        rows.append((letter.source, letter.reason, visible(letter.key or b"", 80), value))
+    show("", ["source", "reason", "key", "message"], rows)
 
 
 @letters.command(epilog=_settings_help("kafka_"))
@@ -164,9 +174,9 @@ def re_inject(
     out.print(f"Put {done} messages back.")
 
 
-@app.command(epilog=_settings_help("redis_"))
+@app.command(cls=ForUser, epilog=_settings_help("redis_"))
 def recommend(
-    user: Annotated[str, typer.Argument(help="The user's id.")],
+    user: User,
     n: Annotated[int, typer.Option("-n", min=1, help="Items to show.")] = 10,
     exclude: Annotated[str, typer.Option(help="Ids of items to leave out, i1,i2.")] = "",
 ) -> None:
@@ -183,21 +193,19 @@ def recommend(
         what = f"Nothing of the list of {user} is left" if found else f"There is no list for {user}"
         found = store.popular()
         if found is None:
-            err.print(f"{what} and no popular list yet: is serving running?", markup=False)
+            say(err, f"{what} and no popular list yet: is serving running?")
             raise typer.Exit(1)
-        err.print(f"{what}; this is the popular one.", markup=False)
+        say(err, f"{what}; this is the popular one.")
         left = _without(found, excluded)
-    table = Table("item", "score", "because", title=f"{escape(user)}: {found.source} {found.model}")
-    for item, score, because in left[:n]:
-        table.add_row(escape(item), f"{score:.4f}", escape(because))
-    out.print(table)
+    rows = [(item, f"{score:.4f}", because) for item, score, because in left[:n]]
+    show(f"{user}: {found.source} {found.model}", ["item", "score", "because"], rows)
 
 
 @app.command(epilog=_settings_help("kafka_", "edge_store", "redis_"))
 def status() -> None:
     """Show lag, edges, the live model and who is there."""
     settings = _settings()
-    table = Table("what", "state", title="StreamGCN")
+    rows = []
     whole = True
     for room, group in (
         ("consumer", settings.kafka_group),
@@ -206,25 +214,25 @@ def status() -> None:
         try:
             lag, members = group_lag(settings, group)
             who = "not running" if members == 0 else f"{members or 'unknown number'} running"
-            table.add_row(room, f"{who}, lag {lag}")
+            rows.append((room, f"{who}, lag {lag}"))
             whole = whole and members != 0
         except StreamError as error:
-            table.add_row(room, str(error))
+            rows.append((room, str(error)))
             whole = False
     try:
         store = EdgeStore(settings.edge_store, settings.kafka_topic)
-        table.add_row("edge store", f"{store.count()} rows, version {store.version}")
+        rows.append(("edge store", f"{store.count()} rows, version {store.version}"))
     except StoreError as error:
-        table.add_row("edge store", str(error))
+        rows.append(("edge store", str(error)))
         whole = False
     try:
         model = Store(settings.redis_url, settings.redis_prefix).model()
         shown = ", ".join(f"{name} {value}" for name, value in model.items())
-        table.add_row("model", shown or "none yet")
+        rows.append(("model", shown or "none yet"))
     except RedisDown as error:
-        table.add_row("model", str(error))
+        rows.append(("model", str(error)))
         whole = False
-    out.print(table)
+    show("StreamGCN", ["what", "state"], rows)
     raise typer.Exit(0 if whole else 1)
 
 
@@ -241,14 +249,30 @@ def demo() -> None:
 
 def main() -> None:
     """Run the command; an expected failure is one line and exit code 1, a wrong setting 2."""
+    for stream in (sys.stdout, sys.stderr):  # where the terminal's encoding lacks a character
+        cast(TextIOWrapper, stream).reconfigure(errors="backslashreplace")
     try:
-        app()
-    except SettingsError as error:
-        err.print(f"streamgcn: {error}", style="red", highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except StreamGCNError as error:
-        err.print(f"streamgcn: {error}", style="red", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        for argument in sys.argv[1:]:
+            _refuse_bytes(argument)
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        code = 1
+    except (typer.TyperException, StreamGCNError) as error:
+        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        context = getattr(error, "ctx", None)
+        if context and text:
+            text += f" (see {context.command_path} --help)"
+        if text:
+            say(err, f"streamgcn: {text}", style="red")
+        code = 2 if isinstance(error, SettingsError) else getattr(error, "exit_code", 1)
+    sys.exit(code)
+
+
+def _refuse_bytes(argument: str) -> None:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise SettingsError(f"the argument {argument} is not UTF-8") from None
 
 
 def _settings() -> ServingSettings:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
+from rich.text import Text
 
 from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
 from consumer.settings import ConsumerSettings
 from process.errors import StreamGCNError
+from process.text import visible
 from serving.store import Recommendations, Store
 from streamgcn.embedded import Up
 
@@ -144,7 +146,7 @@ class _Demo:
             elapsed = (time.time() - started) * 1000
             share = check(NEWCOMER, found, has, taste)
             self._say(
-                f"{NEWCOMER} touches [bold]{item}[/bold]: list after {elapsed:.0f} ms, "
+                f"{NEWCOMER} touches {item}: list after {elapsed:.0f} ms, "
                 f"{found.source}: {', '.join(found.items[:6])}, ... because {found.because[0]}"
             )
         if share < MOSTLY:
@@ -166,7 +168,8 @@ class _Demo:
         raise DemoFailed(f"{what} did not appear within {PATIENCE:.0f} s")
 
     def _say(self, text: str) -> None:
-        self._console.print(f"[bold cyan]demo[/bold cyan] {text}", highlight=False, soft_wrap=True)
+        line = Text.assemble(("demo", "bold cyan"), " ", visible(text))
+        self._console.print(line, soft_wrap=True)
 
 
 def check(user: str, found: Recommendations, has: set[str], taste: str) -> float:

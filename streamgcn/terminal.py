@@ -1,18 +1,37 @@
-"""What the commands show: tables and results on stdout, errors and progress on stderr."""
+"""What the commands show: tables and results on stdout, errors and progress on stderr.
+
+No text is read as markup, and text from outside is made visible (process/text.py).
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Column, Table
 
-out = Console()
-err = Console(stderr=True)
+from process.text import visible
+
+out = Console(markup=False, emoji=False, highlight=False)
+err = Console(markup=False, emoji=False, highlight=False, stderr=True)
 PROGRESS_EVERY = 5.0  # seconds between two log lines, where there is no terminal
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print one line, however long it is."""
+    console.print(visible(text), style=style, soft_wrap=True)
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; a cell that is too long for its column goes on in the next line."""
+    table = Table(*(Column(name, overflow="fold") for name in columns), title=visible(title))
+    for row in rows:
+        table.add_row(*map(visible, row))
+    out.print(table)
 
 
 @contextmanager

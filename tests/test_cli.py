@@ -8,11 +8,13 @@ import msgspec
 import psutil
 import pytest
 
+from process.text import visible
 from serving.settings import ServingSettings
 from serving.store import Recommendations, Store
 from streamgcn.demo import DemoFailed, check
 from streamgcn.embedded import Up
 from tests.graphs import blocks, pairs
+from tests.hostile import HOSTILE, is_safe
 from tests.rooms import STREAMGCN, Rooms, without_settings
 from tests.services import DATA, ROOT, wait_for
 
@@ -91,6 +93,81 @@ def test_recommend_leaves_out_what_is_excluded_from_the_popular_list_too(
     fallen_back = streamgcn("recommend", "u1", "--exclude", "i1,i2,i3", **settings)
     assert re.findall(r"\bi\d+", fallen_back.stdout) == ["i9"]
     assert "Nothing of the list of u1 is left; this is the popular one." in fallen_back.stderr
+
+
+def test_no_id_moves_the_cursor_colours_the_terminal_or_is_read_as_markup(
+    redis_url: str, tmp_path: Path
+) -> None:
+    settings = {"REDIS_URL": redis_url, "REDIS_PREFIX": tmp_path.name}
+    store = Store(redis_url, tmp_path.name)
+    value = Recommendations(HOSTILE, [0.5] * len(HOSTILE), HOSTILE, "v\x1b[1m", "live", 1, 2)
+    user = "[/b]\x1b[31m\x9b0m"
+    store.put_users([user], [msgspec.json.encode(value)])
+    store.close()
+    shown = streamgcn("recommend", user, "-n", "100", COLUMNS="900", **settings)
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert all(map(is_safe, lines))
+    assert "[/b]\\x1b[31m\\x9b0m: live v\\x1b[1m" in lines[0]
+    rows = [re.split(" *│ *", line)[1:-1] for line in lines if line.startswith("│")]
+    assert rows == [[visible(item).strip(), "0.5000", visible(item).strip()] for item in HOSTILE]
+    missing = streamgcn("recommend", "no\x1b]0;t\x07", **settings)
+    assert missing.stderr.startswith("There is no list for no\\x1b]0;t\\x07")
+
+
+@pytest.mark.parametrize("user", ["-5", "-bn3", "--x=3"])
+def test_an_id_that_begins_with_a_dash_is_an_id_as_any_other(
+    user: str, redis_url: str, tmp_path: Path
+) -> None:
+    settings = {"REDIS_URL": redis_url, "REDIS_PREFIX": tmp_path.name}
+    store = Store(redis_url, tmp_path.name)
+    value = Recommendations(["i1", "i2"], [0.5] * 2, ["o"] * 2, "v", "live", 1, 2)
+    store.put_users([user], [msgspec.json.encode(value)])
+    store.close()
+    for arguments, items in (
+        ([user], ["i1", "i2"]),
+        (["--", user], ["i1", "i2"]),
+        (["-n", "1", user], ["i1"]),
+        ([user, "-n1"], ["i1"]),
+    ):
+        shown = streamgcn("recommend", *arguments, **settings)
+        assert shown.returncode == 0, shown.stderr
+        assert re.findall(r"\bi\d", shown.stdout) == items
+
+
+@pytest.mark.parametrize("command", ["recommend", "forget"])
+def test_an_id_that_is_the_name_of_an_option_is_asked_for_behind_two_dashes(command: str) -> None:
+    option = {"recommend": "-n", "forget": "--verify"}[command]
+    ended = streamgcn(command, option)
+    assert ended.returncode == 2
+    assert f"{command} -- {option}" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    misspelt = streamgcn(command, "u1", "--verfy")
+    assert misspelt.returncode == 2
+    assert "No such option: --verfy" in misspelt.stderr
+
+
+def test_an_argument_or_a_setting_that_is_no_utf8_is_one_line_and_code_2() -> None:
+    wrong = b"u\xff\x1b[31m".decode(errors="surrogateescape")
+    tried = [
+        streamgcn("forget", wrong),
+        streamgcn("publish", wrong),
+        streamgcn("recommend", "u1", REDIS_PREFIX=wrong),
+        streamgcn("status", EDGE_STORE=wrong),
+    ]
+    for ended in tried:
+        assert ended.returncode == 2, ended.stderr
+        assert ended.stderr.startswith("streamgcn: ")
+        assert len(ended.stderr.splitlines()) == 1
+        assert is_safe(ended.stderr.strip())
+
+
+@pytest.mark.parametrize("user", ["", "u" * 257, "ë" * 129])
+@pytest.mark.parametrize("command", ["recommend", "forget"])
+def test_an_id_that_no_event_can_have_is_refused(command: str, user: str) -> None:
+    ended = streamgcn(command, user)
+    assert ended.returncode == 2
+    assert "an id has 1 to 256 bytes" in ended.stderr
 
 
 def test_a_redis_that_is_away_is_one_line_and_code_1() -> None:

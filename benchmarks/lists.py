@@ -23,7 +23,7 @@ import redis
 from benchmarks.synthetic import Result
 from serving.fold_in import PART
 from serving.lists import Lists, quoted, values
-from serving.store import Store
+from serving.redis.store import Store
 from tests import services
 
 ROUNDS = 3

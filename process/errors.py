@@ -14,8 +14,10 @@ StreamGCNError
 ├── OneProcess       trainer/parallel.py       the gcn is started in several processes
 ├── DeviceMissing    trainer/train.py          a GPU is asked for and there is none
 ├── SnapshotError    trainer/lifecycle         a snapshot cannot be read or written
-├── RedisDown        serving/store.py          Redis does not answer
+├── RedisDown        serving/redis/errors.py   Redis does not answer
 │   └── RedisRefuses                           it answers, and takes no lists
+│       └── RedisMisconfigured                 and waiting does not mend it; a SettingsError too
+├── ForeignValue     serving/redis/contract.py a key holds what serving did not write
 ├── FileError        streamgcn/files.py        an interaction file cannot be read
 ├── EmbeddedError    streamgcn/embedded.py     an embedded part cannot be started
 └── DemoFailed       streamgcn/demo.py         a list of the demo is missing or wrong

@@ -21,7 +21,7 @@ from torch.nn import functional
 from consumer.edge.traces import digest
 from serving import lists
 from serving.lists import Lists
-from serving.store import Recommendations
+from serving.redis.contract import Recommendations
 from serving.topk import FirstPass, best
 from serving.user_edges import Block, Edges, UserEdges
 from trainer.embeddings import Embeddings, Own

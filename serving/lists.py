@@ -42,7 +42,7 @@ def quoted(ids: pa.Array) -> pa.Array:
 def values(
     lists: Lists, ids: pa.Array, model: str, sources: Sequence[str], now: int
 ) -> list[bytes]:
-    """One JSON value a row, as `store.Recommendations` says; a million columns, no Python loop.
+    """One JSON value a row, as `contract.Recommendations` says; a million columns, no Python loop.
 
     Args:
         ids: the items' ids, `quoted`.

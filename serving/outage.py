@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from serving.store import RedisDown, RedisRefuses
+from serving.redis.errors import RedisDown, RedisRefuses
 
 RETRY_EVERY = 0.5  # seconds
 STEADY = 10.0  # seconds without a refusal before Redis, which refused writes, counts as back

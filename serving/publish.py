@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from serving.fold_in import Recommender, Source
-from serving.store import Recommendations, Store
+from serving.redis.contract import Recommendations
+from serving.redis.store import Store
 from serving.user_edges import UserEdges
 
 

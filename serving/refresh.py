@@ -29,8 +29,10 @@ from serving.fold_in import Recommender
 from serving.new_items import NewItems
 from serving.outage import Outage
 from serving.publish import publish, refresh
+from serving.redis.contract import Recommendations
+from serving.redis.errors import RedisDown
+from serving.redis.store import Store
 from serving.settings import ServingSettings
-from serving.store import Recommendations, RedisDown, Store
 from serving.user_edges import UserEdges
 from trainer.lifecycle.snapshots import SnapshotError, Snapshots
 from trainer.train import device
@@ -235,7 +237,11 @@ class Refresh:
         self._write_popular()
 
     def _see_to_publishing(self, recommender: Recommender) -> None:
-        version, published, settings = recommender.version, self._store.published(), self._settings
+        version, published, settings = (
+            recommender.version,
+            self._store.published(self._mine),
+            self._settings,
+        )
         mark = f"{version} {self._generation} {settings.top_k} {settings.redis_ttl_seconds}"
         missing = {p for p in self._mine if published.get(p) != mark}
         renewing = False

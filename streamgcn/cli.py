@@ -21,8 +21,10 @@ from process.log import configure
 from process.settings import SettingsError, variable
 from process.shutdown import stop_on_signals
 from process.text import visible
+from serving.redis.contract import Recommendations
+from serving.redis.errors import RedisDown
+from serving.redis.store import Store
 from serving.settings import ServingSettings
-from serving.store import Recommendations, RedisDown, Store
 from streamgcn import demo as demonstration
 from streamgcn import forget as forgetting
 from streamgcn.arguments import ForUser

@@ -20,7 +20,8 @@ from consumer.kafka.publisher import Publisher
 from consumer.settings import ConsumerSettings
 from process.errors import StreamGCNError
 from process.text import visible
-from serving.store import Recommendations, Store
+from serving.redis.contract import Recommendations
+from serving.redis.store import Store
 from streamgcn.embedded import Up
 
 Advance = Callable[[float], None]

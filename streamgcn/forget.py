@@ -10,8 +10,8 @@ from consumer.edge.store import EdgeStore
 from consumer.event.json import FORGET, Event, encode
 from consumer.kafka.publisher import Publisher
 from consumer.settings import ConsumerSettings
+from serving.redis.store import Store
 from serving.settings import ServingSettings
-from serving.store import Store
 from trainer.lifecycle.snapshots import Snapshots
 
 LOOK_EVERY = 0.5  # seconds
@@ -75,5 +75,5 @@ def look(settings: ServingSettings, user: str, places: Mapping[int, int]) -> Ite
     yield Place(f"{settings.edge_store}: all files, replaced ones too", ", ".join(files))
     held = Snapshots(settings.model_store).holding(user)
     yield Place(f"{settings.model_store}: all snapshots", ", ".join(held))
-    found = Store(settings.redis_url, settings.redis_prefix).user(user)
-    yield Place("Redis: the list", "a list" if found else "")
+    lists = Store(settings.redis_url, settings.redis_prefix)
+    yield Place("Redis: the list", "a list" if lists.has_user(user) else "")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from deltalake import DeltaTable
 
+from serving.redis.store import Store
 from serving.settings import ServingSettings
-from serving.store import Store
 
 STREAMGCN = [sys.executable, "-m", "streamgcn.cli"]
 

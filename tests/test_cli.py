@@ -9,8 +9,9 @@ import psutil
 import pytest
 
 from process.text import visible
+from serving.redis.contract import Recommendations
+from serving.redis.store import Store
 from serving.settings import ServingSettings
-from serving.store import Recommendations, Store
 from streamgcn.demo import DemoFailed, check
 from streamgcn.embedded import Up
 from tests.graphs import blocks, pairs

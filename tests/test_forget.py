@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from consumer.edge.store import EdgeStore
-from serving.store import Recommendations
+from serving.redis.contract import Recommendations
 from tests.rooms import Rooms, started
 from tests.services import wait_for
 from trainer.lifecycle.snapshots import Snapshots

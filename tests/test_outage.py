@@ -18,8 +18,9 @@ from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import wait_for_topics
 from serving import outage, publish, refresh
 from serving.outage import Outage
+from serving.redis.errors import RedisDown, RedisRefuses
+from serving.redis.store import Store
 from serving.settings import ServingSettings
-from serving.store import RedisDown, RedisRefuses, Store
 from streamgcn import forget
 from streamgcn.embedded import free_port, redis_command
 from tests.graphs import blocks, pairs

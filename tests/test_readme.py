@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serving.store import Recommendations, Store
+from serving.redis.contract import Recommendations
+from serving.redis.store import Store
 from streamgcn.embedded import redis_command
 from tests.services import ROOT, real_redis
 

@@ -17,8 +17,9 @@ from serving import refresh
 from serving.fold_in import Recommender, without
 from serving.lists import Lists, quoted, values
 from serving.publish import publish
+from serving.redis.contract import Recommendations
+from serving.redis.store import Store
 from serving.refresh import Refresh
-from serving.store import Recommendations, Store
 from serving.topk import FirstPass, best, topk
 from serving.user_edges import UserEdges
 from tests.graphs import append, blocks, pairs
@@ -256,10 +257,10 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
     assert 0 < next(written) < 1
     assert store.user("0-1")
     assert not store.model()
-    assert not store.published()
+    assert not store.published({0, 1})
     list(written)
     assert store.user("another's") is None
-    assert store.published() == {0: "mark", 1: "mark"}
+    assert store.published({0, 1, 2}) == {0: "mark", 1: "mark"}
     for user in ("0-1", "stranger"):
         found = store.user(user)
         assert found is not None

@@ -1,0 +1,1 @@
+"""The lists' home: the keys, the connection, what the server tells of itself."""

@@ -1,0 +1,226 @@
+"""The commands that are run, each with a second way where Redis does not allow it.
+
+What it must allow is GET and SET; `losses` says what is lost without another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, TypeVar
+
+import redis
+
+from serving.redis.connect import Client, Connection
+from serving.redis.contract import foreign
+from serving.redis.errors import forbidden
+from serving.redis.server import Server, asked
+
+BLOCK = 256  # values a command or a pipeline: half a megabyte of lists of 50 items
+LOSSES = {
+    "MSET": "lists are written by SET, which is slower",
+    "DEL": "lists are deleted by a SET that expires at once",
+    "SCAN": "lists of users who were forgotten while no serving process ran stay until they are "
+    "deleted by hand",
+    "INFO": "serving cannot tell that Redis was restarted from an old dump, or evicts lists",
+    "HSET": "readers have no description of the live model, and each start of serving publishes "
+    "all lists again",
+    "HMGET": "each start of serving publishes all lists again",
+}
+T = TypeVar("T")
+
+
+class Commands:
+    """Of one connection. Keys are text, values bytes; all raise RedisDown."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self._connection = Connection(url, prefix)
+        self._refused: set[str] = set()  # by this server
+        self._told: set[str] = set()  # of all that were ever refused
+        self._untold: list[str] = []
+
+    def losses(self) -> list[str]:
+        """Sentences, each once: a command that Redis refuses, and what is lost without it."""
+        untold, self._untold = self._untold, []
+        return [f"Redis does not let its user run {each}: {LOSSES[each]}." for each in untold]
+
+    def get(self, key: str) -> bytes | None:
+        """A key's value, None where there is none; raises ForeignValue if it is no string."""
+
+        def get(client: Client) -> bytes | None:
+            found: bytes | None = _run(client, "GET", encoded(key))
+            return found
+
+        def refuse() -> bytes | None:
+            raise foreign(key, "it is no string")
+
+        return self._call(lambda client: _typed(partial(get, client), refuse))
+
+    def set_or_find(self, key: str, choose: Callable[[bytes | None], bytes]) -> bytes:
+        """What is at the key, after what `choose` makes of it was written where nothing was.
+
+        A write in any case, so it fails where writes are refused.
+        """
+
+        def act(client: Client) -> bytes:
+            def look() -> bytes | None:
+                found: bytes | None = _run(client, "GET", key)
+                return found
+
+            def replace() -> bytes | None:
+                _run(client, "SET", key, choose(None))
+                return look()
+
+            before = _typed(look, replace)
+            made = choose(before)
+            _run(client, "SET", key, made, "NX")
+            return before or look() or made
+
+        return self._call(act)
+
+    def put(self, keys: Sequence[str], values: Sequence[bytes], ttl: int | None) -> None:
+        """Write values, which expire after `ttl` seconds."""
+        expiry = () if ttl is None else (b"EX", b"%d" % ttl)
+        pairs = list(zip(map(encoded, keys), values, strict=True))
+
+        def put(client: Client) -> None:
+            for begin in range(0, len(pairs), BLOCK):
+                block = pairs[begin : begin + BLOCK]
+                if ttl is None and isinstance(client, redis.Redis):
+                    whole = chain.from_iterable(block)
+                    if self._may("MSET", partial(_run, client, "MSET", *whole)):
+                        continue
+                _pipelined(client, [(b"SET", key, value, *expiry) for key, value in block])
+
+        self._call(put)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete keys."""
+        coded = list(map(encoded, keys))
+
+        def delete(client: Client) -> None:
+            if self._may("DEL", lambda: _pipelined(client, [(b"DEL", key) for key in coded])):
+                return
+            _pipelined(client, [(b"SET", key, b"", b"PX", b"1") for key in coded])
+
+        if coded:
+            self._call(delete)
+
+    def put_fields(self, key: str, fields: Mapping[str, str]) -> None:
+        """Write fields of a hash, all at once."""
+
+        def put(client: Client) -> bool:
+            _run(client, "HSET", key, *chain.from_iterable(fields.items()))
+            return True
+
+        def replace(client: Client) -> bool:
+            _run(client, "DEL", key)
+            return put(client)
+
+        def act(client: Client) -> bool:
+            return _typed(partial(put, client), partial(replace, client))
+
+        if fields:
+            self._call(lambda client: self._may("HSET", partial(act, client)))
+
+    def fields(self, key: str, names: Sequence[str]) -> dict[str, str]:
+        """Those of the fields that a hash has; none if it is no hash."""
+
+        def get(client: Client) -> list[bytes | None]:
+            found: list[bytes | None] = _run(client, "HMGET", key, *names)
+            return found
+
+        def act(client: Client) -> list[bytes | None]:
+            return _typed(partial(get, client), list)
+
+        if not names:
+            return {}
+        values = self._call(lambda client: self._may("HMGET", partial(act, client))) or ()
+        return {
+            name: value.decode(errors="replace")
+            for name, value in zip(names, values, strict=False)
+            if value is not None
+        }
+
+    def ends(self, start: str) -> Iterator[str]:
+        """What follows `start` in the keys that begin with it, in all of a Cluster's primaries."""
+        begin = encoded(start)
+
+        def find(client: Client) -> list[bytes]:
+            nodes = self._connection.nodes(client)
+            return [key for node in nodes for key in node.scan_iter(_pattern(begin), count=1_000)]
+
+        keys = self._call(lambda client: self._may("SCAN", lambda: find(client))) or ()
+        return (key[len(begin) :].decode(errors="surrogateescape") for key in keys)
+
+    def server(self) -> Server | None:
+        """What Redis tells of itself; None if it does not."""
+
+        def ask(client: Client) -> Server:
+            return asked(self._connection.nodes(client), self._connection.database)
+
+        return self._call(lambda client: self._may("INFO", partial(ask, client)))
+
+    def close(self) -> None:
+        """Drop the connections; the next call makes new ones."""
+        self._connection.close()
+
+    def _call(self, act: Callable[[Client], T]) -> T:
+        try:
+            return self._connection.call(act)
+        except Exception:
+            self._refused.clear()  # it may be another server that answers next
+            raise
+
+    def _may(self, command: str, act: Callable[[], T]) -> T | None:
+        """What `act` returns; None where Redis does not allow the command."""
+        if command in self._refused:
+            return None
+        try:
+            return act()
+        except redis.ResponseError as error:
+            if forbidden(error) != command:
+                raise
+        self._refused.add(command)
+        if command not in self._told:
+            self._told.add(command)
+            self._untold.append(command)
+        return None
+
+
+def encoded(key: str) -> bytes:
+    """The key's bytes; what was no UTF-8 in an argument is itself again."""
+    return key.encode(errors="surrogateescape")
+
+
+def _run(client: Client, *command: str | bytes) -> Any:
+    run: Callable[..., Any] = client.execute_command
+    return run(*command)
+
+
+def _pipelined(client: Client, commands: Sequence[Sequence[bytes]]) -> bool:
+    """Run commands together; raises the first error. redis-py's own way adds the command to it."""
+    with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(command[0].decode(), *command[1:])
+        for result in pipe.execute(raise_on_error=False):
+            if isinstance(result, Exception):
+                raise result
+    return True
+
+
+def _typed(act: Callable[[], T], otherwise: Callable[[], T]) -> T:
+    """What `act` returns; what `otherwise` returns where another program's value is in the way."""
+    try:
+        return act()
+    except redis.ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+    return otherwise()
+
+
+def _pattern(start: bytes) -> bytes:
+    """The pattern of all keys that begin so."""
+    return re.sub(rb"([*?\[\]\\^-])", rb"\\\1", start) + b"*"

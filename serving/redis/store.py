@@ -1,0 +1,136 @@
+"""Writes and reads the contract's keys. A value is replaced whole, never seen in part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from consumer.edge.traces import digest
+from serving.redis.commands import Commands
+from serving.redis.contract import MODEL, ForeignValue, Recommendations, read
+from serving.redis.life import Life
+from serving.redis.server import Server
+
+
+class Store:
+    """The contract in one Redis or Redis Cluster; all raise RedisDown."""
+
+    def __init__(self, url: str, prefix: str, ttl_seconds: int | None = None) -> None:
+        """Nothing is connected before the first call.
+
+        Args:
+            url: of a Redis or of any node of a Redis Cluster.
+            prefix: of every key.
+            ttl_seconds: after which lists of users and of similar items expire; None: never.
+
+        Raises:
+            RedisMisconfigured: `url` is not a Redis URL, or names a file that is of no use.
+        """
+        self._prefix, self._ttl = prefix, ttl_seconds
+        self._commands = Commands(url, prefix)
+        self._life = Life()
+
+    def put_users(self, users: Sequence[str], values: Sequence[bytes]) -> None:
+        """Write the lists of users: JSON of Recommendations, in the order of `users`."""
+        self._commands.put([self._user(user) for user in users], values, self._ttl)
+
+    def put_neighbors(self, items: Sequence[str], values: Sequence[bytes]) -> None:
+        """Write the similar items of items: JSON of Recommendations, in the order of `items`."""
+        self._commands.put([self._neighbors(item) for item in items], values, self._ttl)
+
+    def put_popular(self, value: Recommendations) -> None:
+        """Write the list for users without one."""
+        self._commands.put([self._key("popular")], [msgspec.json.encode(value)], None)
+
+    def put_model(self, fields: Mapping[str, str | int | float]) -> None:
+        """Describe the live model: all of MODEL at once."""
+        self._commands.put_fields(self._key("model"), {k: str(v) for k, v in fields.items()})
+
+    def put_published(self, partitions: Iterable[int], mark: str) -> None:
+        """Note with a mark what the lists of the users of these Kafka partitions are made of."""
+        self._commands.put_fields(self._key("published"), {str(p): mark for p in partitions})
+
+    def delete_users(self, users: Iterable[str]) -> None:
+        """Delete the lists of users."""
+        self._commands.delete([self._user(user) for user in users])
+
+    def delete_digests(self, digests: Collection[str], keep: Callable[[str], bool]) -> None:
+        """Delete the lists of users by the digests of their ids; looks at every list's key.
+
+        Args:
+            keep: whether a user is to keep its list: one who came again.
+        """
+        users = self._commands.ends(self._user(""))
+        self.delete_users([user for user in users if digest(user) in digests and not keep(user)])
+
+    def generation(self) -> str:
+        """A word that is the same as long as Redis has kept all that was written to it, but for
+        what it has evicted.
+
+        Another one means that it was restarted or flushed, or that a replica took over, and that
+        lists may be lost. Asking is a write, so it fails where writes are refused.
+        """
+
+        def choose(found: bytes | None) -> bytes:
+            return self._life.word_after(found, self._commands.server())
+
+        return self._life.generation(self._commands.set_or_find(self._key("generation"), choose))
+
+    @property
+    def server(self) -> Server | None:
+        """What Redis told of itself at the last `generation`; None if it does not."""
+        return self._life.server
+
+    def ask_server(self) -> Server | None:
+        """What Redis tells of itself; None if it does not."""
+        return self._commands.server()
+
+    def losses(self) -> list[str]:
+        """Sentences, each once: a command that Redis refuses, and what is lost without it."""
+        return self._commands.losses()
+
+    def published(self, partitions: Collection[int]) -> dict[int, str]:
+        """The marks of these partitions; what Redis has lost is missing."""
+        found = self._commands.fields(self._key("published"), [str(p) for p in partitions])
+        return {int(partition): mark for partition, mark in found.items()}
+
+    def user(self, user: str) -> Recommendations | None:
+        """The list of a user, None if there is none; raises ForeignValue as all that read lists."""
+        return self._get(self._user(user))
+
+    def has_user(self, user: str) -> bool:
+        """Whether there is anything in the place of the user's list."""
+        try:
+            return self._get(self._user(user)) is not None
+        except ForeignValue:
+            return True
+
+    def popular(self) -> Recommendations | None:
+        """The list for users without one, None before the first event."""
+        return self._get(self._key("popular"))
+
+    def neighbors(self, item: str) -> Recommendations | None:
+        """Items similar to an item, None if it is not in the model."""
+        return self._get(self._neighbors(item))
+
+    def model(self) -> dict[str, str]:
+        """The description of the live model, empty if there is none."""
+        return self._commands.fields(self._key("model"), MODEL)
+
+    def close(self) -> None:
+        """Drop the connections; the next call makes new ones."""
+        self._commands.close()
+
+    def _get(self, key: str) -> Recommendations | None:
+        value = self._commands.get(key)
+        return None if value is None else read(key, value)
+
+    def _user(self, user: str) -> str:
+        return self._key(f"rec:{user}")
+
+    def _neighbors(self, item: str) -> str:
+        return self._key(f"neighbors:{item}")
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}:{name}"

@@ -1,32 +1,28 @@
-"""The event: bytes of a Kafka message <-> Event, or EventError with a reason.
+"""JSON events: bytes of a message <-> the events in it.
 
-A message is a JSON object, or an array of them; DESIGN.md has the fields and their limits.
+A message is a JSON object, or an array of them; README has the fields. Of a key that is there
+twice the last one counts.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import time
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, NamedTuple
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import msgspec
+import pyarrow as pa
 
-from process.errors import StreamGCNError
+from consumer.event import times
+from consumer.event.arrow_bounds import ROWS
+from consumer.event.rules import FORGET, LARGEST, NUMBER, REMOVE, EventError, shown
 
-ID_BYTES = 256
-TYPE_BYTES = 64
-LARGEST = 1e12  # interaction: what is made of such numbers is still finite in float32
-REMOVE = "remove"
-FORGET = "forget"  # needs no item_id
-FIRST_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
-NUMBER = f"send a number from -{LARGEST:g} to {LARGEST:g}"  # what is said of a wrong interaction
-_DAY_MS = 86_400_000
+# What others take from here, though it is of the rules.
+__all__ = ["FORGET", "LARGEST", "REMOVE", "Event", "EventError", "Wire", "columns", "encode"]
 
-
-class EventError(StreamGCNError):
-    """A message is not a valid event; the text says why and what would be."""
+EXPLAINED_BYTES = 64 * 1024  # of a message that is looked at again, for a better reason
 
 
 class Event(NamedTuple):
@@ -40,105 +36,98 @@ class Event(NamedTuple):
 
 
 class Wire(msgspec.Struct, gc=False):
-    """The JSON object as clients send it."""
+    """The JSON object as clients send it; what is null was not given."""
 
-    user_id: str | int
+    user_id: str | int | None = None
     item_id: str | int | None = None
-    interaction: float = 1.0
-    timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | int | float | None = None
-    type: str = "interaction"
+    interaction: float | None = None
+    timestamp: int | float | str | None = None
+    type: str | None = None
 
 
 _decoder = msgspec.json.Decoder(Wire | list[Wire])
 _encoder = msgspec.json.Encoder()
 
 
-def decode(value: bytes | None, message_ms: int) -> list[Event]:
-    """Events of a message.
-
-    Args:
-        value: the message's value, UTF-8 JSON.
-        message_ms: the Kafka message's own timestamp, epoch milliseconds, for events without one.
+def parse(value: bytes | None) -> list[Wire]:
+    """The events of a message, not yet checked by the rules.
 
     Raises:
-        EventError: the message as a whole is rejected, for its first wrong event.
+        EventError: the message is no JSON object or array of objects, or a field in it is of a
+            type that cannot be right.
     """
     if not value:
         raise EventError("the message is empty; send a JSON object with user_id and item_id")
     try:
-        wire = _decoder.decode(value)
+        found = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EventError(_explain(value, error)) from None
-    if isinstance(wire, Wire):
-        return [_event(wire, message_ms)]
-    return [_event(each, message_ms) for each in wire]
+    events = [found] if isinstance(found, Wire) else found
+    if len(events) > ROWS:
+        raise EventError(f"the message has more than {ROWS} events; send fewer in each")
+    return events
 
 
-def encode(event: Event) -> bytes:
-    """The JSON object of one event; `decode` gives the event back."""
-    return _encoder.encode(event._asdict())
-
-
-def last_ms() -> int:
-    """The newest timestamp that is taken now: a day ahead, for clocks that differ."""
-    return int(time.time() * 1000) + _DAY_MS
-
-
-def _event(wire: Wire, message_ms: int) -> Event:
-    if not abs(wire.interaction) <= LARGEST:
-        raise EventError(f"interaction is {wire.interaction}; {NUMBER}")
-    if len(wire.type) > TYPE_BYTES or len(wire.type.encode()) > TYPE_BYTES:
-        raise EventError(f"type is longer than {TYPE_BYTES} bytes: {wire.type[:20]!r}...")
-    if wire.item_id is None and wire.type != FORGET:
-        raise EventError("item_id is missing; send a string or an integer")
-    item = "" if wire.item_id is None or wire.type == FORGET else _id("item_id", wire.item_id)
-    return Event(
-        _id("user_id", wire.user_id),
-        item,
-        wire.interaction,
-        _milliseconds(wire.timestamp, message_ms),
-        wire.type,
+def columns(events: Sequence[Wire]) -> pa.Table:
+    """The events as the columns that the rules take."""
+    return pa.table(
+        {
+            "user_id": _strings([event.user_id for event in events]),
+            "item_id": _strings([event.item_id for event in events]),
+            "interaction": pa.array([event.interaction for event in events], pa.float64()),
+            "timestamp": _times([event.timestamp for event in events]),
+            "type": pa.array([event.type for event in events], pa.string()),
+        }
     )
 
 
-def _id(field: str, value: str | int) -> str:
-    text = value if isinstance(value, str) else str(value)
-    # A character has up to 4 bytes, so short strings need no encoding to be measured.
-    if not text:
-        raise EventError(f"{field} is empty; send 1 to {ID_BYTES} bytes")
-    if len(text) * 4 > ID_BYTES and len(text.encode()) > ID_BYTES:
-        raise EventError(f"{field} is longer than {ID_BYTES} bytes: {text[:20]!r}...")
-    return text
+def encode(event: Event) -> bytes:
+    """The JSON object of one event."""
+    return _encoder.encode(event._asdict())
 
 
-def _milliseconds(value: datetime | int | float | None, message_ms: int) -> int:
-    if value is None:
-        ms = message_ms
-    elif isinstance(value, datetime):
-        ms = (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-    elif math.isfinite(value):
-        ms = int(value)
-    else:
-        raise EventError(f"timestamp is {value}; send RFC 3339 or epoch milliseconds")
-    if not FIRST_MS <= ms <= last_ms():
-        raise EventError(
-            f"timestamp {message_ms if value is None else value} is more than a day ahead or "
-            "before the year 1; send RFC 3339 or epoch milliseconds"
-        )
-    return ms
+def _strings(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values, pa.string())
+    except pa.ArrowTypeError:  # there are integers
+        return pa.array([None if v is None else str(v) for v in values], pa.string())
+
+
+def _times(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, TypeError):  # strings among numbers, or huge ones
+        return pa.array([None if v is None else str(v) for v in values], pa.string())
 
 
 def _explain(value: bytes, error: Exception) -> str:
     """A reason that names the value where the strict decoder names only a position."""
-    reason = str(error)
+    reason = shown(str(error), 200)
+    loose = None
+    if len(value) <= EXPLAINED_BYTES:
+        with suppress(ValueError, RecursionError):
+            loose = json.loads(value)  # takes NaN, Infinity and halves of surrogate pairs
+    for each in loose if isinstance(loose, list) else [loose]:
+        fields = each if isinstance(each, dict) else {}
+        number, moment = fields.get("interaction"), fields.get("timestamp")
+        if isinstance(number, int | float) and not _is_finite(number):
+            return f"interaction is {shown(str(number))}; {NUMBER}"
+        if isinstance(moment, float) and not _is_finite(moment):
+            return times.why(moment)
+        for name, text in fields.items():
+            if isinstance(text, str) and not text.isascii() and _is_half(text):
+                return f"{shown(name)} holds half of a surrogate pair, which is no character"
     if isinstance(error, msgspec.ValidationError):
         return reason
-    try:
-        loose = json.loads(value)  # takes NaN and Infinity, which JSON has not
-    except (ValueError, RecursionError):
-        return f"not JSON: {reason}"
-    for each in loose if isinstance(loose, list) else [loose]:
-        number = each.get("interaction") if isinstance(each, dict) else None
-        if isinstance(number, float) and not math.isfinite(number):
-            return f"interaction is {number}; {NUMBER}"
     return f"not JSON: {reason}"
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+
+
+def _is_half(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -2,13 +2,14 @@
 
 One decoder call for a stretch of JSON messages and columns instead of events: a few times faster
 than message by message. Where a stretch holds anything unusual, it is decoded message by message.
+Whatever goes wrong with a message, also what nobody foresaw, is a reason to reject this message.
 """
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,28 +19,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumer.edge.store import SCHEMA
-from consumer.event import arrow as bulk
-from consumer.event.json import (
-    FIRST_MS,
-    FORGET,
-    ID_BYTES,
-    LARGEST,
-    TYPE_BYTES,
-    Event,
-    EventError,
-    Wire,
-    decode,
-    last_ms,
-)
+from consumer.event import arrow, json, rules
+from consumer.event.json import Event, EventError, Wire
+from consumer.event.times import is_time
 from consumer.kafka.client import Message
 
 STRETCH = 2_000  # JSON messages a decoder call
-MESSAGE_BYTES = 10 * 1024 * 1024
+MESSAGE_BYTES = 10 * 1024 * 1024  # of one message, and of the JSON of a stretch
+BAD_ROWS = 100  # of a bulk message that are rejected one by one; beyond, it is rejected whole
 # Stands between the messages of a stretch. No sender can know it, so each time it is found at the
 # top level is the end of one message, however the messages themselves may be cut or joined.
 _MARK = secrets.randbits(53)
 _JOIN = b",%d," % _MARK
 _decoder = msgspec.json.Decoder(list[Wire | int])
+Numbers = npt.NDArray[np.int64]
 
 
 class Rejected(NamedTuple):
@@ -49,6 +42,7 @@ class Rejected(NamedTuple):
     reason: str
     value: bytes | None
     row: int | None = None
+    unforeseen: bool = False  # nobody expected an error of this kind
 
 
 class Position(NamedTuple):
@@ -61,17 +55,13 @@ class Position(NamedTuple):
 def rows(messages: Sequence[Message]) -> tuple[pa.Table, list[Rejected]]:
     """Rows of SCHEMA, in the order of the messages, and the rejected ones.
 
-    A row of type `forget` has no item_id; the store does not take it as it is.
+    A row of type `forget` has no item_id; the store does not take it as it is. An event without a
+    time has the time of its message, or of now where that is none either.
     """
     tables: list[pa.Table] = []
     rejected: list[Rejected] = []
-    begin = 0
-    for at, message in enumerate(messages):
-        if message.headers and bulk.is_bulk(message.headers):
-            tables += _json(messages[begin:at], rejected)
-            tables += _bulk(message, rejected)
-            begin = at + 1
-    tables += _json(messages[begin:], rejected)
+    for stretch in _stretches(messages):
+        tables += _taken(stretch, rejected)
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table(), rejected
 
 
@@ -89,144 +79,148 @@ def events(table: pa.Table) -> Iterator[tuple[Event, int, Position]]:
         yield Event(user, item, interaction, ms, kind), partition, Position(offset, row)
 
 
-def _json(messages: Sequence[Message], rejected: list[Rejected]) -> Iterator[pa.Table]:
-    for begin in range(0, len(messages), STRETCH):
-        stretch = messages[begin : begin + STRETCH]
-        table = _at_once(stretch)
-        yield _one_by_one(stretch, rejected) if table is None else table
+def _stretches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Bulk and large messages each alone, the others many together."""
+    begin = size = 0
+    for at, message in enumerate(messages):
+        length = len(message.value or b"")
+        single = length > MESSAGE_BYTES or bool(message.headers and arrow.is_bulk(message.headers))
+        if single or size + length > MESSAGE_BYTES or at - begin == STRETCH:
+            if at > begin:
+                yield messages[begin:at]
+            begin, size = at, 0
+        if single:
+            yield messages[at : at + 1]
+            begin = at + 1
+        else:
+            size += length
+    if begin < len(messages):
+        yield messages[begin:]
 
 
-def _at_once(messages: Sequence[Message]) -> pa.Table | None:
-    """The rows of messages with a JSON object each; None if any of them is anything else."""
+def _taken(messages: Sequence[Message], rejected: list[Rejected]) -> Iterator[pa.Table]:
+    """The last net: an error of any kind costs only the message that it is about."""
+    refused: list[Rejected] = []
+    try:
+        first = messages[0]
+        if first.headers and arrow.is_bulk(first.headers):
+            table = _bulk(first, refused)
+        else:
+            table = _json(messages, refused)
+    except EventError as error:
+        rejected.append(Rejected(first, str(error), first.value))
+    except Exception as error:
+        if len(messages) > 1:
+            for at in range(len(messages)):
+                yield from _taken(messages[at : at + 1], rejected)
+            return
+        reason = f"{type(error).__name__}: {rules.shown(str(error), 200)}"
+        rejected.append(Rejected(first, reason, first.value, unforeseen=True))
+    else:
+        rejected += refused
+        yield table
+
+
+def _json(messages: Sequence[Message], rejected: list[Rejected]) -> pa.Table:
+    """The events of messages of JSON; one wrong event rejects the whole message."""
+    reasons: dict[int, str] = {}  # by number of the message
+    wires = _at_once(messages)
+    if wires is not None:
+        source = np.arange(len(messages))
+    else:
+        wires, source = _one_by_one(messages, reasons)
+    checked = rules.check(json.columns(wires))
+    begins = np.searchsorted(source, np.arange(len(messages)))
+    many = np.bincount(source, minlength=len(messages)) > 1
+    for row, reason in checked.bad:
+        at = int(source[row])
+        event = f"event {row - begins[at]} of the message: " if many[at] else ""
+        reasons.setdefault(at, event + reason)
+    rejected += (Rejected(messages[at], reasons[at], messages[at].value) for at in sorted(reasons))
+    table, numbers = checked.table, checked.rows
+    if checked.bad:
+        whole = ~np.isin(source[numbers], list(reasons))
+        table, numbers = table.filter(pa.array(whole)), numbers[whole]
+    return _table(table, messages, source[numbers])
+
+
+def _at_once(messages: Sequence[Message]) -> list[Wire] | None:
+    """The events of messages with a JSON object each; None if any of them is anything else."""
     n = len(messages)
+    if n == 1:
+        return None
     try:
         joined = b"[%b]" % _JOIN.join([message.value for message in messages])  # type: ignore[misc]
         found: list[Any] = _decoder.decode(joined)
-        wires = found[::2]
-        whole = len(found) == 2 * n - 1 and found[1::2].count(_MARK) == n - 1
-        if not whole or len(joined) > MESSAGE_BYTES:
-            return None
-        users = _strings([wire.user_id for wire in wires])
-        items = _strings([wire.item_id for wire in wires])
-        types = pa.array([wire.type for wire in wires], pa.string())
-        interactions = np.array([wire.interaction for wire in wires])
-        times = _times([wire.timestamp for wire in wires], messages)
-    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
-        return None  # msgspec's and pyarrow's errors of a value are ValueErrors or TypeErrors
-    usual = (
-        _within(users, 1, ID_BYTES)
-        and _within(items, 1, ID_BYTES)
-        and _within(types, 0, TYPE_BYTES)
-        and not pc.any(pc.equal(types, FORGET)).as_py()
-        and np.abs(interactions).max() <= LARGEST
-        and times.min() >= FIRST_MS
-        and times.max() <= last_ms()
-    )
-    return _table(users, items, interactions, types, times, messages) if usual else None
+    except (TypeError, ValueError, RecursionError):
+        return None
+    wires = found[::2]
+    whole = len(found) == 2 * n - 1 and found[1::2].count(_MARK) == n - 1
+    return wires if whole and int not in set(map(type, wires)) else None
 
 
-def _one_by_one(messages: Sequence[Message], rejected: list[Rejected]) -> pa.Table:
-    found: list[Event] = []
-    source: list[Message] = []
-    for message in messages:
+def _one_by_one(messages: Sequence[Message], reasons: dict[int, str]) -> tuple[list[Wire], Numbers]:
+    """The events of each message alone, and the number of each event's message."""
+    wires: list[Wire] = []
+    source: list[int] = []
+    for at, message in enumerate(messages):
         try:
-            if len(message.value or b"") > MESSAGE_BYTES:
-                raise EventError(f"the message is longer than {MESSAGE_BYTES} bytes; split it")
-            decoded = decode(message.value, message.timestamp)
+            _check_length(message)
+            parsed = json.parse(message.value)
         except EventError as error:
-            rejected.append(Rejected(message, str(error), message.value))
-            continue
-        found += decoded
-        source += [message] * len(decoded)
-    return _table(
-        pa.array([event.user_id for event in found], pa.string()),
-        pa.array([event.item_id for event in found], pa.string()),
-        np.array([event.interaction for event in found], np.float64),
-        pa.array([event.type for event in found], pa.string()),
-        np.array([event.timestamp for event in found], np.int64),
-        source,
-    )
+            reasons[at] = str(error)
+        else:
+            wires += parsed
+            source += [at] * len(parsed)
+    return wires, np.array(source, np.int64)
 
 
-def _bulk(message: Message, rejected: list[Rejected]) -> Iterator[pa.Table]:
-    value = message.value or b""
-    try:
-        if len(value) > MESSAGE_BYTES:
-            raise EventError(f"the message is longer than {MESSAGE_BYTES} bytes; split it")
-        table, bad = bulk.decode(value, message.timestamp)
-    except EventError as error:
-        rejected.append(Rejected(message, str(error), message.value))
-        return
-    for row in bad:
-        reason = f"row {row.number} of the message: {row.reason}"
-        rejected.append(Rejected(message, reason, row.value, row.number))
-    n = len(table)
-    yield pa.table(
-        [
-            table["user_id"],
-            table["item_id"],
-            table["interaction"],
-            table["type"],
-            _microseconds(table["timestamp"].to_numpy()),
-            pa.array(np.full(n, message.partition, np.int32)),
-            pa.array(np.full(n, message.offset, np.int64)),
-        ],
-        schema=SCHEMA,
-    )
+def _bulk(message: Message, rejected: list[Rejected]) -> pa.Table:
+    """The rows of a bulk message; a wrong row is rejected alone.
+
+    Raises:
+        EventError: the whole message is rejected, also if all or too many of its rows are wrong.
+    """
+    _check_length(message)
+    given = arrow.read(message.value or b"")
+    checked = rules.check(given)
+    wrong, n = len(checked.bad), given.num_rows
+    bare = _without_value(message)
+    spent = 0
+    for row, reason in checked.bad:
+        value = arrow.alone(given, row) if wrong <= BAD_ROWS else b""
+        spent += len(value)
+        if wrong == n or wrong > BAD_ROWS or spent > MESSAGE_BYTES:
+            raise EventError(f"{wrong} of {n} rows are wrong, the first is row {row}: {reason}")
+        rejected.append(Rejected(bare, f"row {row} of the message: {reason}", value, row))
+    return _table(checked.table, [message], np.zeros(len(checked.rows), np.int64))
 
 
-def _table(
-    users: pa.Array,
-    items: pa.Array,
-    interactions: npt.NDArray[np.float64],
-    types: pa.Array,
-    times: npt.NDArray[np.int64],
-    messages: Sequence[Message],
-) -> pa.Table:
-    """Rows of SCHEMA; `messages` has each row's message."""
+def _check_length(message: Message) -> None:
+    if len(message.value or b"") > MESSAGE_BYTES:
+        raise EventError(f"the message is longer than {MESSAGE_BYTES} bytes; split it")
+
+
+def _without_value(message: Message) -> Message:
+    """What a letter of a row needs of its message, so that the rest is not kept in memory."""
+    topic, partition, offset = message.topic, message.partition, message.offset
+    return Message(topic, partition, offset, message.timestamp, message.key, None, message.headers)
+
+
+def _table(good: pa.Table, messages: Sequence[Message], source: Numbers) -> pa.Table:
+    """Rows of SCHEMA; `source` has the number of each row's message."""
+    now = int(time.time() * 1000)
+    own = [m.timestamp if is_time(m.timestamp) else now for m in messages]
+    times = pc.coalesce(good["timestamp"], pa.array(np.array(own, np.int64)[source]))
+    partitions = np.array([message.partition for message in messages], np.int32)
+    offsets = np.array([message.offset for message in messages], np.int64)
     columns = [
-        users,
-        items,
-        pa.array(interactions),
-        types,
-        _microseconds(times),
-        pa.array([message.partition for message in messages], pa.int32()),
-        pa.array([message.offset for message in messages], pa.int64()),
+        good["user_id"],
+        good["item_id"],
+        good["interaction"],
+        good["type"],
+        pc.multiply(times, 1000).cast(SCHEMA.field("timestamp").type),
+        pa.array(partitions[source]),
+        pa.array(offsets[source]),
     ]
     return pa.table(columns, schema=SCHEMA)
-
-
-def _strings(values: list[str | int | None]) -> pa.Array:
-    try:
-        return pa.array(values, pa.string())
-    except pa.ArrowTypeError:
-        return pa.array([None if v is None else str(v) for v in values], pa.string())
-
-
-def _times(values: list[Any], messages: Sequence[Message]) -> npt.NDArray[np.int64]:
-    """Epoch milliseconds, int64 [messages]; the message's own where the event has none."""
-    times = pa.array(values)
-    if pa.types.is_timestamp(times.type):
-        if not {datetime, type(None)}.issuperset(map(type, values)):
-            raise TypeError("pyarrow takes numbers among datetimes for microseconds")
-        times = pc.floor_temporal(times, unit="millisecond").cast(pa.timestamp("ms", "UTC"))
-    milliseconds = times.cast(pa.int64(), safe=pa.types.is_timestamp(times.type))
-    if times.null_count:
-        own = pa.array([message.timestamp for message in messages], pa.int64())
-        milliseconds = pc.coalesce(milliseconds, own)
-    made: npt.NDArray[np.int64] = milliseconds.to_numpy()
-    return made
-
-
-def _within(values: pa.Array, least: int, most: int) -> bool:
-    """Whether all are there and of `least` to `most` bytes."""
-    bytes_of = pc.min_max(pc.binary_length(values))
-    return (
-        not values.null_count
-        and bytes_of["min"].as_py() >= least
-        and bytes_of["max"].as_py() <= most
-    )
-
-
-def _microseconds(milliseconds: npt.NDArray[np.int64]) -> pa.Array:
-    return pa.array(milliseconds * 1000).cast(SCHEMA.field("timestamp").type)

@@ -2,7 +2,7 @@
 
 StreamGCNError
 ├── SettingsError    process/settings.py       a variable's value or name is wrong
-├── EventError       consumer/event/json.py    a message is no valid event
+├── EventError       consumer/event/rules.py   a message is no valid event
 ├── StoreError       consumer/edge/store.py    the edge store cannot be read or written now
 │   └── Conflict                               another process changed the same files
 ├── Fenced           consumer/edge/store.py    another consumer has the partition

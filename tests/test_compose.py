@@ -44,7 +44,7 @@ def test_the_services_as_they_stand_turn_events_into_lists(
         publisher = Publisher(rooms.settings)
         for user in range(20):
             for item in range(10):
-                event = Event(f"u{user}", f"i{(user + item) % 30}", 1.0, 0, "view")
+                event = Event(f"u{user}", f"i{(user + item) % 30}", 1.0, 1_790_000_000_000, "view")
                 publisher.send(rooms.settings.kafka_topic, encode(event), event.user_id.encode())
         publisher.flush()
         publisher.close()

@@ -204,8 +204,7 @@ def test_every_malformed_message_becomes_one_dead_letter_and_every_good_one_arri
 def test_mended_letters_are_put_back_once_each_and_the_others_stay(
     topic: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumer.event.json.ID_BYTES", 5)
-    monkeypatch.setattr("consumer.ingest.decode.ID_BYTES", 5)
+    monkeypatch.setattr("consumer.event.rules.ID_BYTES", 5)
     with consuming(topic.settings):
         for n in range(9):
             topic.send(b'{"user_id":"longer-%d","item_id":"i"}' % n, [("own", b"header")])

@@ -12,7 +12,7 @@ from typing import Annotated, cast
 import typer
 
 from consumer.edge.store import EdgeStore, StoreError
-from consumer.event.json import ID_BYTES
+from consumer.event.rules import ID_BYTES
 from consumer.ingest import dead_letters
 from consumer.kafka.client import StreamError
 from consumer.kafka.topics import group_lag, wait_for_topics

@@ -36,10 +36,9 @@ CONSUMER = """
 import resource, sys, threading
 from consumer import settings
 from consumer.ingest import loop as ingest
-from process import log
-from streamgcn.embedded import stop_on_signals
-log.configure("text")
-ingest.run(settings.ConsumerSettings.load(), stop_on_signals())
+from process.running import running
+with running("consumer", "text", "127.0.0.1", 0) as process:
+    ingest.run(settings.ConsumerSettings.load(), process)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

@@ -51,13 +51,19 @@ class ConsumerSettings(ProcessSettings):
     log_format: Literal["text", "json"] = Field(
         "text", validation_alias="STREAMGCN_LOG_FORMAT", description="text or json lines."
     )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        validation_alias="STREAMGCN_METRICS_HOST",
+        description="Address that the port below listens on; 0.0.0.0 or :: for all.",
+    )
     metrics_port: int = Field(
         0,
         ge=0,
         le=65_533,
         validation_alias="STREAMGCN_METRICS_PORT",
-        description="Port of /metrics and /healthz, 0 for none; `up` gives the consumer this one, "
-        "the trainer the next, serving the one after.",
+        description="Port of /metrics, /healthz and /readyz, 0 for none; `up` gives the consumer "
+        "this one, the trainer the next, serving the one after.",
     )
     retention_days: float | None = Field(
         None,

@@ -1,25 +1,21 @@
 """The log: one line of figures every few seconds, one sentence for each change of state.
 
-The figures of a line are also Prometheus gauges under the same names, where a port is set.
+The figures of a line are also Prometheus gauges under the same names.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import msgspec
-from prometheus_client import CollectorRegistry, Gauge, make_wsgi_app
+from prometheus_client import CollectorRegistry, Gauge
 
 from process.text import visible, visible_lines
 
 FIGURES_EVERY = 5.0  # seconds between two lines of figures
-HEALTHY_FOR = 60.0  # seconds without a line after which /healthz says 503
 
 
 class _Utc(logging.Formatter):
@@ -69,17 +65,14 @@ def configure(log_format: str) -> None:
 
 
 class Figures:
-    """Logs a process's figures, and offers the same ones on `/metrics` and `/healthz`."""
+    """Logs a process's figures, and keeps the same ones as gauges in `registry`."""
 
-    def __init__(self, process: str, metrics_port: int = 0) -> None:
-        """`metrics_port` 0 opens no port."""
+    def __init__(self, process: str) -> None:
         self.log = logging.getLogger(process)
+        self.registry = CollectorRegistry()
         self._process = process
         self._gauges: dict[str, Gauge] = {}
-        self._registry = CollectorRegistry()
         self._last = time.monotonic()
-        if metrics_port:
-            self._serve(metrics_port)
 
     def due(self) -> bool:
         """Whether the next line of figures is due."""
@@ -91,35 +84,13 @@ class Figures:
         words = " ".join(f"{name}={value}" for name, value in figures.items())
         self.log.info("%s %s", headline, words, extra={"figures": figures})
         for name, value in figures.items():
-            number = str(value).removesuffix("/s")
-            if not number.replace(".", "", 1).isdigit():
-                continue
+            try:
+                number = float(str(value).removesuffix("/s"))
+            except ValueError:
+                continue  # a word
             if name not in self._gauges:
                 metric = f"streamgcn_{self._process}_{name.replace('@', '_at_')}"
                 self._gauges[name] = Gauge(
-                    metric, f"{name} of the log line", registry=self._registry
+                    metric, f"{name} of the log line", registry=self.registry
                 )
-            self._gauges[name].set(float(number))
-
-    def alive(self) -> None:
-        """Tell `/healthz` that the process works, where it has nothing to log."""
-        self._last = time.monotonic()
-
-    def _serve(self, port: int) -> None:
-        metrics = make_wsgi_app(self._registry)
-
-        def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-            if environ.get("PATH_INFO") != "/healthz":
-                page: Iterable[bytes] = metrics(environ, start)
-                return page
-            healthy = time.monotonic() - self._last < HEALTHY_FOR
-            start("200 OK" if healthy else "503 Service Unavailable", [])
-            return [b"ok\n" if healthy else b"stuck\n"]
-
-        class Quiet(WSGIRequestHandler):
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        server = make_server("", port, app, handler_class=Quiet)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.log.info("Metrics are at port %d.", port)
+            self._gauges[name].set(number)

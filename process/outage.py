@@ -41,6 +41,7 @@ class Outage:
         self._tries = 0
         self._began = 0.0
         self._told: set[str] = set()
+        self.trouble = ""  # what is the matter now; empty if the last try worked
 
     @property
     def lasts(self) -> bool:
@@ -58,10 +59,11 @@ class Outage:
             self._began = time.monotonic()
         self._tries += 1
         text = str(cause) or type(cause).__name__
+        self.trouble = f"{self._down} ({text})"
         kind = re.sub(r"\d+", "0", text)  # a number that changes is no new cause
         if kind not in self._told and len(self._told) < CAUSES:
             self._told.add(kind)
-            self._log.warning("%s (%s); trying until it works.", self._down, text)
+            self._log.warning("%s; trying until it works.", self.trouble)
         seconds = min(self._limit, FIRST_SECONDS * 2.0 ** min(self._tries - 1, 30))
         return seconds * random.uniform(0.5, 1.0)
 
@@ -71,4 +73,5 @@ class Outage:
             away = time.monotonic() - self._began
             self._log.info("%s after %.0f s.", self._up, away)
             self._tries = 0
+            self.trouble = ""
             self._told.clear()

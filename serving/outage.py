@@ -19,6 +19,7 @@ class Outage:
         self._began = self._failed = -float("inf")
         self._refused = False
         self._told: set[str] = set()  # causes, since it began
+        self.trouble = ""  # what is the matter with Redis now; empty if all works
 
     @property
     def paused(self) -> bool:
@@ -28,6 +29,7 @@ class Outage:
     def failed(self, error: RedisDown) -> None:
         """Take note of a failure; a line, unless this cause has had one since it began."""
         self._failed = time.monotonic()
+        self.trouble = str(error)
         self._refused = isinstance(error, RedisRefuses)
         if not self._told:
             self._began = self._failed
@@ -45,3 +47,4 @@ class Outage:
         if self._told and (steady or not self._refused):
             self._log.info("Redis is back after %.0f s.", time.monotonic() - self._began)
             self._told.clear()
+            self.trouble = ""

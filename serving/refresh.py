@@ -23,7 +23,9 @@ from consumer.ingest.decode import events, rows
 from consumer.kafka.client import Message
 from consumer.kafka.subscription import Stream
 from consumer.kafka.topics import wait_for_topics
+from process.health import Health
 from process.log import Figures
+from process.running import Running
 from serving.due import DueUsers
 from serving.fold_in import Recommender
 from serving.new_items import NewItems
@@ -56,7 +58,14 @@ TELL_EVERY = 1.0  # seconds between two times that Kafka is told what is answere
 class Refresh:
     """One serving process: the users' edges, the live model, the users whose list is due."""
 
-    def __init__(self, settings: ServingSettings, stop: threading.Event, threads: int = 1) -> None:
+    def __init__(
+        self,
+        settings: ServingSettings,
+        stop: threading.Event,
+        threads: int = 1,
+        figures: Figures | None = None,
+        health: Health | None = None,
+    ) -> None:
         """Wait for the edge store, read the edges, then follow the log from there.
 
         Args:
@@ -66,7 +75,8 @@ class Refresh:
         self._settings = settings
         self._stop = stop
         self._device = device(settings.device)
-        self._figures = Figures("serving", settings.metrics_port)
+        self._figures = figures or Figures("serving")
+        self._health = health or Health()
         self._store = Store(settings.redis_url, settings.redis_prefix, settings.redis_ttl_seconds)
         self._outage = Outage(log)
         self._generation = ""  # of what Redis holds
@@ -90,10 +100,13 @@ class Refresh:
         self._erased: set[str] = set()  # digests of users whose list is gone
         self._events = self._refreshed = 0
         self.edges = UserEdges(settings.weighing())
-        self._edge_store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
-        self._digests = self.edges.grow(self._edge_store)  # of users whose list must go
+        with self._health.waiting("the edge store"):
+            self._edge_store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
+        with self._health.busy("reading the edge store"):
+            self._digests = self.edges.grow(self._edge_store)  # of users whose list must go
         group = f"{settings.kafka_group}-serving"
-        self._stream = Stream(settings, group, log, stop, self._start, self._lost)
+        with self._health.waiting("Kafka"):
+            self._stream = Stream(settings, group, log, stop, self._start, self._lost)
 
     def run(self) -> None:
         """Take events, refresh, publish, until told to stop."""
@@ -105,8 +118,17 @@ class Refresh:
                 self._tell()
                 if self._figures.due():
                     self._report()
+                self._tell_health()
         self._store.close()
         log.info("Stopped.")
+
+    def _tell_health(self) -> None:
+        self._health.needs(
+            Kafka=self._stream.trouble,
+            Redis=self._outage.trouble,
+            model="" if self._recommender else "no model is live yet",
+        )
+        self._health.alive()
 
     def _read(self) -> None:
         """Take the log's next events, and wait for them if there is nothing else to do."""
@@ -223,13 +245,17 @@ class Refresh:
     def _load(self, version: str) -> None:
         try:
             snapshot = self._snapshots.read(version)
-            self._digests |= self.edges.grow(self._edge_store)
+            with self._health.busy("reading the edge store"):
+                self._digests |= self.edges.grow(self._edge_store)
         except (SnapshotError, StoreError) as error:
             if version != self._refused:
                 self._refused = version
                 log.warning("%s; the model in use stays.", error)
             return
-        self._recommender = Recommender(snapshot, self._device, self._settings.top_k, self._threads)
+        with self._health.busy("taking up a model"):
+            self._recommender = Recommender(
+                snapshot, self._device, self._settings.top_k, self._threads
+            )
         self._recommender.forget_digests(self._erased | self._digests)
         self._new_items = NewItems(self._recommender, self.edges)
         self._popular_at, self._publishing = 0.0, None
@@ -363,11 +389,11 @@ class Refresh:
         )
 
 
-def run(settings: ServingSettings, stop: threading.Event) -> None:
+def run(settings: ServingSettings, process: Running) -> None:
     """The process `streamgcn serving`."""
-    wait_for_topics(settings, stop, log)
+    with process.health.waiting("Kafka"):
+        wait_for_topics(settings, process.stop, log)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # each of them works for itself
     gc.set_threshold(100_000, 50, 100)  # edges are many objects, and in no cycles
-    if not stop.is_set():
-        Refresh(settings, stop, threads).run()
+    Refresh(settings, process.stop, threads, process.figures, process.health).run()

@@ -18,6 +18,7 @@ from consumer.kafka.client import StreamError
 from consumer.kafka.topics import group_lag, wait_for_topics
 from process.errors import StreamGCNError
 from process.log import configure
+from process.running import Running, running
 from process.settings import SettingsError, variable
 from process.shutdown import stop_on_signals
 from process.text import visible
@@ -93,11 +94,10 @@ def up() -> None:
 @app.command(epilog=_settings_help("kafka_", "edge_store", "commit_", *PROCESS))
 def consumer() -> None:
     """Add events from Kafka to the edge store, each exactly once."""
-    from consumer.ingest import loop as ingest
+    with _running("consumer") as (settings, process):
+        from consumer.ingest import loop as ingest
 
-    settings = _settings()
-    configure(settings.log_format)
-    ingest.run(settings, stop_on_signals())
+        ingest.run(settings, process)
 
 
 @app.command(
@@ -105,11 +105,10 @@ def consumer() -> None:
 )
 def trainer() -> None:
     """Retrain the model on the grown graph whenever it is due."""
-    from trainer import retrain
+    with _running("trainer") as (settings, process):
+        from trainer import retrain
 
-    settings = _settings()
-    configure(settings.log_format)
-    retrain.run(settings, stop_on_signals())
+        retrain.run(settings, process)
 
 
 @app.command(
@@ -119,11 +118,10 @@ def trainer() -> None:
 )
 def serving() -> None:
     """Keep every user's list in Redis, from each new model and after each event."""
-    from serving import refresh
+    with _running("serving") as (settings, process):
+        from serving import refresh
 
-    settings = _settings()
-    configure(settings.log_format)
-    refresh.run(settings, stop_on_signals())
+        refresh.run(settings, process)
 
 
 app.command(epilog=_settings_help("kafka_"))(publish)
@@ -279,6 +277,16 @@ def _refuse_bytes(argument: str) -> None:
 
 def _settings() -> ServingSettings:
     return ServingSettings.load()
+
+
+@contextmanager
+def _running(name: str) -> Iterator[tuple[ServingSettings, Running]]:
+    """Settings and frame of the process `name`; what takes long to import comes inside."""
+    settings = _settings()
+    with running(
+        name, settings.log_format, settings.metrics_host, settings.metrics_port
+    ) as process:
+        yield settings, process
 
 
 def _without(found: Recommendations, excluded: set[str]) -> list[tuple[str, float, str]]:

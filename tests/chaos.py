@@ -38,10 +38,9 @@ PATIENCE = 180.0  # seconds to store the rest when the blows are over
 MAIN = """
 from consumer import settings
 from consumer.ingest import loop as ingest
-from process import log
-from streamgcn.embedded import stop_on_signals
-log.configure("text")
-ingest.run(settings.ConsumerSettings.load(), stop_on_signals())
+from process.running import running
+with running("consumer", "text", "127.0.0.1", 0) as process:
+    ingest.run(settings.ConsumerSettings.load(), process)
 """
 
 

@@ -34,7 +34,8 @@ def test_the_services_as_they_stand_turn_events_into_lists(
         for room in ROOMS:
             service = SERVICES[room]
             own = {name: str(value) for name, value in service["environment"].items()}
-            assert own.keys() <= rooms.env.keys() | {"STREAMGCN_METRICS_PORT"}
+            metrics = {"STREAMGCN_METRICS_HOST", "STREAMGCN_METRICS_PORT"}
+            assert own.keys() <= rooms.env.keys() | metrics
             own = {name: local.get(value, value) for name, value in own.items()}
             own["STREAMGCN_METRICS_PORT"] = str(ports[room])
             program, *arguments = shlex.split(service["command"])

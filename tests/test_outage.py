@@ -16,6 +16,9 @@ from redis import Redis
 from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import wait_for_topics
+from process.health import Health
+from process.log import Figures
+from process.running import Running
 from serving import outage, publish, refresh
 from serving.outage import Outage
 from serving.redis.errors import RedisDown, RedisRefuses
@@ -82,7 +85,8 @@ class Serving:
         self.promote("1")
         self.touch(*PAIRS)
         stop = threading.Event()
-        thread = threading.Thread(target=refresh.run, args=(self.settings, stop))
+        process = Running(stop, Figures("serving"), Health())
+        thread = threading.Thread(target=refresh.run, args=(self.settings, process))
         thread.start()
         try:
             wait_for("the lists", self.right)

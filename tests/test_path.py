@@ -153,9 +153,7 @@ def test_malformed_messages_end_in_the_dead_letter_topic_and_the_stream_goes_on(
         publisher.flush()
         publisher.close()
         wait_for("the good event", lambda: rooms.rows() == 1)
-        wait_for(
-            "the log line", lambda: "rejected=3 edges=1 users=1 items=1" in rooms.log("consumer")
-        )
+        wait_for("the log line", lambda: "rejected=3 edges=1" in rooms.log("consumer"))
         letters = KafkaConsumer(
             f"{topic}.dead",
             bootstrap_servers=kafka,

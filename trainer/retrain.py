@@ -13,7 +13,9 @@ from rich.progress import Progress as Bar
 
 from consumer.edge.store import EdgeStore, StoreError, watermark
 from consumer.edge.traces import notices
+from process.health import Health
 from process.log import Figures
+from process.running import Running
 from trainer.fit import NothingToLearn, Start, fit
 from trainer.graph import InteractionGraph
 from trainer.lifecycle.gate import objection
@@ -34,12 +36,19 @@ LINE_EVERY = 10.0  # seconds between two log lines of a training
 class Retrain:
     """The graph as far as it was read, and when it was trained last."""
 
-    def __init__(self, settings: TrainerSettings, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        stop: threading.Event,
+        figures: Figures | None = None,
+        health: Health | None = None,
+    ) -> None:
         """Raises DeviceMissing where the settings ask for a GPU that is not there."""
         log.info("Training will run on %s.", device(settings.device))
         self._settings = settings
         self._stop = stop
-        self._figures = Figures("trainer", settings.metrics_port)
+        self._figures = figures or Figures("trainer")
+        self._health = health or Health()
         self._threads = torch.get_num_threads()
         self._snapshots = Snapshots(settings.model_store)
         self._store: EdgeStore | None = None
@@ -54,11 +63,14 @@ class Retrain:
     def run(self) -> None:
         """Look, train, wait, until told to stop."""
         while not self._stop.is_set():
-            self._figures.alive()
-            self._read()
-            self._erase()
+            with self._health.busy("reading the edge store"):
+                self._read()
+            with self._health.busy("erasing forgotten users from the snapshots"):
+                self._erase()
             if self._due():
-                self._retrain()
+                with self._health.busy("training"):
+                    self._retrain()
+            self._health.alive()
             self._stop.wait(LOOK_EVERY)
         log.info("Stopped.")
 
@@ -219,7 +231,6 @@ class Retrain:
                 bar.stop()
             if self._stop.is_set():
                 raise Stopped
-            self._figures.alive()
             if now - line >= LINE_EVERY:
                 line = now
                 self._figures.report(
@@ -234,6 +245,6 @@ class Retrain:
         return progress
 
 
-def run(settings: TrainerSettings, stop: threading.Event) -> None:
+def run(settings: TrainerSettings, process: Running) -> None:
     """The process `streamgcn trainer`."""
-    Retrain(settings, stop).run()
+    Retrain(settings, process.stop, process.figures, process.health).run()

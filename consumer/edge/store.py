@@ -35,6 +35,7 @@ from pyarrow.fs import FileSelector
 from consumer.edge.traces import FORGET, digest
 from process.errors import StreamGCNError
 from process.outage import Outage
+from process.shutdown import Stopped
 
 T = TypeVar("T")
 SCHEMA = pa.schema(
@@ -150,18 +151,6 @@ class EdgeStore:
         rows = self._twice(lambda: self._past(watermark).to_table())
         self._read = self.version
         return rows.sort_by([("kafka_partition", "ascending"), ("kafka_offset", "ascending")])
-
-    def ids_since(self, watermark: Offsets) -> Iterator[pa.RecordBatch]:
-        """User, item, partition and offset of the rows at or past the watermark, in any order.
-
-        Rows of type `forget` have no ids, but count for the watermark.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
-        columns = ["user_id", "item_id", "kafka_partition", "kafka_offset"]
-        with self._errors():
-            yield from self._past(watermark, columns).to_batches()
 
     def count(self) -> int:
         """Number of rows, from the files' statistics."""
@@ -298,7 +287,7 @@ class EdgeStore:
             app_transactions=[Transaction(self._app(p), offset) for p, offset in after.items()]
         )
 
-    def _past(self, watermark: Offsets, columns: list[str] | None = None) -> Scanner:
+    def _past(self, watermark: Offsets) -> Scanner:
         """A scan of what is at or past the watermark; the files' statistics spare most of them."""
         self._refresh()
         known = pc.field("kafka_partition").isin(list(watermark))
@@ -307,7 +296,7 @@ class EdgeStore:
             for partition, offset in watermark.items()
         ]
         wanted = _any([~known, *past]) if past else None
-        return self._table.to_pyarrow_dataset().scanner(columns=columns, filter=wanted)
+        return self._table.to_pyarrow_dataset().scanner(filter=wanted)
 
     def _refresh(self) -> None:
         """Read the newest version; from its start where the log's older part is gone."""
@@ -383,16 +372,15 @@ def wait_for_store(uri: str, topic: str, stop: threading.Event, log: logging.Log
     """Open the edge store, waiting for its place to be there.
 
     Raises:
-        StoreError: told to stop before it was.
+        Stopped: told to stop before it was.
     """
     outage = Outage(log, "The edge store cannot be opened", "The edge store is open")
     while True:
         try:
             store = EdgeStore(uri, topic)
         except StoreError as error:
-            if stop.is_set():
-                raise
-            stop.wait(outage.failed(error))
+            if stop.wait(outage.failed(error)):
+                raise Stopped("waiting for the edge store") from None
             continue
         outage.worked()
         return store

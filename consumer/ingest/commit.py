@@ -26,12 +26,19 @@ class Writer:
         self._batch: Batch | None = None
         self._written: Future[bool] | None = None
         self._give_up = threading.Event()
+        self._outage: Outage | None = None  # of the batch that is written
         self.commit_ms = 0.0
 
     @property
     def busy(self) -> bool:
         """Whether there is a batch of which `stored` has not told yet."""
         return self._batch is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why the batch cannot be written; empty if nothing is in the way."""
+        outage = self._outage
+        return outage.trouble if outage else ""
 
     def begin(self, batch: Batch) -> None:
         """Start to write; only if not busy."""
@@ -69,13 +76,13 @@ class Writer:
             self._give_up.clear()
 
     def close(self) -> None:
-        """End the thread."""
-        self.drop()
-        self._thread.shutdown()
+        """End the thread, and what it may wait for."""
+        self._give_up.set()
+        self._thread.shutdown(wait=False)
         self._letters.close()
 
     def _write(self, batch: Batch) -> bool:
-        outage = Outage(
+        outage = self._outage = Outage(
             self._log, f"Cannot commit; {len(batch)} events are kept", "The edge store has them"
         )
         while True:

@@ -3,40 +3,70 @@
 from __future__ import annotations
 
 import logging
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from consumer.edge.store import Conflict, EdgeStore, StoreError
+from consumer.edge.store import Conflict, EdgeStore
 from consumer.settings import ConsumerSettings
+from process.outage import Outage
 
-EVERY = 100  # commits
+COMMITS = 100  # after which the store is tidied
+SECONDS = 3_600.0  # after which it is tidied, also where nothing was committed
+OVERDUE = 0.01  # share of the retention after which rows that are too old are looked for
+SHORTEST = 1.0  # seconds between two looks, however short the retention is
+LONGEST_WAIT = 600.0  # seconds before another try
 
 
 class Housekeeping:
-    """Tidies the edge store every so many commits, on a thread of its own."""
+    """Tidies the edge store every so many commits and so often, on a thread of its own."""
 
     def __init__(self, settings: ConsumerSettings, log: logging.Logger) -> None:
         self._settings = settings
-        self._log = log
         self._thread = ThreadPoolExecutor(1, "housekeeping")
         self._running: Future[None] | None = None
         self._commits = 0
+        self._every = _seconds(settings.retention_days)
+        self._at = time.monotonic() + min(self._every, SHORTEST)  # rows may have expired meanwhile
+        self._outage = Outage(
+            log, "The edge store cannot be tidied", "The edge store is tidied", LONGEST_WAIT
+        )
 
     def committed(self) -> None:
-        """Count a commit; begin to tidy if it is time."""
+        """Count a commit."""
         self._commits += 1
-        if self._commits >= EVERY and (self._running is None or self._running.done()):
+
+    def look(self) -> None:
+        """Hear how the last tidying ended; begin another one if it is time. Does not wait."""
+        if self._running and not self._running.done():
+            return
+        if self._running:
+            self._ended(self._running)
+            self._running = None
+        now = time.monotonic()
+        many = self._commits >= COMMITS and not self._outage.lasts
+        if many or now >= self._at:
             self._commits = 0
+            self._at = now + self._every
             self._running = self._thread.submit(self._tidy)
 
     def close(self) -> None:
-        """Wait for what is running."""
-        self._thread.shutdown()
+        """Begin nothing more; what is running may go on until the process ends."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _ended(self, running: Future[None]) -> None:
+        error = running.exception()
+        if error is None:
+            self._outage.worked()
+        elif not isinstance(error, Conflict):  # of a conflict: another consumer is at it
+            self._at = time.monotonic() + self._outage.failed(f"{type(error).__name__}: {error}")
 
     def _tidy(self) -> None:
-        try:
-            store = EdgeStore(self._settings.edge_store, self._settings.kafka_topic)
-            store.tidy(self._settings.retention_days)
-        except Conflict:
-            pass  # another consumer is at it
-        except StoreError as error:
-            self._log.warning("The edge store could not be tidied, trying later: %s.", error)
+        store = EdgeStore(self._settings.edge_store, self._settings.kafka_topic)
+        store.tidy(self._settings.retention_days)
+
+
+def _seconds(retention_days: float | None) -> float:
+    """Seconds between two tidyings of a quiet store."""
+    if retention_days is None:
+        return SECONDS
+    return min(SECONDS, max(SHORTEST, retention_days * 86_400 * OVERDUE))

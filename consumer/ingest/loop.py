@@ -10,64 +10,83 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
-from consumer.edge.store import EdgeStore, Fenced, StoreError, wait_for_store
+from consumer.edge.store import Fenced, StoreError, wait_for_store
 from consumer.ingest.batch import Batch
 from consumer.ingest.commit import Writer
-from consumer.ingest.counts import Counts
 from consumer.ingest.dead_letters import DeadLetters
 from consumer.ingest.housekeeping import Housekeeping
 from consumer.kafka.client import Message
 from consumer.kafka.subscription import Stream
 from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
+from process.health import Health
 from process.log import Figures
+from process.running import Running
 
 log = logging.getLogger("consumer")
 
 BATCH_BYTES = 32 * 1024 * 1024  # of decoded rows; more than two batches and a poll are never held
 HEARTBEAT_SECONDS = 1.0  # between two signs of life while nothing more can be taken
-LAST_COMMIT_SECONDS = 10.0  # given to the store when told to stop
+LAST_COMMIT_SECONDS = 5.0  # given to the store when told to stop
 
 
 class Ingest:
     """One consumer: its store, its batch, its partitions."""
 
-    def __init__(self, settings: ConsumerSettings, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        stop: threading.Event,
+        figures: Figures | None = None,
+        health: Health | None = None,
+    ) -> None:
         """Wait for the store, then join the consumer group."""
         self._settings = settings
         self._stop = stop
-        self._figures = Figures("consumer", settings.metrics_port)
-        self._store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
-        store = EdgeStore(settings.edge_store, settings.kafka_topic)  # one for each thread
+        self._figures = figures or Figures("consumer")
+        self._health = health or Health()
+        uri, topic = settings.edge_store, settings.kafka_topic
+        with self._health.waiting("the edge store"):  # one for each thread
+            self._store, store = (wait_for_store(uri, topic, stop, log) for _ in range(2))
         self._writer = Writer(store, DeadLetters(settings), log)
         self._housekeeping = Housekeeping(settings, log)
         self._batch = Batch()
         self._position: dict[int, int] = {}  # partition -> offset at which the next batch begins
-        self._counts = Counts()
         self._events = self._rejected = self._reported = self._edges = 0
         self._reported_at = time.monotonic()
-        self._count_at = 0.0
-        self._stream = Stream(settings, settings.kafka_group, log, stop, self._start_at, self._drop)
+        with self._health.waiting("Kafka"):
+            self._stream = Stream(
+                settings, settings.kafka_group, log, stop, self._start_at, self._drop
+            )
 
     def run(self) -> None:
         """Poll, batch, commit, until told to stop."""
-        with self._stream:
-            while not self._stop.is_set():
-                if self._is_full():
-                    self._finish_commit(HEARTBEAT_SECONDS)
-                    self._stream.heartbeat()
-                else:
-                    for messages in self._stream.poll(0.1):
-                        self._take(messages)
-                    self._finish_commit()
-                if self._should_commit():
-                    self._begin_commit()
-                if self._figures.due():
-                    self._report()
-            self._commit_rest()
-        self._writer.close()
-        self._housekeeping.close()
+        try:
+            with self._stream:
+                while not self._stop.is_set():
+                    self._round()
+                self._commit_rest()
+        finally:
+            self._writer.close()
+            self._housekeeping.close()
+
+    def _round(self) -> None:
+        if self._is_full():
+            self._finish_commit(HEARTBEAT_SECONDS)
+            self._stream.heartbeat()
+        else:
+            for messages in self._stream.poll(0.1):
+                self._take(messages)
+            self._finish_commit()
+        if self._should_commit():
+            self._begin_commit()
+        self._housekeeping.look()
+        if self._figures.due():
+            self._report()
+        self._health.needs(Kafka=self._stream.trouble, store=self._writer.trouble)
+        self._health.alive()
 
     def _take(self, messages: Sequence[Message]) -> None:
         rejected = self._batch.take(messages, self._position.get(messages[0].partition))
@@ -122,25 +141,19 @@ class Ingest:
         self._position.clear()
 
     def _commit_rest(self) -> None:
+        until = time.monotonic() + LAST_COMMIT_SECONDS
         self._finish_commit(LAST_COMMIT_SECONDS)
         if not self._writer.busy and self._batch.after:
             self._begin_commit()
-            self._finish_commit(LAST_COMMIT_SECONDS)
+            self._finish_commit(until - time.monotonic())
         if self._writer.busy:
             log.warning("Stopped with a batch that could not be stored; it will be read again.")
         else:
             log.info("Stopped; everything taken from Kafka is stored.")
 
     def _count(self) -> None:
-        """Count what is new in the store, for a fiftieth of the time at most."""
-        started = time.monotonic()
-        try:
+        with suppress(StoreError):  # the commit says so
             self._edges = self._store.count()
-            if started >= self._count_at:
-                self._counts.grow(self._store)
-                self._count_at = time.monotonic() + 50 * (time.monotonic() - started)
-        except StoreError:
-            pass  # the commit says so; the counts are as they were
 
     def _report(self) -> None:
         self._count()
@@ -153,17 +166,16 @@ class Ingest:
             rate=f"{rate:.0f}/s",
             rejected=self._rejected,
             edges=self._edges,
-            users=self._counts.users,
-            items=self._counts.items,
             lag=self._stream.lag(),
             commit_ms=round(self._writer.commit_ms),
         )
 
 
-def run(settings: ConsumerSettings, stop: threading.Event) -> None:
+def run(settings: ConsumerSettings, process: Running) -> None:
     """The process `streamgcn consumer`.
 
     Raises:
+        Stopped: told to stop before it had all that it waits for.
         TopicShorter: the topic was created anew since the store was filled.
         StreamError: the broker refuses.
     """
@@ -171,6 +183,6 @@ def run(settings: ConsumerSettings, stop: threading.Event) -> None:
     # them again and again, as Python's defaults do, takes a fifth of the time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-    wait_for_topics(settings, stop, log)
-    if not stop.is_set():
-        Ingest(settings, stop).run()
+    with process.health.waiting("Kafka"):
+        wait_for_topics(settings, process.stop, log)
+    Ingest(settings, process.stop, process.figures, process.health).run()

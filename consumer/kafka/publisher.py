@@ -13,6 +13,7 @@ from consumer.kafka.client import Headers, StreamError, TooLarge, connection
 from consumer.settings import ConsumerSettings
 
 DELIVERY_MS = 60_000  # after which a message counts as not delivered
+CLOSE_SECONDS = 1.0  # for what is on its way
 REQUEST_BYTES = 16 * 1024 * 1024  # of one message; a broker's own limit is mostly 1 MiB
 
 
@@ -117,8 +118,13 @@ class Publisher:
             raise _publish_error(topic, error) from error
 
     def close(self) -> None:
-        """Drop the connection; call `flush` before, if the messages matter."""
-        self._producer.close(timeout=5)
+        """Drop the connection and end the client's thread; call `flush` before, if what was sent
+        matters. A `flush` that waits on another thread fails.
+        """
+        try:
+            self._producer.close(timeout=CLOSE_SECONDS)
+        except KafkaError:  # something was not sent yet, and the client stays open
+            self._producer._sender.force_close()
 
     def _failed(self, error: BaseException) -> None:
         self._failure = error

@@ -32,6 +32,7 @@ from consumer.kafka.client import (
 )
 from consumer.settings import ConsumerSettings
 from process.errors import StreamGCNError
+from process.shutdown import Stopped
 
 SESSION_MS = 6_000  # a dead member's partitions move on after this long
 POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, the next one comes
@@ -155,6 +156,11 @@ class Stream:
         return {tp.partition for tp in self._consumer.assignment()}
 
     @property
+    def trouble(self) -> str:
+        """Why nothing comes from the broker; empty while it answers."""
+        return self._outage.trouble
+
+    @property
     def n_partitions(self) -> int:
         """Partitions of the topic, whoever reads them."""
         return len(self._consumer.partitions_for_topic(self._topic) or ())
@@ -211,7 +217,7 @@ class Stream:
             self._log,
         )
         if self._consumer is None:
-            raise StreamError(f"stopped while waiting for Kafka at {self._address}")
+            raise Stopped(f"waiting for Kafka at {self._address}")
         self._consumer.subscribe([self._topic], listener=_Listener(self))
         self._await_partitions()
 

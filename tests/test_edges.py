@@ -7,6 +7,7 @@ import pytest
 from deltalake import DeltaTable
 
 from consumer.edge.store import SCHEMA, EdgeStore, Fenced, StoreError, wait_for_store, watermark
+from process.shutdown import Stopped
 
 
 def rows(partition: int, begin: int, end: int) -> pa.Table:
@@ -111,5 +112,5 @@ def test_waiting_for_a_store_ends_when_told_to_stop(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     stop = threading.Event()
     stop.set()
-    with pytest.raises(StoreError):
+    with pytest.raises(Stopped):
         wait_for_store(str(tmp_path / "file" / "edges"), "t", stop, logging.getLogger("t"))

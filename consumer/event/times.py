@@ -85,7 +85,8 @@ def why(value: int | float | str, unit: str = "") -> str:
         return f"timestamp is {value} {unit} since 1970, which is {until}; {SEND}"
     number = _number(value) if isinstance(value, str) else value
     if number is not None:
-        return f"timestamp is {value}, which is {_where(number)}; {SEND}"
+        # Beside others of its column an integer may have become a float or a text by now.
+        return f"timestamp is {float(number):.15g}, which is {_where(number)}; {SEND}"
     try:
         msgspec.convert(value, _Moment)
     except msgspec.ValidationError:

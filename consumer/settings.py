@@ -33,6 +33,7 @@ class ConsumerSettings(ProcessSettings):
     kafka_ssl_cafile: Path | None = Field(None, description="PEM file of the authority to trust.")
     kafka_ssl_certfile: Path | None = Field(None, description="PEM file of the own certificate.")
     kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of the own key.")
+    kafka_ssl_password: SecretStr | None = Field(None, description="Password of the own key.")
     edge_store: str = Field(
         "./data/edges", min_length=1, description="Path or URI of the Delta Lake table of events."
     )

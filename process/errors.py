@@ -7,6 +7,7 @@ StreamGCNError
 │   └── Conflict                               another process changed the same files
 ├── Fenced           consumer/edge/store.py    another consumer has the partition
 ├── StreamError      consumer/kafka/client.py  Kafka refuses or does not answer
+│   ├── AccessRefused (a SettingsError too)    Kafka does not let the process in, or not do that
 │   ├── TopicShorter                           the topic was created anew
 │   └── TooLarge                               the broker takes no message of that size
 ├── NothingToLearn   trainer/fit.py            no edge has a weight above 0

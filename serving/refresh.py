@@ -392,7 +392,7 @@ class Refresh:
 def run(settings: ServingSettings, process: Running) -> None:
     """The process `streamgcn serving`."""
     with process.health.waiting("Kafka"):
-        wait_for_topics(settings, process.stop, log)
+        wait_for_topics(settings, process.stop, log, dead=None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # each of them works for itself
     gc.set_threshold(100_000, 50, 100)  # edges are many objects, and in no cycles

@@ -143,7 +143,7 @@ def forget(
     """
     settings = _settings()
     configure(settings.log_format)
-    wait_for_topics(settings, stop_on_signals(), logging.getLogger("forget"))
+    wait_for_topics(settings, stop_on_signals(), logging.getLogger("forget"), "WRITE", None)
     places = forgetting.publish(settings, user)
     out.print(f"Published to {len(places)} partitions of {settings.kafka_topic}.")
     if not verify:
@@ -218,6 +218,8 @@ def status() -> None:
             who = "not running" if members == 0 else f"{members or 'unknown number'} running"
             rows.append((room, f"{who}, lag {lag}"))
             whole = whole and members != 0
+        except SettingsError:
+            raise  # as for any other wrong setting
         except StreamError as error:
             rows.append((room, str(error)))
             whole = False

@@ -58,7 +58,7 @@ def publish(
     )
     frame = files.read(file, columns)
     stop = stop_on_signals()
-    wait_for_topics(settings, stop, logging.getLogger("publish"))
+    wait_for_topics(settings, stop, logging.getLogger("publish"), "WRITE", None)
     publisher = Publisher(settings)
     started, sent = time.time(), 0
     if one_by_one:

@@ -1,27 +1,28 @@
-"""Reaching the broker: the client's settings, short-lived clients, and waiting for an answer."""
+"""The client's arguments, its making, and its errors in words."""
 
 from __future__ import annotations
 
-import logging
-import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer
-from kafka.errors import KafkaError
+from kafka.errors import AuthorizationError, SaslAuthenticationFailedError
+from kafka.net.compat import KafkaNetClient
 
 from consumer.settings import ConsumerSettings
 from process.errors import StreamGCNError
-from process.outage import Outage
+from process.settings import SettingsError
 
 CHECK_MS = 3_000
+Client = TypeVar("Client")
 Headers = Sequence[tuple[str, bytes]]
 
 
 class StreamError(StreamGCNError):
     """Kafka refuses or does not answer; the text says what to do."""
+
+
+class AccessRefused(StreamError, SettingsError):
+    """Kafka does not let this process in, or not do what it must; waiting does not change that."""
 
 
 class TopicShorter(StreamError):
@@ -46,13 +47,15 @@ class Message(NamedTuple):
 
 def connection(settings: ConsumerSettings) -> dict[str, Any]:
     """The client's arguments to reach the broker."""
-    password = settings.kafka_sasl_password
+    password, key_password = settings.kafka_sasl_password, settings.kafka_ssl_password
     given: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
         "security_protocol": settings.kafka_security_protocol,
         "ssl_cafile": settings.kafka_ssl_cafile and str(settings.kafka_ssl_cafile),
         "ssl_certfile": settings.kafka_ssl_certfile and str(settings.kafka_ssl_certfile),
         "ssl_keyfile": settings.kafka_ssl_keyfile and str(settings.kafka_ssl_keyfile),
+        # With None the TLS library would ask a terminal for it.
+        "ssl_password": key_password.get_secret_value() if key_password else "",
     }
     if settings.kafka_security_protocol.startswith("SASL"):
         given |= {
@@ -63,71 +66,44 @@ def connection(settings: ConsumerSettings) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def until_it_answers(
-    act: Callable[[], Any], settings: ConsumerSettings, stop: threading.Event, log: logging.Logger
-) -> Any:
-    """What `act` returns, waiting for the broker; None if told to stop."""
-    outage = broker_outage(settings, log)
-    while not stop.is_set():
-        try:
-            knock(settings)
-            made = act()
-        except (KafkaError, OSError) as error:
-            stop.wait(outage.failed(error))
-            continue
-        outage.worked()
-        return made
-    return None
+def make_client(kind: Callable[..., Client], settings: ConsumerSettings, **options: Any) -> Client:
+    """A client of the library; where it cannot be made, nothing that it opened stays open.
 
+    Raises:
+        KafkaError, OSError: as the library does.
+    """
+    opened: list[KafkaNetClient] = []
 
-def broker_outage(settings: ConsumerSettings, log: logging.Logger) -> Outage:
-    """What is said of a broker that does not answer."""
-    address = settings.kafka_bootstrap_servers
-    return Outage(log, f"Kafka at {address} does not answer", f"Kafka at {address} is back")
+    def net_client(**given: Any) -> KafkaNetClient:
+        opened.append(KafkaNetClient(**given))
+        return opened[-1]
 
-
-def knock(settings: ConsumerSettings) -> None:
-    """Raise OSError if no broker listens; a client that finds none leaves a thread behind."""
-    servers = settings.kafka_bootstrap_servers.split(",")
-    for server in servers:
-        host, _, port = server.strip().rpartition(":")
-        if not port.isdigit():
-            host, port = server.strip(), "9092"
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), CHECK_MS / 1000).close()
-            return
-        except OSError:
-            if server is servers[-1]:
-                raise
-
-
-@contextmanager
-def admin_client(settings: ConsumerSettings) -> Iterator[KafkaAdminClient]:
-    """An admin client; its errors become StreamError."""
     try:
-        admin = KafkaAdminClient(**connection(settings), bootstrap_timeout_ms=CHECK_MS)
-        try:
-            yield admin
-        finally:
-            admin.close()
-    except (KafkaError, OSError) as error:
-        raise StreamError(f"Kafka at {settings.kafka_bootstrap_servers}: {error}") from error
-
-
-@contextmanager
-def log_reader(settings: ConsumerSettings) -> Iterator[KafkaConsumer]:
-    """A consumer without a group; its errors become StreamError."""
-    try:
-        reader = KafkaConsumer(
+        return kind(
             **connection(settings),
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            isolation_level="read_committed",
             bootstrap_timeout_ms=CHECK_MS,
+            kafka_client=net_client,
+            **options,
         )
-        try:
-            yield reader
-        finally:
-            reader.close(autocommit=False)
-    except (KafkaError, OSError) as error:
-        raise StreamError(f"Kafka at {settings.kafka_bootstrap_servers}: {error}") from error
+    except BaseException:
+        for each in opened:
+            each.close()
+        raise
+
+
+def in_words(error: BaseException, settings: ConsumerSettings, right: str) -> StreamError:
+    """The library's error as one of ours.
+
+    Args:
+        right: what was tried, as in "READ topic interactions".
+    """
+    address = settings.kafka_bootstrap_servers
+    if isinstance(error, StreamError):
+        return error
+    if isinstance(error, AuthorizationError):
+        user = settings.kafka_sasl_username
+        who = f"the user {user}" if user else "this process"
+        return AccessRefused(f"Kafka at {address} does not let {who} {right}; grant that right")
+    if isinstance(error, SaslAuthenticationFailedError):
+        return AccessRefused(f"Kafka at {address} does not let this process in: {error}")
+    return StreamError(f"Kafka at {address}: {error}")

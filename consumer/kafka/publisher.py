@@ -9,7 +9,15 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 from kafka.partitioner.default import murmur2
 
-from consumer.kafka.client import Headers, StreamError, TooLarge, connection
+from consumer.kafka.access import check_access
+from consumer.kafka.client import (
+    AccessRefused,
+    Headers,
+    StreamError,
+    TooLarge,
+    in_words,
+    make_client,
+)
 from consumer.settings import ConsumerSettings
 
 DELIVERY_MS = 60_000  # after which a message counts as not delivered
@@ -27,12 +35,17 @@ class Publisher:
             transactional_id: for `transaction`; a second publisher of the same one ends the first.
 
         Raises:
+            AccessRefused: it does not let this process in.
             StreamError: the broker does not answer.
         """
+        self._settings = settings
         self._failure: BaseException | None = None
+        self._topic = settings.kafka_topic  # of the last message
         try:
-            self._producer = KafkaProducer(
-                **connection(settings),
+            check_access(settings)
+            self._producer = make_client(
+                KafkaProducer,
+                settings,
                 acks="all",
                 linger_ms=20,
                 batch_size=256 * 1024,
@@ -42,13 +55,18 @@ class Publisher:
                 request_timeout_ms=DELIVERY_MS // 2,
                 transactional_id=transactional_id,
             )
-            if transactional_id:
-                self._producer.init_transactions()
+        except (KafkaError, OSError) as error:
+            raise in_words(error, settings, f"WRITE topic {self._topic}") from error
+        if transactional_id:
+            self._begin_transactions(transactional_id)
+
+    def _begin_transactions(self, transactional_id: str) -> None:
+        try:
+            self._producer.init_transactions()
         except KafkaError as error:
-            raise StreamError(
-                f"Kafka at {settings.kafka_bootstrap_servers} does not answer ({error}); "
-                "start it or set KAFKA_BOOTSTRAP_SERVERS"
-            ) from error
+            self.close()
+            right = f"WRITE transactional id {transactional_id}"
+            raise in_words(error, self._settings, right) from error
 
     def send(
         self,
@@ -63,12 +81,13 @@ class Publisher:
         Raises:
             StreamError: it could not be queued.
         """
+        self._topic = topic
         try:
             future = self._producer.send(
                 topic, value=value, key=key, headers=list(headers), partition=partition
             )
         except KafkaError as error:
-            raise _publish_error(topic, error) from error
+            raise self._not_delivered(error) from error
         future.add_errback(self._failed)
         return lambda: (int(future.value.partition), int(future.value.offset))
 
@@ -85,7 +104,7 @@ class Publisher:
             self._failure = error
         if self._failure:
             failure, self._failure = self._failure, None
-            raise _publish_error("Kafka", failure)
+            raise self._not_delivered(failure)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -104,7 +123,7 @@ class Publisher:
                 raise
             self._producer.commit_transaction()
         except KafkaError as error:
-            raise _publish_error("Kafka", error) from error
+            raise self._not_delivered(error) from error
 
     def partitions(self, topic: str) -> list[int]:
         """Partitions of a topic.
@@ -112,10 +131,11 @@ class Publisher:
         Raises:
             StreamError: the broker does not answer.
         """
+        self._topic = topic
         try:
             return sorted(self._producer.partitions_for(topic))
         except KafkaError as error:
-            raise _publish_error(topic, error) from error
+            raise self._not_delivered(error) from error
 
     def close(self) -> None:
         """Drop the connection and end the client's thread; call `flush` before, if what was sent
@@ -129,13 +149,15 @@ class Publisher:
     def _failed(self, error: BaseException) -> None:
         self._failure = error
 
+    def _not_delivered(self, error: BaseException) -> StreamError:
+        if isinstance(error, MessageSizeTooLargeError):
+            return TooLarge(f"a message is larger than topic {self._topic} takes: {error}")
+        found = in_words(error, self._settings, f"WRITE topic {self._topic}")
+        if isinstance(found, AccessRefused):
+            return found
+        return StreamError(f"a message was not delivered to {self._topic}: {error}")
+
 
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition, of so many, that a message with this key goes to, by Kafka's own rule."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
-
-
-def _publish_error(where: str, error: BaseException) -> StreamError:
-    if isinstance(error, MessageSizeTooLargeError):
-        return TooLarge(f"a message is larger than {where} takes: {error}")
-    return StreamError(f"a message was not delivered to {where}: {error}")

@@ -18,18 +18,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+from kafka.errors import (
+    AuthorizationError,
+    GroupAuthorizationFailedError,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    UnknownTopicOrPartitionError,
+)
 
+from consumer.kafka.access import check_access
 from consumer.kafka.client import (
     CHECK_MS,
+    AccessRefused,
     Message,
     StreamError,
     TopicShorter,
-    broker_outage,
-    connection,
-    log_reader,
-    until_it_answers,
+    in_words,
+    make_client,
 )
+from consumer.kafka.reach import broker_outage, log_reader, until_it_answers
 from consumer.settings import ConsumerSettings
 from process.errors import StreamGCNError
 from process.shutdown import Stopped
@@ -80,15 +88,22 @@ class Stream:
         self._group = group
         self._stop = stop
         self._joining_since: float | None = None  # None while a member
+        self._admitted = False  # whether the group ever gave partitions to this process
+        self._shut_out = False  # whether the client has to be made anew once it is let in
+        self._again = 0.0  # when the broker is asked again after it refused
         self._join()
 
     def poll(self, seconds: float) -> list[Sequence[Message]]:
         """Messages that arrived, of each partition in order; waits `seconds` for the first.
 
         Raises:
+            AccessRefused: a right is missing from the start; later it is waited for.
             TopicShorter: a partition ends before the offset it should start at.
             StreamError: the broker refuses.
         """
+        if self._kept_out():
+            self._stop.wait(seconds)
+            return []
         self._join_anew_if_stuck()
         self._settle()
         try:
@@ -98,8 +113,7 @@ class Stream:
             self.restart()  # which tells whether the topic is shorter or was cut off
             return []
         except KafkaError as error:
-            if not error.retriable:
-                raise StreamError(f"Kafka at {self._address} refuses: {error}") from error
+            self._refused(error)
             polled = {}
         if polled:
             self._answered()
@@ -109,14 +123,17 @@ class Stream:
 
     def heartbeat(self) -> None:
         """Stay a member of the group without taking messages."""
+        if self._kept_out():
+            return
         placed = [tp for tp in self._consumer.assignment() if tp.partition not in self._unplaced]
         try:
             self._consumer.pause(*placed)
             self._consumer.poll(timeout_ms=0)
             self._resume(placed)
+        except IllegalStateError:
+            pass  # a partition was lost this moment
         except KafkaError as error:
-            if not error.retriable and not isinstance(error, IllegalStateError):
-                raise StreamError(f"Kafka at {self._address} refuses: {error}") from error
+            self._refused(error)
 
     def restart(self) -> None:
         """Ask again where each assigned partition starts, and go there."""
@@ -178,6 +195,7 @@ class Stream:
     def assigned(self, partitions: set[TopicPartition]) -> None:
         """Note partitions that must be placed before anything is read of them."""
         self._joining_since = None
+        self._admitted = self._admitted or bool(partitions)
         for tp in partitions:
             self._consumer.pause(tp)
             self._consumer.seek(tp, 0)  # anywhere: without a place the client would look for one
@@ -198,39 +216,46 @@ class Stream:
     def _join(self) -> None:
         self._joining_since = time.monotonic()
         self._consumer = until_it_answers(
-            lambda: KafkaConsumer(
-                **connection(self._settings),
-                group_id=self._group,
-                enable_auto_commit=False,
-                auto_offset_reset="none",  # every start is given; one that is not there is told
-                isolation_level="read_committed",
-                session_timeout_ms=SESSION_MS,
-                heartbeat_interval_ms=SESSION_MS // 3,
-                max_poll_records=POLL_RECORDS,
-                # A fetch for each message would cost client and broker more than all that follows.
-                fetch_min_bytes=FETCH_BYTES,
-                fetch_max_wait_ms=FETCH_MS,
-                metadata_max_age_ms=METADATA_MS,
-            ),
-            self._settings,
-            self._stop,
-            self._log,
+            self._client, self._settings, self._stop, self._log, running=self._admitted
         )
         if self._consumer is None:
             raise Stopped(f"waiting for Kafka at {self._address}")
         self._consumer.subscribe([self._topic], listener=_Listener(self))
-        self._await_partitions()
 
-    def _await_partitions(self) -> None:
-        """Know the subscribed topic's partitions before the first poll, which joins.
+    def _client(self) -> KafkaConsumer:
+        consumer = make_client(
+            KafkaConsumer,
+            self._settings,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # every start is given; one that is not there is told
+            isolation_level="read_committed",
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=SESSION_MS // 3,
+            max_poll_records=POLL_RECORDS,
+            # A fetch for each message would cost client and broker more than all that follows.
+            fetch_min_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_MS,
+            metadata_max_age_ms=METADATA_MS,
+        )
+        try:
+            self._await_partitions(consumer)
+        except BaseException:
+            consumer.close(autocommit=False, timeout_ms=2_000)
+            raise
+        return consumer
+
+    def _await_partitions(self, consumer: KafkaConsumer) -> None:
+        """Know the topic's partitions before the first poll, which joins.
 
         A member that joins without is given none, and rejoins at once when it learns of them.
         """
         deadline = time.monotonic() + PARTITIONS_SECONDS
-        while self._topic not in self._consumer.topics():
+        while self._topic not in consumer.topics():
             if time.monotonic() > deadline:
-                raise StreamError(f"topic {self._topic} is not there; is it being deleted?")
-            time.sleep(0.1)
+                raise UnknownTopicOrPartitionError(f"topic {self._topic} is not there")
+            if self._stop.wait(0.1):
+                raise StreamError(f"stopped while waiting for topic {self._topic}")
 
     def _join_anew_if_stuck(self) -> None:
         """Join with a new client where a rebalance does not end; it was seen to hang for good."""
@@ -321,14 +346,59 @@ class Stream:
                 self._consumer.resume(tp)
 
     def _check(self) -> None:
+        """Ask the broker whether it is there, and if not, why."""
+        self._heard = time.monotonic()
         partitions = list(self._consumer.assignment()) or [self._tp(0)]
         try:
             self._consumer.end_offsets(partitions, timeout_ms=CHECK_MS)
         except KafkaError as error:
-            self._heard = time.monotonic()
-            self._outage.failed(error)
+            try:
+                check_access(self._settings)
+            except AccessRefused as refused:
+                self._shut_out = True
+                self._wait(refused)
+            except OSError as away:
+                self._outage.failed(away)
+            else:
+                self._outage.failed(error)
             return
-        self._answered()
+        if self._heard - self._again > CHECK_EVERY:  # a right that is missing would be told by then
+            self._answered()
+
+    def _refused(self, error: KafkaError) -> None:
+        """Wait where the broker has taken away a right, or a password; it may give it back."""
+        if error.retriable:
+            return
+        of_group = isinstance(error, GroupAuthorizationFailedError)
+        right = f"READ group {self._group}" if of_group else f"READ topic {self._topic}"
+        failure = in_words(error, self._settings, right)
+        if not isinstance(failure, AccessRefused):
+            raise StreamError(f"Kafka at {self._address} refuses: {error}") from error
+        if not self._admitted:
+            raise failure from error
+        self._shut_out = not isinstance(error, AuthorizationError)
+        self._wait(failure)
+
+    def _wait(self, failure: StreamError | OSError) -> None:
+        self._again = time.monotonic() + self._outage.failed(failure)
+
+    def _kept_out(self) -> bool:
+        """Whether the broker has refused, and is to be left alone now."""
+        if time.monotonic() < self._again:
+            return True
+        if self._shut_out:
+            try:
+                check_access(self._settings)
+            except (AccessRefused, OSError) as error:
+                self._wait(error)
+                return True
+            self._shut_out = False
+            # The client never tries again where a password was refused.
+            with self._lock:
+                self._lost |= self.partitions()
+            self.close()
+            self._join()
+        return False
 
     def _answered(self) -> None:
         self._heard = time.monotonic()

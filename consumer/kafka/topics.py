@@ -8,50 +8,97 @@ from collections.abc import Iterator
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import (
+    AuthorizationError,
+    KafkaError,
+    NoError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from consumer.kafka.client import (
     CHECK_MS,
+    AccessRefused,
     Message,
     StreamError,
-    admin_client,
-    connection,
-    log_reader,
-    until_it_answers,
+    in_words,
+    make_client,
 )
 from consumer.kafka.publisher import REQUEST_BYTES
+from consumer.kafka.reach import admin_client, log_reader, until_it_answers
 from consumer.settings import ConsumerSettings
 
 PARTITIONS = 4  # of a topic that is created here
 
 
-def wait_for_topics(settings: ConsumerSettings, stop: threading.Event, log: logging.Logger) -> None:
+def wait_for_topics(
+    settings: ConsumerSettings,
+    stop: threading.Event,
+    log: logging.Logger,
+    topic: str = "READ",
+    dead: str | None = "WRITE",
+) -> None:
     """Wait for the broker, then create the topic and its dead-letter topic if they are missing.
 
+    Args:
+        topic: what the process does with the topic: READ or WRITE.
+        dead: what it does with the dead-letter topic; None: nothing, so it is left alone.
+
     Raises:
+        AccessRefused: the process may not do that, or not come in.
         StreamError: the broker refuses.
     """
-    dead_config = {"max.message.bytes": str(REQUEST_BYTES)}
+    dead_options = {"num_partitions": 1, "configs": {"max.message.bytes": str(REQUEST_BYTES)}}
 
     def create() -> None:
-        admin = KafkaAdminClient(**connection(settings), bootstrap_timeout_ms=CHECK_MS)
+        admin = make_client(KafkaAdminClient, settings)
         try:
-            _create(admin, settings.kafka_topic, {"num_partitions": PARTITIONS})
-            dead = {"num_partitions": 1, "configs": dead_config}
-            _create(admin, f"{settings.kafka_topic}.dead", dead)
+            name = settings.kafka_topic
+            if not _may(admin, settings, name, topic):
+                _create(admin, settings, name, {"num_partitions": PARTITIONS})
+            if dead and not _may(admin, settings, f"{name}.dead", dead):
+                _create(admin, settings, f"{name}.dead", dead_options)
         finally:
             admin.close()
 
     until_it_answers(create, settings, stop, log)
 
 
-def _create(admin: KafkaAdminClient, topic: str, options: dict[str, Any]) -> None:
-    if topic in admin.list_topics():
-        return
+def _may(admin: KafkaAdminClient, settings: ConsumerSettings, topic: str, operation: str) -> bool:
+    """Whether the topic is there.
+
+    Raises:
+        AccessRefused: this process may not do the operation, such as READ, with it.
+        KafkaError: the broker cannot tell now.
+    """
+    (found,) = admin.describe_topics([topic])
+    error = for_code(found["error_code"])
+    if error is UnknownTopicOrPartitionError:
+        return False
+    allowed = found.get("authorized_operations")  # a broker may leave it out
+    if error is NoError and allowed and operation not in allowed:
+        error = TopicAuthorizationFailedError
+    if error is TopicAuthorizationFailedError:
+        raise in_words(error(), settings, f"{operation} topic {topic}")
+    if error is not NoError:
+        raise error(f"topic {topic}")
+    return True
+
+
+def _create(
+    admin: KafkaAdminClient, settings: ConsumerSettings, topic: str, options: dict[str, Any]
+) -> None:
     try:
         admin.create_topics({topic: options}, wait_for_metadata=True)
     except TopicAlreadyExistsError:
         return  # another process was quicker
+    except AuthorizationError:
+        raise AccessRefused(
+            f"topic {topic} is missing on Kafka at {settings.kafka_bootstrap_servers}, and this "
+            f"process may not create it: create it, or grant the right CREATE topic {topic}"
+        ) from None
     except KafkaError as error:
         if error.retriable:
             raise
@@ -64,6 +111,9 @@ def read_topic(settings: ConsumerSettings, topic: str) -> Iterator[Message]:
     Raises:
         StreamError: the broker does not answer.
     """
+    with admin_client(settings, f"DESCRIBE topic {topic}") as admin:
+        if not _may(admin, settings, topic, "READ"):
+            return
     with log_reader(settings) as reader:
         partitions = partitions_of(reader, topic)
         ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS) if partitions else {}
@@ -86,7 +136,9 @@ def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
     Raises:
         StreamError: the broker does not answer.
     """
-    with admin_client(settings) as admin, log_reader(settings) as reader:
+    right = f"DESCRIBE group {group}"
+    with admin_client(settings, right) as admin, log_reader(settings) as reader:
+        _may(admin, settings, settings.kafka_topic, "DESCRIBE")
         partitions = partitions_of(reader, settings.kafka_topic)
         ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS)
         done = _committed(admin, group, partitions)
@@ -107,7 +159,8 @@ def group_offsets(settings: ConsumerSettings, group: str) -> dict[int, int]:
     Raises:
         StreamError: the broker does not answer.
     """
-    with admin_client(settings) as admin, log_reader(settings) as reader:
+    right = f"DESCRIBE group {group}"
+    with admin_client(settings, right) as admin, log_reader(settings) as reader:
         return _committed(admin, group, partitions_of(reader, settings.kafka_topic))
 
 

@@ -1,0 +1,251 @@
+"""Whether a broker lets this process in; what waiting cannot heal is told from what it can.
+
+The client reports a wrong password, certificate or protocol as a timeout. So before it is made, one
+connection goes the way that the client will go, step by step: the files, TCP, TLS, SASL, a first
+question, then the same at an address that the broker advertises. What is refused has a cause.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any, NamedTuple
+
+from kafka.cluster import collect_hosts
+from kafka.errors import KafkaError, for_code
+from kafka.net.sasl import get_sasl_mechanism
+from kafka.protocol.broker_version_data import BrokerVersionData
+from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
+from kafka.protocol.parser import KafkaProtocol
+from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
+
+from consumer.kafka.client import AccessRefused, connection
+from consumer.kafka.tls import broker_certificate_refused, tls_context, verified_nothing
+from consumer.settings import ConsumerSettings
+
+SECONDS = 3.0  # for one step with one broker
+UNSUPPORTED_MECHANISM, ILLEGAL_SASL_STATE = 33, 34  # error codes of the protocol
+
+
+class Address(NamedTuple):
+    """Where a broker listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def check_access(settings: ConsumerSettings) -> None:
+    """See that a broker lets this process in.
+
+    Raises:
+        AccessRefused: none does, and waiting will not change that.
+        OSError: none answers; one may later.
+    """
+    if settings.kafka_security_protocol.startswith("SASL"):
+        for name in ("username", "password"):
+            if not getattr(settings, f"kafka_sasl_{name}"):
+                raise AccessRefused(
+                    f"KAFKA_SASL_{name.upper()} is not set, and KAFKA_SECURITY_PROTOCOL="
+                    f"{settings.kafka_security_protocol} needs it"
+                )
+    tls = tls_context(settings) if settings.kafka_security_protocol.endswith("SSL") else None
+    given = settings.kafka_bootstrap_servers.split(",")
+    servers = [Address(host, port) for host, port, _ in collect_hosts(given, randomize=False)]
+    advertised = _first(settings, tls, servers)
+    try:
+        _first(settings, tls, advertised)
+    except OSError as error:
+        names = ", ".join(map(str, advertised))
+        raise OSError(f"it answers, but advertises {names}, where: {error}") from error
+
+
+def _first(
+    settings: ConsumerSettings, tls: ssl.SSLContext | None, servers: Iterable[Address]
+) -> list[Address]:
+    """Addresses that the first broker advertises which lets the process in."""
+    failures: list[Exception] = []
+    for server in servers:
+        try:
+            return _Visit(settings, tls, server).brokers()
+        except AccessRefused as error:
+            failures.insert(0, error)  # says more than that another one is away
+        except (OSError, KafkaError) as error:
+            failures.append(error)
+    failure = failures[0] if failures else OSError("it names no broker")
+    raise failure if isinstance(failure, AccessRefused | OSError) else OSError(str(failure))
+
+
+class _Closed(ConnectionError):
+    """The other side ended the connection instead of answering."""
+
+
+class _Link:
+    """A connection on which one question is asked after the other."""
+
+    def __init__(self, server: Address, tls: ssl.SSLContext | None) -> None:
+        plain = socket.create_connection(server, SECONDS)
+        try:
+            host = server.host.rstrip(".")
+            self._socket = tls.wrap_socket(plain, server_hostname=host) if tls else plain
+        except BaseException:
+            plain.close()
+            raise
+        self._protocol = KafkaProtocol(client_id="streamgcn", receive_message_max_bytes=1 << 24)
+        self._versions: BrokerVersionData | None = None
+
+    def greet(self) -> None:
+        """Learn which requests the broker knows."""
+        known = self.ask(ApiVersionsRequest(version=0)).api_keys
+        self._versions = BrokerVersionData(
+            api_versions={each.api_key: (each.min_version, each.max_version) for each in known}
+        )
+
+    def ask(self, request: Any) -> Any:
+        """The answer to a request of the client's library."""
+        if request.API_VERSION is None and self._versions:
+            request.API_VERSION = self._versions.api_version(request)
+        self._protocol.send_request(request)
+        self._socket.sendall(self._protocol.send_bytes())
+        while data := self._socket.recv(65_536):
+            for _, response in self._protocol.receive_bytes(data):
+                return response
+        raise _Closed("the broker closes the connection")
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _Visit:
+    """One way to one broker, and why it ends early."""
+
+    def __init__(
+        self, settings: ConsumerSettings, tls: ssl.SSLContext | None, server: Address
+    ) -> None:
+        self._settings, self._tls, self._server = settings, tls, server
+        self._protocol = settings.kafka_security_protocol
+
+    def brokers(self) -> list[Address]:
+        """Go all the way; the addresses that the broker advertises."""
+        with closing(self._connect()) as link:
+            self._greet(link)
+            if self._protocol.startswith("SASL"):
+                self._sign_in(link)
+            try:
+                found = link.ask(MetadataRequest(topics=[])).brokers
+            except (_Closed, ConnectionError) as error:
+                self._refuse_if_it_wants_sasl()
+                raise error
+        return [Address(each.host, each.port) for each in found]
+
+    def _connect(self) -> _Link:
+        try:
+            return _Link(self._server, self._tls)
+        except ssl.SSLCertVerificationError as error:
+            raise broker_certificate_refused(error, self._settings, self._server) from None
+        except (ssl.SSLError, ConnectionResetError) as error:
+            if self._answers_in_plain_text():
+                protocol = self._protocol.replace("SSL", "PLAINTEXT")
+                raise self._refused(
+                    f"speaks no TLS: set KAFKA_SECURITY_PROTOCOL to {protocol}"
+                ) from None
+            raise self._without_tls(error) from None
+
+    def _greet(self, link: _Link) -> None:
+        try:
+            link.greet()
+        except ssl.SSLError as error:
+            raise self._without_tls(error) from None
+        except (OSError, KafkaError) as error:
+            if self._tls is None and self._answers_with_tls():
+                protocol = self._protocol.replace("PLAINTEXT", "SSL")
+                raise self._refused(
+                    f"speaks TLS: set KAFKA_SECURITY_PROTOCOL to {protocol}"
+                ) from None
+            raise error
+
+    def _without_tls(self, error: ssl.SSLError | OSError) -> Exception:
+        """What a handshake that the broker ended means."""
+        reason = getattr(error, "reason", None) or ""
+        if "ALERT" not in reason:
+            return error
+        said = reason.replace("_", " ").lower()
+        if self._settings.kafka_ssl_certfile is None:
+            return self._refused(
+                f"asks for a certificate ({said}): set KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE"
+            )
+        return self._refused(
+            f"refuses the certificate KAFKA_SSL_CERTFILE={self._settings.kafka_ssl_certfile} "
+            f"({said}): it has expired, or the broker does not trust the authority that signed it"
+        )
+
+    def _sign_in(self, link: _Link) -> None:
+        mechanism = self._settings.kafka_sasl_mechanism
+        answer = link.ask(SaslHandshakeRequest(version=1, mechanism=mechanism))
+        if answer.error_code == ILLEGAL_SASL_STATE:
+            protocol = self._protocol.removeprefix("SASL_")
+            raise self._refused(f"wants no SASL: set KAFKA_SECURITY_PROTOCOL to {protocol}")
+        if answer.error_code == UNSUPPORTED_MECHANISM:
+            raise self._refused(
+                f"does not know KAFKA_SASL_MECHANISM={mechanism}; it knows "
+                f"{', '.join(answer.mechanisms)}"
+            )
+        if answer.error_code:
+            raise for_code(answer.error_code)()
+        talk = get_sasl_mechanism(mechanism)(
+            host=self._server.host, sasl_mechanism=mechanism, **_credentials(self._settings)
+        )
+        while not talk.is_done():
+            answer = link.ask(SaslAuthenticateRequest(talk.auth_bytes(), version=0))
+            if answer.error_code:
+                raise self._refused(
+                    f"refuses KAFKA_SASL_USERNAME={self._settings.kafka_sasl_username} with the "
+                    f"given KAFKA_SASL_PASSWORD by {mechanism}: {answer.error_message}"
+                )
+            try:
+                talk.receive(answer.auth_bytes)
+            except ValueError as error:  # it does not know the password either
+                raise self._refused(f"cannot prove by {mechanism} who it is: {error}") from None
+
+    def _answers_in_plain_text(self) -> bool:
+        try:
+            with closing(_Link(self._server, None)) as link:
+                link.greet()
+        except (OSError, KafkaError):
+            return False
+        return True
+
+    def _answers_with_tls(self) -> bool:
+        try:
+            _Link(self._server, verified_nothing()).close()
+        except ssl.SSLError as error:
+            return "ALERT" in (error.reason or "")
+        except OSError:
+            return False
+        return True
+
+    def _refuse_if_it_wants_sasl(self) -> None:
+        if self._protocol.startswith("SASL"):
+            return
+        with closing(_Link(self._server, self._tls)) as link:
+            link.greet()
+            answer = link.ask(SaslHandshakeRequest(version=1, mechanism="PLAIN"))
+        if answer.error_code in (0, UNSUPPORTED_MECHANISM):
+            raise self._refused(
+                f"wants SASL ({', '.join(answer.mechanisms)}): set KAFKA_SECURITY_PROTOCOL to "
+                f"SASL_{self._protocol}, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and "
+                "KAFKA_SASL_PASSWORD"
+            )
+
+    def _refused(self, sentence: str) -> AccessRefused:
+        return AccessRefused(f"Kafka at {self._server} {sentence}")
+
+
+def _credentials(settings: ConsumerSettings) -> dict[str, Any]:
+    wanted = ("sasl_plain_username", "sasl_plain_password")
+    given = connection(settings)
+    return {name: given[name] for name in wanted}

@@ -18,14 +18,15 @@ import torch
 
 from consumer.edge.store import StoreError, wait_for_store
 from consumer.edge.traces import digest
-from consumer.event.json import FORGET
-from consumer.ingest.decode import events, rows
+from consumer.event.json import FORGET, Event
+from consumer.ingest.decode import Position, events, rows, sent_at
 from consumer.kafka.client import Message
 from consumer.kafka.subscription import Stream
 from consumer.kafka.topics import wait_for_topics
 from process.health import Health
 from process.log import Figures
 from process.running import Running
+from process.text import visible
 from serving.due import DueUsers
 from serving.fold_in import Recommender
 from serving.new_items import NewItems
@@ -98,7 +99,7 @@ class Refresh:
         self._mine: set[int] = set()  # partitions that are read here
         self._forgotten: set[str] = set()  # users whose list must go
         self._erased: set[str] = set()  # digests of users whose list is gone
-        self._events = self._refreshed = 0
+        self._events = self._refreshed = self._unforeseen = 0
         self.edges = UserEdges(settings.weighing())
         with self._health.waiting("the edge store"):
             self._edge_store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
@@ -182,19 +183,38 @@ class Refresh:
         self._publishing = self._block = None
 
     def _take(self, messages: Sequence[Message]) -> None:
-        table, _ = rows(messages)  # what is rejected the consumer sends to the dead letters
-        stamps = {message.offset: message.timestamp for message in messages}
+        table, rejected = rows(messages)  # the consumer sends these to the dead letters
+        for each in rejected:
+            if each.unforeseen:
+                self._skip(each.message.partition, each.message.offset, each.reason)
+        now = int(time.time() * 1000)
+        stamps = {m.offset: sent_at(m, now) for m in messages}
         for event, partition, at in events(table):
-            self.edges.apply(event, partition, at)
-            if event.type == FORGET:
-                self._forgotten.add(event.user_id)
-                if self.edges.partition(event.user_id) not in self._mine:
-                    continue  # has not come again, or is another process's to write
-            elif self._new_items:
-                self._new_items.note(event)
-            self._due.add(event.user_id, partition, at.offset, stamps[at.offset])
+            try:
+                self._apply(event, partition, at, stamps[at.offset])
+            except Exception as error:  # the last net: one event must not end the process
+                self._skip(partition, at.offset, f"{type(error).__name__}: {error}")
         self._due.read(messages[-1].partition, messages[-1].offset + 1)
         self._events += len(table)
+
+    def _apply(self, event: Event, partition: int, at: Position, stamp: int) -> None:
+        self.edges.apply(event, partition, at)
+        if event.type == FORGET:
+            self._forgotten.add(event.user_id)
+            if self.edges.partition(event.user_id) not in self._mine:
+                return  # has not come again, or is another process's to write
+        elif self._new_items:
+            self._new_items.note(event)
+        self._due.add(event.user_id, partition, at.offset, stamp)
+
+    def _skip(self, partition: int, offset: int, reason: str) -> None:
+        """Count what nobody foresaw, and say it the first time."""
+        self._unforeseen += 1
+        if self._unforeseen == 1:
+            log.error(
+                "Offset %d of partition %d is skipped (%s); more of this kind is only counted.",
+                offset, partition, visible(reason, 200),
+            )  # fmt: skip
 
     def _forget(self) -> None:
         """Delete the lists of users who are forgotten; who came again is due for a new one."""
@@ -386,6 +406,7 @@ class Refresh:
             freshness_p99_ms=round(p99 * 1000),
             published=round(self._published, 3),
             model=self._recommender.version if self._recommender else "none",
+            unforeseen=self._unforeseen,
         )
 
 

@@ -13,6 +13,7 @@ import pyarrow.types as pt
 from consumer.event import rules
 from consumer.event.arrow_bounds import check_bounds
 from consumer.event.rules import EventError
+from process.text import visible
 
 CONTENT_TYPE = b"application/vnd.apache.arrow.stream"
 HEADERS = [("content-type", CONTENT_TYPE)]
@@ -51,7 +52,7 @@ def read(value: bytes) -> pa.Table:
     except EventError:
         raise
     except Exception as error:  # of what foreign bytes can do to a decoder there is no list
-        why = rules.shown(str(error), 200)
+        why = visible(str(error), 200)
         raise EventError(f"not an Arrow IPC stream of events: {why}") from None
     if not table.num_rows:
         raise EventError("the message has no rows; send at least one")

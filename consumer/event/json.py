@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from consumer.event import times
 from consumer.event.arrow_bounds import ROWS
-from consumer.event.rules import FORGET, LARGEST, NUMBER, REMOVE, EventError, shown
+from consumer.event.rules import FORGET, LARGEST, NUMBER, REMOVE, SHOWN, EventError
+from process.text import visible
 
 # What others take from here, though it is of the rules.
 __all__ = ["FORGET", "LARGEST", "REMOVE", "Event", "EventError", "Wire", "columns", "encode"]
@@ -94,15 +95,15 @@ def _strings(values: list[Any]) -> pa.Array:
 
 
 def _times(values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError, TypeError):  # strings among numbers, or huge ones
-        return pa.array([None if v is None else str(v) for v in values], pa.string())
+    if len({type(value) for value in values if value is not None}) <= 1:
+        with suppress(OverflowError):  # of integers from 2^63 on
+            return pa.array(values)
+    return pa.array([None if v is None else str(v) for v in values], pa.string())
 
 
 def _explain(value: bytes, error: Exception) -> str:
     """A reason that names the value where the strict decoder names only a position."""
-    reason = shown(str(error), 200)
+    reason = visible(str(error), 200)
     loose = None
     if len(value) <= EXPLAINED_BYTES:
         with suppress(ValueError, RecursionError):
@@ -111,12 +112,12 @@ def _explain(value: bytes, error: Exception) -> str:
         fields = each if isinstance(each, dict) else {}
         number, moment = fields.get("interaction"), fields.get("timestamp")
         if isinstance(number, int | float) and not _is_finite(number):
-            return f"interaction is {shown(str(number))}; {NUMBER}"
+            return f"interaction is {visible(str(number), SHOWN)}; {NUMBER}"
         if isinstance(moment, float) and not _is_finite(moment):
             return times.why(moment)
         for name, text in fields.items():
             if isinstance(text, str) and not text.isascii() and _is_half(text):
-                return f"{shown(name)} holds half of a surrogate pair, which is no character"
+                return f"{visible(name, SHOWN)} holds half a surrogate pair, which is no text"
     if isinstance(error, msgspec.ValidationError):
         return reason
     return f"not JSON: {reason}"

@@ -17,6 +17,7 @@ import pyarrow.types as pt
 
 from consumer.event import times
 from process.errors import StreamGCNError
+from process.text import visible
 
 ID_BYTES = 256
 TYPE_BYTES = 64
@@ -102,11 +103,6 @@ def check(given: pa.Table | pa.RecordBatch) -> Checked:
     return Checked(table, np.flatnonzero(good), sorted(bad))
 
 
-def shown(text: str, most: int = SHOWN) -> str:
-    """A foreign text for a reason: short, and without characters that a terminal obeys."""
-    return repr(text if len(text) <= most else f"{text[:most]}...")[1:-1]
-
-
 class _Text(NamedTuple):
     given: pa.Array
     values: pa.Array  # strings; null where `given` is null, or too short or too long
@@ -131,7 +127,7 @@ def _column(given: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
 
 def _ids(given: pa.Table | pa.RecordBatch, name: str) -> _Text:
     if name not in given.schema.names:
-        there = shown(", ".join(given.schema.names)) or "none"
+        there = visible(", ".join(given.schema.names), SHOWN) or "none"
         raise EventError(f"column {name} is missing; there are: {there}")
     return _text(_column(given, name), name, 1, ID_BYTES)
 
@@ -224,8 +220,7 @@ def _why_no_id(name: str, given: pa.Array) -> Callable[[int], str]:
 
 
 def _too_long(name: str, most: int, given: pa.Scalar) -> str:
-    text = _value(given).as_buffer()[: 4 * SHOWN].to_pybytes().decode(errors="ignore")
-    return f"{name} is longer than {most} bytes: {shown(text)}"
+    return f"{name} is longer than {most} bytes: {visible(_beginning(_value(given)), SHOWN)}"
 
 
 def _value(given: pa.Scalar) -> pa.Scalar:
@@ -233,15 +228,19 @@ def _value(given: pa.Scalar) -> pa.Scalar:
     return given.value if isinstance(given, pa.DictionaryScalar) and given.is_valid else given
 
 
+def _beginning(text: pa.Scalar) -> bytes:
+    beginning: bytes = text.as_buffer()[: 4 * SHOWN + 4].to_pybytes()
+    return beginning
+
+
 def _why_no_time(given: pa.Scalar) -> str:
     found = _value(given)
     if isinstance(found, pa.TimestampScalar):
         return times.why(found.value, found.type.unit)
     if _is_text(found.type) or pt.is_string_view(found.type):
-        text = found.as_buffer()[: 4 * SHOWN].to_pybytes().decode(errors="ignore")
-        return times.why(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
+        return times.why(_beginning(found).decode(errors="replace"))
     return times.why(found.as_py())
 
 
 def _wrong_type(name: str, column: pa.Array, send: str) -> EventError:
-    return EventError(f"column {name} is of type {shown(str(column.type))}; send {send}")
+    return EventError(f"column {name} is of type {visible(str(column.type), SHOWN)}; send {send}")

@@ -25,6 +25,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
 
+from process.text import visible
+
 FIRST_YEAR, LAST_YEAR = 1990, 2200
 FIRST_S, LAST_S = 631_152_000, 7_258_118_400  # 1990-01-01 and 2200-01-01, epoch seconds
 TEXT_BYTES = 64  # at most, of a time that is a string
@@ -38,9 +40,9 @@ Milliseconds = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
-def is_time(milliseconds: int | None) -> bool:
+def is_time(milliseconds: int) -> bool:
     """Whether epoch milliseconds are from 1990 to a day ahead, as a record's own time must be."""
-    return milliseconds is not None and FIRST_S * 1000 <= milliseconds <= last_ms()
+    return FIRST_S * 1000 <= milliseconds <= last_ms()
 
 
 def last_ms() -> int:
@@ -85,13 +87,13 @@ def why(value: int | float | str, unit: str = "") -> str:
         return f"timestamp is {value} {unit} since 1970, which is {until}; {SEND}"
     number = _number(value) if isinstance(value, str) else value
     if number is not None:
-        # Beside others of its column an integer may have become a float or a text by now.
-        return f"timestamp is {float(number):.15g}, which is {_where(number)}; {SEND}"
+        return f"timestamp is {value}, which is {_where(number)}; {SEND}"
+    shown = visible(str(value), TEXT_BYTES)
     try:
         msgspec.convert(value, _Moment)
     except msgspec.ValidationError:
-        return f"timestamp is {value!r}, which is no time with a zone; {SEND}"
-    return f"timestamp is {value}, which is before {FIRST_YEAR} or more than a day ahead; {SEND}"
+        return f"timestamp is '{shown}', which is no time with a zone; {SEND}"
+    return f"timestamp is {shown}, which is before {FIRST_YEAR} or more than a day ahead; {SEND}"
 
 
 def _of_numbers(numbers: npt.NDArray[Any]) -> Milliseconds:

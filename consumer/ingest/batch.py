@@ -47,7 +47,7 @@ class Batch:
         self.rejected += rejected
         self._tables.append(table)
         self._events += len(table)
-        self.bytes += table.nbytes + sum(len(each.value or b"") for each in rejected)
+        self.bytes += table.nbytes + sum(map(_size, rejected))
         return rejected
 
     def write(self, store: EdgeStore) -> None:
@@ -62,6 +62,12 @@ class Batch:
             store.erase(table.filter(forgets), self.first)
             table = _without_forgotten(table, forgets.to_numpy())
         store.append(table, self.first, self.after)
+
+
+def _size(rejected: Rejected) -> int:
+    message = rejected.message
+    headers = sum(len(name) + len(content or b"") for name, content in message.headers)
+    return len(rejected.value or b"") + len(message.key or b"") + headers
 
 
 def _without_forgotten(table: pa.Table, forgets: np.ndarray) -> pa.Table:

@@ -2,9 +2,10 @@
 
 A dead letter has the original's bytes, key and headers and two headers more: `error`, the reason,
 and `source`, topic/partition/offset of the original (and /row, of a row of a bulk message, which is
-then an Arrow IPC stream of that row). A consumer that was killed may write a letter again, so a
-source counts once. A letter that was put back is followed by a mark, an empty message with the
-headers `source` and `reinjected`.
+then an Arrow IPC stream of that row). What the broker or the client does not take is left out, and
+the header `truncated` says so: the headers, or else value and key too. A consumer that was killed
+may write a letter again, so a source counts once. A letter that was put back is followed by a mark,
+an empty message with the headers `source` and `reinjected`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from itertools import islice
 from consumer.ingest.decode import Rejected
 from consumer.kafka.client import Headers, Message, StreamError, TooLarge
 from consumer.kafka.publisher import Publisher
+from consumer.kafka.records import Unreadable
 from consumer.kafka.topics import read_topic
 from consumer.settings import ConsumerSettings
 
 TOGETHER = 500  # letters put back in one transaction
 REASON_BYTES = 1_000
+WHOLE, VALUE, SOURCE = range(3)  # what is kept of the original
+TRUNCATED = ("truncated", b"")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Letter:
     key: bytes | None
     value: bytes | None
     headers: Headers  # of the original
-    whole: bool  # False: value and key were too large to keep, only the source tells them
+    whole: bool  # False: parts of the original could not be kept, only the source tells them
 
 
 class DeadLetters:
@@ -52,10 +56,7 @@ class DeadLetters:
         if not rejected:
             return
         try:
-            self._put(rejected, whole=True)
-        except TooLarge:
-            for each in rejected:
-                self._put_even_if_large(each)
+            self._put_somehow(rejected)
         except StreamError:
             self.close()  # this connection may never work again
             raise
@@ -66,13 +67,25 @@ class DeadLetters:
         if publisher:
             publisher.close()
 
-    def _put_even_if_large(self, rejected: Rejected) -> None:
+    def _put_somehow(self, rejected: Sequence[Rejected]) -> None:
+        """All together, or one by one: whole, or else without its headers, or else its source."""
         try:
-            self._put([rejected], whole=True)
-        except TooLarge:
-            self._put([rejected], whole=False)
+            self._put(rejected)
+            return
+        except Exception as error:  # a letter is too large, or the client refuses it for a reason
+            if isinstance(error, StreamError) and not isinstance(error, TooLarge):
+                raise
+        for each in rejected:
+            for parts in (WHOLE, VALUE, SOURCE):
+                try:
+                    self._put([each], parts)
+                    break
+                except Exception as error:
+                    fatal = isinstance(error, StreamError) and not isinstance(error, TooLarge)
+                    if fatal or parts == SOURCE:
+                        raise
 
-    def _put(self, rejected: Iterable[Rejected], whole: bool) -> None:
+    def _put(self, rejected: Iterable[Rejected], parts: int = WHOLE) -> None:
         publisher = self._publisher = self._publisher or Publisher(self._settings)
         dead = f"{self._topic}.dead"
         for each in rejected:
@@ -82,10 +95,12 @@ class DeadLetters:
                 source += f"/{each.row}"
             reason = each.reason.encode(errors="replace")[:REASON_BYTES]
             ours = [("error", reason), ("source", source.encode())]
-            if whole:
-                _send(publisher, dead, each.value, message.key, [*message.headers, *ours])
+            if isinstance(each.value, Unreadable) or parts == SOURCE:
+                _send(publisher, dead, None, None, [*ours, TRUNCATED])
+            elif parts == VALUE:
+                _send(publisher, dead, each.value, message.key, [*ours, TRUNCATED])
             else:
-                _send(publisher, dead, None, None, [*ours, ("truncated", b"")])
+                _send(publisher, dead, each.value, message.key, [*message.headers, *ours])
         publisher.flush()
 
 
@@ -100,7 +115,7 @@ def letters(settings: ConsumerSettings, reason: str | None = None) -> Iterator[L
     for message in read_topic(settings, f"{settings.kafka_topic}.dead"):
         names = [name for name, _ in message.headers]
         if names[-2:] == ["source", "reinjected"]:
-            done.add(message.headers[-2][1].decode(errors="replace"))
+            done.add((message.headers[-2][1] or b"").decode(errors="replace"))
         elif names[-3:] == ["error", "source", "truncated"] or names[-2:] == ["error", "source"]:
             letter = _letter(message)
             found.setdefault(letter.source, letter)
@@ -141,7 +156,8 @@ def reinject(
 def _letter(message: Message) -> Letter:
     whole = message.headers[-1][0] == "source"
     at = -2 if whole else -3
-    reason, source = (value.decode(errors="replace") for _, value in message.headers[at:][:2])
+    ours = [value or b"" for _, value in message.headers[at:]]
+    reason, source = (value.decode(errors="replace") for value in ours[:2])
     return Letter(source, reason, message.key, message.value, message.headers[:at], whole)
 
 
@@ -149,4 +165,6 @@ def _send(
     publisher: Publisher, topic: str, value: bytes | None, key: bytes | None, headers: Headers
 ) -> None:
     # The client sends no message that has neither.
-    publisher.send(topic, b"" if value is None and key is None else value, key, headers)
+    value = b"" if value is None and key is None else value
+    # Nor one with a header whose value is null.
+    publisher.send(topic, value, key, [(name, content or b"") for name, content in headers])

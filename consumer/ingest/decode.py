@@ -23,6 +23,8 @@ from consumer.event import arrow, json, rules
 from consumer.event.json import Event, EventError, Wire
 from consumer.event.times import is_time
 from consumer.kafka.client import Message
+from consumer.kafka.records import Unreadable
+from process.text import visible
 
 STRETCH = 2_000  # JSON messages a decoder call
 MESSAGE_BYTES = 10 * 1024 * 1024  # of one message, and of the JSON of a stretch
@@ -79,12 +81,22 @@ def events(table: pa.Table) -> Iterator[tuple[Event, int, Position]]:
         yield Event(user, item, interaction, ms, kind), partition, Position(offset, row)
 
 
+def sent_at(message: Message, now_ms: int) -> int:
+    """When a message was sent, epoch milliseconds; now where it does not tell a time in range."""
+    sent = message.timestamp
+    return sent if sent is not None and is_time(sent) else now_ms
+
+
 def _stretches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """Bulk and large messages each alone, the others many together."""
+    """Bulk, large and unreadable messages each alone, the others many together."""
     begin = size = 0
     for at, message in enumerate(messages):
         length = len(message.value or b"")
-        single = length > MESSAGE_BYTES or bool(message.headers and arrow.is_bulk(message.headers))
+        single = (
+            length > MESSAGE_BYTES
+            or isinstance(message.value, Unreadable)
+            or bool(message.headers and arrow.is_bulk(message.headers))
+        )
         if single or size + length > MESSAGE_BYTES or at - begin == STRETCH:
             if at > begin:
                 yield messages[begin:at]
@@ -100,9 +112,11 @@ def _stretches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
 
 def _taken(messages: Sequence[Message], rejected: list[Rejected]) -> Iterator[pa.Table]:
     """The last net: an error of any kind costs only the message that it is about."""
+    first = messages[0]
     refused: list[Rejected] = []
     try:
-        first = messages[0]
+        if isinstance(first.value, Unreadable):
+            raise EventError(first.value.reason)
         if first.headers and arrow.is_bulk(first.headers):
             table = _bulk(first, refused)
         else:
@@ -114,7 +128,7 @@ def _taken(messages: Sequence[Message], rejected: list[Rejected]) -> Iterator[pa
             for at in range(len(messages)):
                 yield from _taken(messages[at : at + 1], rejected)
             return
-        reason = f"{type(error).__name__}: {rules.shown(str(error), 200)}"
+        reason = f"{type(error).__name__}: {visible(str(error), 200)}"
         rejected.append(Rejected(first, reason, first.value, unforeseen=True))
     else:
         rejected += refused
@@ -210,8 +224,8 @@ def _without_value(message: Message) -> Message:
 def _table(good: pa.Table, messages: Sequence[Message], source: Numbers) -> pa.Table:
     """Rows of SCHEMA; `source` has the number of each row's message."""
     now = int(time.time() * 1000)
-    own = [m.timestamp if is_time(m.timestamp) else now for m in messages]
-    times = pc.coalesce(good["timestamp"], pa.array(np.array(own, np.int64)[source]))
+    sent = np.array([sent_at(message, now) for message in messages], np.int64)
+    times = pc.coalesce(good["timestamp"], pa.array(sent[source]))
     partitions = np.array([message.partition for message in messages], np.int32)
     offsets = np.array([message.offset for message in messages], np.int64)
     columns = [

@@ -54,7 +54,7 @@ class Ingest:
         self._housekeeping = Housekeeping(settings, log)
         self._batch = Batch()
         self._position: dict[int, int] = {}  # partition -> offset at which the next batch begins
-        self._events = self._rejected = self._reported = self._edges = 0
+        self._events = self._rejected = self._unforeseen = self._reported = self._edges = 0
         self._reported_at = time.monotonic()
         with self._health.waiting("Kafka"):
             self._stream = Stream(
@@ -92,6 +92,7 @@ class Ingest:
         rejected = self._batch.take(messages, self._position.get(messages[0].partition))
         if rejected:
             self._rejected += len(rejected)
+            self._unforeseen += sum(each.unforeseen for each in rejected)
             first = rejected[0]
             log.warning(
                 "Rejected %d of partition %d; the first at offset %d: %s.",
@@ -168,6 +169,7 @@ class Ingest:
             edges=self._edges,
             lag=self._stream.lag(),
             commit_ms=round(self._writer.commit_ms),
+            unforeseen=self._unforeseen,
         )
 
 

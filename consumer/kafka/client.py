@@ -14,7 +14,7 @@ from process.settings import SettingsError
 
 CHECK_MS = 3_000
 Client = TypeVar("Client")
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 class StreamError(StreamGCNError):
@@ -34,12 +34,16 @@ class TooLarge(StreamError):
 
 
 class Message(NamedTuple):
-    """What is used of the client's ConsumerRecord; `timestamp` in epoch milliseconds."""
+    """What is used of the client's ConsumerRecord.
+
+    The timestamp is in epoch milliseconds, whatever a producer set; -1 or None if it set none. The
+    value is `Unreadable` where the client could not read what was sent.
+    """
 
     topic: str
     partition: int
     offset: int
-    timestamp: int
+    timestamp: int | None
     key: bytes | None
     value: bytes | None
     headers: Headers

@@ -13,6 +13,7 @@ from kafka.errors import AuthorizationError, KafkaError
 
 from consumer.kafka.access import check_access
 from consumer.kafka.client import AccessRefused, in_words, make_client
+from consumer.kafka.records import reading_client
 from consumer.settings import ConsumerSettings
 from process.outage import Outage
 
@@ -90,7 +91,7 @@ def log_reader(settings: ConsumerSettings) -> Iterator[KafkaConsumer]:
         "isolation_level": "read_committed",
     }
     right = f"READ topic {settings.kafka_topic}"
-    with _client(KafkaConsumer, settings, right, **options) as reader:
+    with _client(reading_client, settings, right, **options) as reader:
         try:
             yield reader
         finally:

@@ -38,6 +38,7 @@ from consumer.kafka.client import (
     make_client,
 )
 from consumer.kafka.reach import broker_outage, log_reader, until_it_answers
+from consumer.kafka.records import reading_client
 from consumer.settings import ConsumerSettings
 from process.errors import StreamGCNError
 from process.shutdown import Stopped
@@ -224,7 +225,7 @@ class Stream:
 
     def _client(self) -> KafkaConsumer:
         consumer = make_client(
-            KafkaConsumer,
+            reading_client,
             self._settings,
             group_id=self._group,
             enable_auto_commit=False,

@@ -23,12 +23,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from bench_gowalla import DATA, HERE, settings
 from torch_geometric.nn import LGConv
 from torch_geometric.nn.models import LightGCN as PygLightGCN
 
-from streamgcn import files
+from streamgcn.files.load import table
 from trainer import blend
 from trainer.biases import predicted_by_biases
 from trainer.choose import LEARNED
@@ -50,9 +51,9 @@ Result = dict[str, object]
 def gowalla() -> tuple[InteractionGraph, InteractionGraph]:
     """The published split; both graphs have the same nodes."""
     train = InteractionGraph()
-    train.extend(files.rows(files.read(DATA / "gowalla-train.parquet", files.Columns())))
+    train.extend(table(DATA / "gowalla-train.parquet"))
     test = InteractionGraph(train.user_ids, train.item_ids)
-    test.extend(files.rows(files.read(DATA / "gowalla-test.parquet", files.Columns())))
+    test.extend(table(DATA / "gowalla-test.parquet"))
     return train.subset(np.ones(len(train), bool)), test
 
 
@@ -60,7 +61,7 @@ def movielens_split() -> tuple[InteractionGraph, InteractionGraph]:
     """ml-latest-small without and with each user's newest tenth."""
     graph = InteractionGraph()
     path = Path(DATA) / "ml-latest-small-ratings.csv"
-    graph.extend(files.rows(files.read(path, files.Columns())))
+    graph.extend(table(path))
     newest = held_out_edges(graph)
     return graph.subset(~newest), graph.subset(newest)
 
@@ -227,8 +228,8 @@ def power_law(millions: float) -> InteractionGraph:
     items = (n_items * rng.random(n) ** 3).astype(np.int64)
     keys = np.unique(users << 32 | items)
     return InteractionGraph(
-        Ids(files.pa.array(np.arange(n_users)).cast("string")),
-        Ids(files.pa.array(np.arange(n_items)).cast("string")),
+        Ids(pa.array(np.arange(n_users)).cast("string")),
+        Ids(pa.array(np.arange(n_items)).cast("string")),
         (keys >> 32).astype(np.int32),
         (keys & 0xFFFFFFFF).astype(np.int32),
         np.ones(len(keys), np.float32),

@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.bench_gowalla import DATA
 from benchmarks.synthetic import Result, published
 from serving.topk import FirstPass, best
-from streamgcn import files
+from streamgcn.files.load import table
 from trainer.embeddings import Embeddings
 from trainer.evaluate import Scorer, own, popularity, ranking, scorer
 from trainer.fit import fit_all
@@ -41,9 +41,9 @@ def gowalla() -> tuple[InteractionGraph, InteractionGraph]:
     if not (DATA / "gowalla-train.parquet").exists():
         sys.exit(f"{DATA} has no gowalla-train.parquet; set DATA to the folder that has the split")
     train = InteractionGraph()
-    train.extend(files.rows(files.read(DATA / "gowalla-train.parquet", files.Columns())))
+    train.extend(table(DATA / "gowalla-train.parquet"))
     test = InteractionGraph(train.user_ids, train.item_ids)
-    test.extend(files.rows(files.read(DATA / "gowalla-test.parquet", files.Columns())))
+    test.extend(table(DATA / "gowalla-test.parquet"))
     return train, test
 
 

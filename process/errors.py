@@ -19,7 +19,7 @@ StreamGCNError
 │   └── RedisRefuses                           it answers, and takes no lists
 │       └── RedisMisconfigured                 and waiting does not mend it; a SettingsError too
 ├── ForeignValue     serving/redis/contract.py a key holds what serving did not write
-├── FileError        streamgcn/files.py        an interaction file cannot be read
+├── FileError        streamgcn/files/source.py an interaction file cannot be read
 ├── EmbeddedError    streamgcn/embedded.py     an embedded part cannot be started
 └── DemoFailed       streamgcn/demo.py         a list of the demo is missing or wrong
 """

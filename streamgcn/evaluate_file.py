@@ -5,64 +5,66 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 
 from serving.settings import ServingSettings
-from streamgcn import files
-from streamgcn.file_options import (
-    InteractionColumn,
-    ItemColumn,
-    TimestampColumn,
-    TypeColumn,
-    UserColumn,
-)
+from streamgcn import file_options as given
+from streamgcn.files.columns import Columns
+from streamgcn.files.load import Options, load
+from streamgcn.files.source import FileError
 from streamgcn.terminal import progress
 
 
 def evaluate(
-    train: Annotated[Path, typer.Option(help="Interactions to learn from.", exists=True)],
+    train: Annotated[str, typer.Option(help="Interactions to learn from, read as `publish` does.")],
     test: Annotated[
-        Path | None, typer.Option(help="To measure on; else each user's newest tenth.", exists=True)
+        str | None, typer.Option(help="To measure on; else each user's newest tenth.")
     ] = None,
-    user_column: UserColumn = "user_id",
-    item_column: ItemColumn = "item_id",
-    interaction_column: InteractionColumn = "interaction",
-    timestamp_column: TimestampColumn = "timestamp",
-    type_column: TypeColumn = "type",
+    user_column: given.UserColumn = None,
+    item_column: given.ItemColumn = None,
+    interaction_column: given.InteractionColumn = None,
+    timestamp_column: given.TimestampColumn = None,
+    type_column: given.TypeColumn = None,
+    columns: given.Names = "",
+    separator: given.Separator = None,
+    encoding: given.Encoding = None,
+    timestamp_format: given.TimestampFormat = None,
+    skip_invalid: given.SkipInvalid = False,
 ) -> None:
     """Train on a file and measure on another, every item ranked; prints JSON.
 
-    Recall and NDCG at 20; with STREAMGCN_MODEL=gcn the RMSE too, beside that of the mean and of
-    user and item biases. What the settings leave open is chosen on edges held out of the training
-    file; where they leave nothing open, all of it is trained on.
+    Recall and NDCG at 20, beside popularity's, of all users and apart for known users and for new
+    ones, who have no train edge and are served the popular list; with STREAMGCN_MODEL=gcn the RMSE
+    too, beside that of the mean and of user and item biases. What the settings leave open is chosen
+    on edges held out of the training file; where they leave nothing open, all of it is trained on.
     """
-    from trainer.evaluate import measure
+    from trainer.evaluate import measure_rmse, measure_served, unseen
     from trainer.fit import fit, fit_all, held_out_edges
     from trainer.graph import InteractionGraph
     from trainer.parallel import first
 
     settings = ServingSettings.load()
-    columns = files.Columns(
-        user_column, item_column, interaction_column, timestamp_column, type_column
-    )
+    named = Columns(user_column, item_column, interaction_column, timestamp_column, type_column)
+    options = given.options(named, columns, separator, encoding, timestamp_format, skip_invalid)
     started = time.monotonic()
     graph = InteractionGraph(weighing=settings.weighing())
-    graph.extend(files.rows(files.read(train, columns)))
+    graph.extend(_rows(train, options))
     hyperparameters = settings.hyperparameters()
     if test:
         tested = InteractionGraph(graph.user_ids, graph.item_ids, weighing=graph.weighing)
-        tested.extend(files.rows(files.read(test, columns)))
+        tested.extend(_rows(test, options))
         kept = graph.subset(graph.users >= 0)  # the same ids, now with the test file's
     else:
         newest = held_out_edges(graph)
         kept, tested = graph.subset(~newest), graph.subset(newest)
-    if not tested.strengths.any():
-        raise files.FileError(
-            f"{test or train} leaves nothing to measure on: no positive interaction, or no user "
-            "with five; give another file with --test"
+    asked = unseen(tested, kept)
+    if not asked.strengths.any():
+        raise FileError(
+            f"{test or train} leaves nothing to measure on: no positive interaction that is not in "
+            "the train file too, or no user with five; give another file with --test"
         )
     held_out: dict[str, float] = {}
     with progress("training", 1) as bar:
@@ -79,15 +81,19 @@ def evaluate(
     if not first():
         return
     trained = time.monotonic()
-    figures = measure(embeddings, kept, tested)
+    served = measure_served(embeddings, kept, asked)
+    figures = served.pop("all_users") | measure_rmse(embeddings, kept, tested)
+    figures["measured_users"] = figures.pop("users")
     result: dict[str, object] = {
         "model": hyperparameters.model,
-        **{name: round(value, 5) for name, value in figures.items()},
+        **_rounded(figures),
+        **{name: _rounded(group) for name, group in served.items()},
         "users": kept.n_users,
         "items": kept.n_items,
         "train_edges": len(kept),
         "test_edges": len(tested),
-        "held_out": {name: round(value, 5) for name, value in held_out.items()},
+        "test_edges_in_train": len(tested) - len(asked),
+        "held_out": _rounded(held_out),
         "settings": asdict(hyperparameters),
         "seconds": {
             "train": round(trained - started, 1),
@@ -95,3 +101,13 @@ def evaluate(
         },
     }
     typer.echo(json.dumps(result, indent=2))
+
+
+def _rows(file: str, options: Options) -> pa.Table:
+    with load([file], options) as loaded:
+        given.tell(loaded)
+        return loaded.table()
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 5) for name, value in figures.items()}

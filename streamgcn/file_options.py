@@ -1,17 +1,68 @@
-"""Arguments of the commands that read files of interactions."""
+"""Options of the commands that read files of interactions."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-File = Annotated[Path, typer.Argument(help="CSV, Parquet or JSON lines.", exists=True)]
-UserColumn = Annotated[str, typer.Option(help="Column with the user's id.")]
-ItemColumn = Annotated[str, typer.Option(help="Column with the item's id.")]
-InteractionColumn = Annotated[str, typer.Option(help="Column with the rating or count; may lack.")]
-TimestampColumn = Annotated[
-    str, typer.Option(help="Column with RFC 3339, epoch seconds or milliseconds; may lack.")
+from streamgcn.files.columns import Columns
+from streamgcn.files.load import Loaded, Options
+from streamgcn.terminal import err
+
+UserColumn = Annotated[str | None, typer.Option(help="Column of the users' ids, as in user_id.")]
+ItemColumn = Annotated[str | None, typer.Option(help="Column of the items' ids, as in item_id.")]
+InteractionColumn = Annotated[
+    str | None, typer.Option(help="Column of ratings or counts, as in interaction; '' for none.")
 ]
-TypeColumn = Annotated[str, typer.Option(help="Column with the event's type; may lack.")]
+TimestampColumn = Annotated[
+    str | None, typer.Option(help="Column of times, as in timestamp; '' for none.")
+]
+TypeColumn = Annotated[
+    str | None, typer.Option(help="Column of the events' types, as in type; '' for none.")
+]
+Names = Annotated[
+    str,
+    typer.Option(
+        "--columns",
+        help="The names of all columns in order, as in user,item,interaction,timestamp, of a file "
+        "without a header.",
+    ),
+]
+Separator = Annotated[
+    str | None, typer.Option(help="Between two fields: a text, tab or space. Found if not given.")
+]
+Encoding = Annotated[
+    str | None, typer.Option(help="Of the text. If not given: UTF-8, a marked UTF-16, or latin-1.")
+]
+TimestampFormat = Annotated[
+    str | None,
+    typer.Option(help="Form of the times, as in '%d/%m/%Y %H:%M' (Python's strptime)."),
+]
+SkipInvalid = Annotated[
+    bool, typer.Option("--skip-invalid", help="Leave out rows that are no events, and count them.")
+]
+
+
+def options(
+    columns: Columns,
+    names: str,
+    separator: str | None,
+    encoding: str | None,
+    timestamp_format: str | None,
+    skip_invalid: bool,
+) -> Options:
+    """The options as they were given on the command line."""
+    listed = tuple(name.strip() for name in names.split(",")) if names else ()
+    return Options(columns, listed, separator, encoding, timestamp_format, skip_invalid)
+
+
+def tell(loaded: Loaded) -> None:
+    """Say on stderr what was read from where, and end the command if rows are wrong.
+
+    Raises:
+        FileError: there are wrong rows, which are not to be left out.
+    """
+    for note in loaded.notes:
+        err.print(note, markup=False, highlight=False, soft_wrap=True)
+    loaded.refuse_wrong()

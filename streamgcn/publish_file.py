@@ -8,93 +8,100 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 
 from consumer.event import arrow as bulk
-from consumer.event.json import encode
+from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher, partition_of
 from consumer.kafka.topics import wait_for_topics
 from process.log import configure
 from process.shutdown import stop_on_signals
 from serving.settings import ServingSettings
-from streamgcn import files
-from streamgcn.file_options import (
-    File,
-    InteractionColumn,
-    ItemColumn,
-    TimestampColumn,
-    TypeColumn,
-    UserColumn,
-)
+from streamgcn import file_options as given
+from streamgcn.files.columns import Columns
+from streamgcn.files.load import Loaded, load
 from streamgcn.terminal import out, progress
 
-BLOCK = 200_000  # rows that are split by partition together
 ROWS = 10_000  # of one message, at most
 BYTES = 800_000  # of one message; a broker takes 1 MiB if not told otherwise
 
 
 def publish(
-    file: File,
-    user_column: UserColumn = "user_id",
-    item_column: ItemColumn = "item_id",
-    interaction_column: InteractionColumn = "interaction",
-    timestamp_column: TimestampColumn = "timestamp",
-    type_column: TypeColumn = "type",
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="CSV and other separated text, JSON lines, JSON or Parquet, also compressed (gz, "
+            "bz2, zst); patterns such as 'day-*.csv'; - for standard input."
+        ),
+    ],
+    user_column: given.UserColumn = None,
+    item_column: given.ItemColumn = None,
+    interaction_column: given.InteractionColumn = None,
+    timestamp_column: given.TimestampColumn = None,
+    type_column: given.TypeColumn = None,
+    columns: given.Names = "",
+    separator: given.Separator = None,
+    encoding: given.Encoding = None,
+    timestamp_format: given.TimestampFormat = None,
+    skip_invalid: given.SkipInvalid = False,
     one_by_one: Annotated[
         bool, typer.Option("--json", help="One JSON message an event instead of bulk messages.")
     ] = False,
 ) -> None:
-    """Publish the interactions of a file to Kafka.
+    """Publish the interactions of files to Kafka, in the order of their times.
+
+    Says which columns it reads. All rows are checked before anything is sent: if one is no event,
+    nothing is published, unless --skip-invalid leaves it out.
 
     In bulk: thousands of rows in a message, each of users of one partition. With --json one message
     each, keyed by user, as an application would.
     """
     settings = ServingSettings.load()
     configure(settings.log_format)
-    columns = files.Columns(
-        user_column, item_column, interaction_column, timestamp_column, type_column
-    )
-    frame = files.read(file, columns)
-    stop = stop_on_signals()
-    wait_for_topics(settings, stop, logging.getLogger("publish"), "WRITE", None)
-    publisher = Publisher(settings)
-    started, sent = time.time(), 0
-    if one_by_one:
-        steps = _one_by_one(publisher, settings.kafka_topic, frame, int(started * 1000))
-    else:
-        steps = _in_bulk(publisher, settings.kafka_topic, frame)
-    with progress("publishing", len(frame)) as bar:
-        for sent in steps:
-            bar(sent)
-            if stop.is_set():
-                break
-        publisher.flush()
-    publisher.close()
-    seconds = time.time() - started
-    out.print(f"Published {sent} events to {settings.kafka_topic} in {seconds:.1f} s.")
-    if sent < len(frame):
-        raise typer.Exit(130)
+    named = Columns(user_column, item_column, interaction_column, timestamp_column, type_column)
+    options = given.options(named, columns, separator, encoding, timestamp_format, skip_invalid)
+    with load(files, options) as loaded:
+        given.tell(loaded)
+        stop = stop_on_signals()
+        wait_for_topics(settings, stop, logging.getLogger("publish"), "WRITE", None)
+        publisher = Publisher(settings)
+        started, sent = time.time(), 0
+        send = _one_by_one if one_by_one else _in_bulk
+        with progress("publishing", len(loaded)) as bar:
+            for sent in send(publisher, settings.kafka_topic, loaded, int(started * 1000)):
+                bar(sent)
+                if stop.is_set():
+                    break
+            publisher.flush()
+        publisher.close()
+        seconds = time.time() - started
+        out.print(f"Published {sent} events to {settings.kafka_topic} in {seconds:.1f} s.")
+        if sent < len(loaded):
+            raise typer.Exit(130)
 
 
-def _one_by_one(
-    publisher: Publisher, topic: str, frame: pd.DataFrame, now_ms: int
-) -> Iterator[int]:
+def _one_by_one(publisher: Publisher, topic: str, loaded: Loaded, now_ms: int) -> Iterator[int]:
     """A JSON message for each row, keyed by its user; yields the number of rows sent.
 
     Raises:
         StreamError: the broker does not take one.
     """
-    for sent, event in enumerate(files.events(frame, now_ms), 1):
-        publisher.send(topic, encode(event), event.user_id.encode())
-        if sent % 1000 == 0:
-            yield sent
+    sent = 0
+    for block in loaded.blocks(now_ms):
+        times = pc.divide(block["timestamp"].cast(pa.int64()), 1000).to_pylist()
+        fields = [block[name].to_pylist() for name in ("user_id", "item_id", "interaction", "type")]
+        for user, item, interaction, kind, ms in zip(*fields, times, strict=True):
+            publisher.send(topic, encode(Event(user, item, interaction, ms, kind)), user.encode())
+            sent += 1
+            if sent % 1000 == 0:
+                yield sent
     publisher.flush()
-    yield len(frame)
+    yield sent
 
 
-def _in_bulk(publisher: Publisher, topic: str, frame: pd.DataFrame) -> Iterator[int]:
+def _in_bulk(publisher: Publisher, topic: str, loaded: Loaded, now_ms: int) -> Iterator[int]:
     """Arrow messages of many rows; yields the number of rows sent.
 
     A message has only users of its own partition, the one that a key would have led each to, so
@@ -103,12 +110,9 @@ def _in_bulk(publisher: Publisher, topic: str, frame: pd.DataFrame) -> Iterator[
     Raises:
         StreamError: the broker does not take one.
     """
-    table = files.rows(frame)
-    if "timestamp" not in frame:
-        table = table.drop_columns(["timestamp"])  # the time of its arrival, then
     partitions = publisher.partitions(topic)
-    for begin in range(0, len(table), BLOCK):
-        block = table.slice(begin, BLOCK)
+    sent = 0
+    for block in loaded.blocks(now_ms):
         users = block["user_id"].combine_chunks().dictionary_encode()
         keys = users.dictionary.to_pylist()
         of_user = np.array([partition_of(key.encode(), len(partitions)) for key in keys])
@@ -116,7 +120,8 @@ def _in_bulk(publisher: Publisher, topic: str, frame: pd.DataFrame) -> Iterator[
         for partition in partitions:
             _send(publisher, topic, partition, block.filter(pa.array(of_row == partition)))
         publisher.flush()
-        yield begin + len(block)
+        sent += len(block)
+        yield sent
 
 
 def _send(publisher: Publisher, topic: str, partition: int, rows: pa.Table) -> None:

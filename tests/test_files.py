@@ -1,13 +1,19 @@
+"""Files of interactions as people have them: forms, names of columns, ids, wrong rows."""
+
+import gzip
 import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import zstandard
 
-from consumer.event.json import Event
-from streamgcn.files import Columns, FileError, events, read, rows
-
-COLUMNS = Columns()
+from streamgcn.files.source import FileError
+from tests.interactions import NOW, events, of, written
 
 
 def test_csv_parquet_and_json_lines_give_the_same_events(tmp_path: Path) -> None:
@@ -15,51 +21,231 @@ def test_csv_parquet_and_json_lines_give_the_same_events(tmp_path: Path) -> None
     frame.to_csv(tmp_path / "a.csv", index=False)
     frame.to_parquet(tmp_path / "a.parquet")
     frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
-    expected = [Event("1", "7", 4.5, 99, "interaction"), Event("2", "8", 1.0, 99, "interaction")]
+    frame.to_json(tmp_path / "a.json", orient="records")
+    expected = [("1", "7", 4.5, "interaction"), ("2", "8", 1.0, "interaction")]
     for path in tmp_path.iterdir():
-        assert list(events(read(path, COLUMNS), 99)) == expected
+        assert events(str(path))[:2] == (expected, [NOW, NOW])
 
 
-def test_ids_stay_as_they_are_written(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("user_id,item_id\n007,1.50\n")
-    assert next(events(read(tmp_path / "a.csv", COLUMNS), 0))[:2] == ("007", "1.50")
+# Public data sets as they are downloaded: the text, the options to read it with, the first event.
+PUBLIC: dict[str, tuple[str, dict[str, Any], tuple[str, str, float, str | None]]] = {
+    "ml-100k/u.data": (
+        "196\t242\t3\t881250949\n186\t302\t3\t891717742\n",
+        {"names": ("user", "item", "rating", "timestamp")},
+        ("196", "242", 3.0, "1997-12-04T15:55:49"),
+    ),
+    "ml-1m/ratings.dat": (
+        "1::1193::5::978300760\n1::661::3::978302109\n",
+        {"names": ("user", "item", "rating", "timestamp")},
+        ("1", "1193", 5.0, "2000-12-31T22:12:40"),
+    ),
+    "ml-latest/ratings.csv": (
+        "userId,movieId,rating,timestamp\n1,31,2.5,1260759144\n",
+        {},
+        ("1", "31", 2.5, "2009-12-14T02:52:24"),
+    ),
+    "BX-Book-Ratings.csv": (
+        '"User-ID";"ISBN";"Book-Rating"\n"276725";"034545104X";"0"\n"1";"libro n\xba 5";"7"\n',
+        {"encoding": "latin-1"},
+        ("276725", "034545104X", 0.0, None),
+    ),
+    "lastfm/user_artists.dat": (
+        "userID\tartistID\tweight\n2\t51\t13883\n2\t52\t11690\n",
+        {},
+        ("2", "51", 13883.0, None),
+    ),
+    "lastfm-1k.tsv": (
+        'user_000001\t2009-05-04T23:08:57Z\tf1b1\tDeep Dish\t\t"Heroes\n',
+        {"names": ("user", "timestamp", "item", "name", "track-id", "track-name")},
+        ("user_000001", "f1b1", 1.0, "2009-05-04T23:08:57"),
+    ),
+    "amazon/ratings_Video_Games.csv": (
+        "AB9S9279OZ3QO,0078764343,5.0,1373155200\n",
+        {"names": ("user", "item", "rating", "timestamp")},
+        ("AB9S9279OZ3QO", "0078764343", 5.0, "2013-07-07T00:00:00"),
+    ),
+    "amazon/reviews.json": (
+        '{"reviewerID": "A2SU", "asin": "0700", "overall": 5.0, "reviewTime": "07 9, 2013", '
+        '"unixReviewTime": 1373328000}\n',
+        {},
+        ("A2SU", "0700", 5.0, "2013-07-09T00:00:00"),
+    ),
+    "gowalla/checkins.txt": (
+        "0\t2010-10-19T23:55:27Z\t30.2359\t-97.7951\t22847\n",
+        {"names": ("user", "timestamp", "latitude", "longitude", "item")},
+        ("0", "22847", 1.0, "2010-10-19T23:55:27"),
+    ),
+    "yelp/review.json": (
+        '{"review_id": "r", "user_id": "-mh", "business_id": "b", "stars": 4.0, '
+        '"date": "2016-03-09 00:00:00"}\n',
+        {},
+        ("-mh", "b", 4.0, "2016-03-09T00:00:00"),
+    ),
+    "steam-200k.csv": (
+        "151603712,The Elder Scrolls V Skyrim,play,273.0,0\n",
+        {"names": ("user", "item", "type", "interaction", "zero")},
+        ("151603712", "The Elder Scrolls V Skyrim", 273.0, None),
+    ),
+    "retailrocket/events.csv": (
+        "timestamp,visitorid,event,itemid,transactionid\n1433221332117,257597,view,355908,\n",
+        {},
+        ("257597", "355908", 1.0, "2015-06-02T05:02:12.117"),
+    ),
+    "online_retail.csv": (
+        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+        '536365,85123A,"HOLDER, WHITE",6,12/1/2010 8:26,2.55,17850.0,United Kingdom\n'
+        "536370,22728,ALARM CLOCK,24,12/13/2010 8:45,3.75,12583.0,France\n",
+        {},
+        ("17850", "85123A", 6.0, "2010-12-01T08:26:00"),
+    ),
+    "netflix.txt": (
+        "1488844,1,3,2005-09-06\n",
+        {"names": ("user", "item", "rating", "date")},
+        ("1488844", "1", 3.0, "2005-09-06T00:00:00"),
+    ),
+    "yoochoose-clicks.dat": (
+        "1,2014-04-07T10:51:09.277Z,214536502,0\n",
+        {"names": ("user", "timestamp", "item", "category")},
+        ("1", "214536502", 1.0, "2014-04-07T10:51:09.277"),
+    ),
+    "dunnhumby.csv": (
+        "household_key,BASKET_ID,DAY,PRODUCT_ID,QUANTITY\n2375,26984851472,1,1004906,1\n",
+        {},
+        ("2375", "1004906", 1.0, None),
+    ),
+    "foursquare.txt": (
+        "470\t49bbd6c0f964a520f4531fe3\t-240\tTue Apr 03 18:00:09 +0000 2012\n",
+        {
+            "names": ("user", "venue", "offset", "time"),
+            "timestamp_format": "%a %b %d %H:%M:%S %z %Y",
+        },
+        ("470", "49bbd6c0f964a520f4531fe3", 1.0, "2012-04-03T18:00:09"),
+    ),
+    "epinions.txt": ("  1  100  5\n  1  200  2\n", {"names": ("user", "item", "rating")},
+        ("1", "100", 5.0, None),
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["789652009", "789652009000", "1995-01-09T11:46:49Z"])
-def test_timestamps_may_be_seconds_milliseconds_or_rfc_3339(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.csv").write_text(f"user_id,item_id,timestamp\nu,i,{text}\n")
-    assert next(events(read(tmp_path / "a.csv", COLUMNS), 0)).timestamp == 789_652_009_000
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_data_set_is_read_as_it_is_downloaded(tmp_path: Path, name: str) -> None:
+    text, options, (user, item, interaction, time) = PUBLIC[name]
+    content = text.encode("latin-1" if "\xba" in text else "utf-8")
+    rows, times, _ = events(written(tmp_path, name.split("/")[-1], content), **options)
+    headed = "names" not in options and not text.startswith("{")
+    assert of(rows)[0] == (user, item, interaction)
+    assert len(rows) == len(text.splitlines()) - headed
+    moment = datetime.fromisoformat(time).replace(tzinfo=UTC).timestamp() * 1000 if time else NOW
+    assert times[0] == moment
 
 
-def test_columns_may_have_other_names(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("who,what,stars\nu,i,3\n")
-    frame = read(tmp_path / "a.csv", Columns(user="who", item="what", interaction="stars"))
-    assert next(events(frame, 5)) == Event("u", "i", 3.0, 5, "interaction")
+def test_what_is_read_from_where_is_said_in_one_line(tmp_path: Path) -> None:
+    file = written(tmp_path, "a.CSV", PUBLIC["ml-latest/ratings.csv"][0])
+    assert events(file)[2] == [
+        f"{file}: users from userId, items from movieId, interactions from rating, times from "
+        "timestamp in seconds, no types."
+    ]
+    file = written(tmp_path, "b.csv", "user_id;item_id;price\nM\xfcller;i;3\n".encode("latin-1"))
+    assert events(file)[2] == [
+        f"{file}: users from user_id, items from item_id, no interactions (each counts 1), no "
+        "times (each is now), no types; read as latin-1; separated by semicolons; not used: price."
+    ]
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|", "::", " ", "~"])
+def test_the_separator_is_found_or_given(tmp_path: Path, separator: str) -> None:
+    text = "\r\n".join(separator.join(row) for row in (["user_id", "item_id"], ["u", "i"]))
+    options = {"separator": "~"} if separator == "~" else {}
+    assert of(events(written(tmp_path, "a.txt", text), **options)[0]) == [("u", "i", 1.0)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1251"])
+def test_the_encoding_is_found_or_given(tmp_path: Path, encoding: str) -> None:
+    user = "\u0436" if encoding == "cp1251" else "\xe9"
+    file = written(tmp_path, "a.csv", f"user_id,item_id\n{user},i\n".encode(encoding))
+    options = {"encoding": encoding} if encoding == "cp1251" else {}
+    assert of(events(file, **options)[0]) == [(user, "i", 1.0)]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor().compress])
+def test_a_compressed_file_is_read_whatever_its_name(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    file = written(tmp_path, "a.bin", pack(b"user_id,item_id\nu,i\n"))
+    assert of(events(file)[0]) == [("u", "i", 1.0)]
+
+
+def test_several_files_and_patterns_are_one_stream_in_order(tmp_path: Path) -> None:
+    for day in ("1", "2"):
+        written(
+            tmp_path, f"day-{day}.csv", f"user_id,item_id,timestamp\nu,i{day},{9 - int(day)}e8\n"
+        )
+    last = written(tmp_path, "b.jsonl", '{"user_id": "u", "item_id": "b"}')
+    rows, _, notes = events(str(tmp_path / "day-*.csv"), last)
+    assert [row[1] for row in rows] == ["i2", "i1", "b"]
+    assert notes[0].startswith(f"{tmp_path}/day-1.csv and 1 more: users from user_id")
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "reason"),
+    "text",
     [
-        ("a.csv", "user,item_id\nu,i\n", "has no column 'user_id', only"),
-        ("a.csv", "user_id,item_id\nu,\n", "has no item_id in row 1"),
-        ("a.csv", "user_id,item_id,interaction\nu,i,good\n", "interaction 'good', which is not"),
-        ("a.csv", "user_id,item_id,timestamp\nu,i,someday\n", "timestamp that cannot be read"),
-        ("a.txt", "", "unknown kind"),
-        ("a.parquet", "no parquet", "cannot be read"),
+        "user_id,item_id,interaction\nu1,i1,5,\nu2,i2,4,\n",
+        "user_id,item_id,interaction,\nu1,i1,5,\nu2,i2,4,\n",
+        "user_id,item_id,interaction\n\nu1,i1,5\n   \nu2,i2,4\n\n",
+        "user_id, item_id, interaction\nu1, i1, 5\nu2, i2, 4\n",
+        '"user_id","item_id","interaction"\r\n"u1","i1","5"\r\n"u2","i2","4"\r\n',
+        "interaction\tuser_id\titem_id\r5\tu1\ti1\r4\tu2\ti2",
+        '[{"user_id": "u1", "item_id": "i1", "interaction": 5},\n'
+        ' {"user_id": "u2", "item_id": "i2", "interaction": "4"}]',
+        '{\n"user_id": "u1", "item_id": "i1", "interaction": 5}{"user_id": "u2", "item_id": "i2",\n'
+        '"interaction": 4}',
     ],
 )
-def test_a_wrong_file_is_refused_with_what_is_wrong(
-    tmp_path: Path, name: str, text: str, reason: str
-) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(FileError, match=reason):
-        read(tmp_path / name, COLUMNS)
+def test_users_and_items_are_never_swapped_or_lost(tmp_path: Path, text: str) -> None:
+    rows = of(events(written(tmp_path, "a.txt", text))[0])
+    assert rows == [("u1", "i1", 5.0), ("u2", "i2", 4.0)]
 
 
-def test_rows_are_what_the_graph_takes(tmp_path: Path) -> None:
-    lines = [{"user_id": 1, "item_id": 2, "timestamp": 789652009, "type": "view"}]
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    table = rows(read(tmp_path / "a.jsonl", COLUMNS))
-    assert table["user_id"].to_pylist() == ["1"]
-    assert table["type"].to_pylist() == ["view"]
-    assert table["timestamp"].to_pylist()[0].year == 1995
+def test_a_quoted_field_may_hold_separators_quotes_and_lines(tmp_path: Path) -> None:
+    text = 'user_id,item_id\n"a, ""b""\nc",i\nd,\n'
+    file = written(tmp_path, "a.csv", text)
+    with pytest.raises(FileError, match=r"1 of 2 rows .*line 4: item_id is missing"):
+        events(file)
+    assert of(events(file, skip_invalid=True)[0]) == [('a, "b"\nc', "i", 1.0)]
+
+
+def test_ids_are_what_is_written(tmp_path: Path) -> None:
+    ids = ["NA", "null", "nan", "None", "007", "1e5", "8.0", "1.50", "-x", "true", "\u65e5\u672c"]
+    for name, text in (
+        ("a.csv", "user_id,item_id\n" + "".join(f"{each},{each}\n" for each in ids)),
+        ("a.jsonl", "\n".join(json.dumps({"user_id": each, "item_id": each}) for each in ids)),
+    ):
+        assert [row[:2] for row in events(written(tmp_path, name, text))[0]] == [
+            (e, e) for e in ids
+        ]
+    pd.DataFrame({"user_id": ids, "item_id": ids}).to_parquet(tmp_path / "a.parquet")
+    assert [row[0] for row in events(str(tmp_path / "a.parquet"))[0]] == ids
+
+
+def test_a_column_of_whole_numbers_with_gaps_gives_whole_ids(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"user_id": [8.0, 9.0, None], "item_id": [1, 2, 3]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame[:2].to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    for path in tmp_path.iterdir():
+        assert [row[0] for row in events(str(path), skip_invalid=True)[0]] == ["8", "9"]
+
+
+def test_a_blank_type_or_interaction_is_the_default(tmp_path: Path) -> None:
+    text = "user_id,item_id,interaction,type\nu1,i1,2,view\nu2,i2,,\n"
+    assert events(written(tmp_path, "a.csv", text))[0] == [
+        ("u1", "i1", 2.0, "view"), ("u2", "i2", 1.0, "interaction"),
+    ]  # fmt: skip
+
+
+def test_a_pipe_is_read_as_a_file(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, gzip.compress(b"user_id,item_id\nu,i\n"))
+    os.close(writing)
+    assert of(events(f"/dev/fd/{reading}")[0]) == [("u", "i", 1.0)]
+    os.close(reading)

@@ -12,6 +12,7 @@ from trainer.biases import predicted_by_biases
 from trainer.embeddings import Embeddings, Own
 from trainer.graph import InteractionGraph
 from trainer.largest import largest
+from trainer.popular import recent
 from trainer.weights import Float32s, Int64s
 
 BLOCK = 1_024  # users ranked at a time, fewer where items are many:
@@ -31,14 +32,67 @@ def measure(
     scores are no cosines) has `rmse` beside that of the mean and of user and item biases.
     """
     score, popular = scorer(embeddings, train), popularity(train)
-    figures, baseline = rankings(lambda u: (s(u) for s in (score, popular)), train, test, most=most)
+    figures, baseline = rankings(_both(score, popular), train, test, most=most)
     figures["popularity_ndcg@20"] = baseline["ndcg@20"]
-    if embeddings.model == "gcn" and not embeddings.cosine:
-        mean = np.full(len(test), train.weights.mean(), np.float32)
-        figures["rmse"] = rmse(predictions(embeddings, train, test), test.weights)
-        figures["rmse_mean"] = rmse(mean, test.weights)
-        figures["rmse_biases"] = rmse(predicted_by_biases(train, test), test.weights)
-    return figures
+    return figures | measure_rmse(embeddings, train, test)
+
+
+def measure_rmse(
+    embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
+) -> dict[str, float]:
+    """The RMSE of a gcn that predicts interactions, as `measure` has it; of others nothing."""
+    if embeddings.model != "gcn" or embeddings.cosine:
+        return {}
+    mean = np.full(len(test), train.weights.mean(), np.float32)
+    return {
+        "rmse": rmse(predictions(embeddings, train, test), test.weights),
+        "rmse_mean": rmse(mean, test.weights),
+        "rmse_biases": rmse(predicted_by_biases(train, test), test.weights),
+    }
+
+
+def measure_served(
+    embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
+) -> dict[str, dict[str, float]]:
+    """The figures of what users are served: the model's list, or the popular one without edges.
+
+    A test edge that is a train edge too is not asked for: it is in no list. A known user is one
+    with a train edge of some strength; to all others serving gives the popular list.
+
+    Returns:
+        recall@20 and ndcg@20, of popularity too, and `users` with test edges, by all_users,
+        known_users and new_users; without users there are no figures.
+    """
+    test = unseen(test, train)
+    known = train.user_strengths > 0
+    score, recent, popular = scorer(embeddings, train), popular_list(train), popularity(train)
+    made: dict[str, dict[str, float]] = {}
+    for name, own, mask in (("known_users", score, known), ("new_users", recent, ~known)):
+        part = test.subset(mask[test.users])
+        made[name] = {"users": int(np.count_nonzero(part.user_strengths))}
+        if made[name]["users"]:
+            figures, baseline = rankings(_both(own, popular), train, part)
+            made[name] |= figures | {f"popularity_{key}": baseline[key] for key in baseline}
+    return {"all_users": _together([group for group in made.values() if group["users"]])} | made
+
+
+def _both(first: Scorer, second: Scorer) -> Callable[[Tensor], Iterable[Tensor]]:
+    return lambda users: (score(users) for score in (first, second))
+
+
+def _together(groups: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the users of several groups."""
+    users = sum(group["users"] for group in groups)
+    return {
+        name: users if name == "users" else sum(g["users"] * g[name] for g in groups) / users
+        for name in groups[0]
+    }
+
+
+def unseen(test: InteractionGraph, train: InteractionGraph) -> InteractionGraph:
+    """The test edges that are no train edges; both graphs have the same nodes."""
+    edges, old = (g.users.astype(np.int64) * train.n_items + g.items for g in (test, train))
+    return test.subset(~np.isin(edges, old))
 
 
 def scorer(embeddings: Embeddings, graph: InteractionGraph) -> Scorer:
@@ -127,6 +181,12 @@ def popularity(train: InteractionGraph) -> Scorer:
     """The scorer that ranks items by their number of train edges, the same for everyone."""
     liked = train.items[train.strengths > 0]
     counts = torch.from_numpy(np.bincount(liked, minlength=train.n_items).astype(np.float32))
+    return lambda users: counts.repeat(len(users), 1)
+
+
+def popular_list(train: InteractionGraph) -> Scorer:
+    """The scorer of the popular list that serving offers, the same for everyone."""
+    counts = torch.from_numpy(recent(train).astype(np.float32))
     return lambda users: counts.repeat(len(users), 1)
 
 

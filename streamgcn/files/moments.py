@@ -111,7 +111,7 @@ def _texts(
     for place, text in enumerate(texts):
         moment = dates.read_as(text, form) if form else dates.read(text, order)
         ms = (moment.time - _EPOCH) // timedelta(milliseconds=1) if moment else None
-        if moment and times.is_time(ms):
+        if moment and ms is not None and times.is_time(ms):
             found.zoneless += 0 if moment.zoned else counts[place]
             found.forms[_form(text, form, order)] += counts[place]
             made.append(ms)

@@ -19,9 +19,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from deltalake import DeltaTable
 from kafka import KafkaConsumer, TopicPartition
 
-from consumer.edge.store import SCHEMA, EdgeStore
+from consumer.edge.order import taken
+from consumer.edge.schema import SCHEMA
+from consumer.edge.store import EdgeStore, Watermark
 from consumer.event import arrow as bulk
 from consumer.kafka.publisher import Publisher, partition_of
 from consumer.kafka.topics import wait_for_topics
@@ -76,11 +79,11 @@ def committed(settings: ConsumerSettings, events: int) -> tuple[float, int]:
     child = subprocess.Popen(
         [sys.executable, "-c", CONSUMER], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    store = EdgeStore(settings.edge_store, settings.kafka_topic)
+    store = EdgeStore.begin(settings.edge_store, settings.kafka_topic)
     seen, first, began = 0, 0, 0.0
     while seen < events:
         time.sleep(0.1)  # it reads the log of the store, on the same two cores
-        if store.version != (store.changed(), store.version)[1]:
+        if store.version != (store.newest(), store.version)[1]:
             seen = store.count()
             if not began:
                 first, began = seen, time.monotonic()
@@ -167,11 +170,13 @@ def commits(folder: Path, number: int) -> dict[str, Any]:
     from consumer.ingest.housekeeping import Housekeeping
 
     settings = _settings(folder, "", "commits", 0)
-    store, reader = EdgeStore(settings.edge_store, "t"), EdgeStore(settings.edge_store, "t")
+    store = EdgeStore.begin(settings.edge_store, "t")
+    reader = EdgeStore(settings.edge_store, "t")
+    log = store.newest()
     housekeeping = Housekeeping(settings, services.log)
     names = np.array([f"u{n}" for n in range(USERS)])
     draw = np.random.default_rng(1)
-    took, read, seen = [], 0, {0: 0}
+    took, read, seen = [], 0, Watermark()
     for n in range(number):
         at = np.arange(n * 1_000, (n + 1) * 1_000)
         rows = pa.table(
@@ -187,23 +192,24 @@ def commits(folder: Path, number: int) -> dict[str, Any]:
             schema=SCHEMA,
         )
         started = time.monotonic()
-        store.append(rows, {0: n * 1_000}, {0: (n + 1) * 1_000})
+        store.append(taken(rows, n), {0: n * 1_000}, {0: (n + 1) * 1_000}, log)
         took.append((time.monotonic() - started) * 1_000)
         housekeeping.committed()
         if n % 1_000 == 999:
             print(f"{n + 1}: {np.median(took[-100:]):.1f} ms", file=sys.stderr)
         if n % 500 == 0:
-            read += len(reader.since(seen))
-            seen = {0: read}
+            news = reader.news(seen)
+            read += sum(len(window) for window in news.read())
+            seen = news.end(seen)
     housekeeping.close()
-    files = len(store._table.file_uris())
-    log = len(list((Path(settings.edge_store) / "_delta_log").iterdir()))
+    files = len(DeltaTable(settings.edge_store).file_uris())
+    log_files = len(list((Path(settings.edge_store) / "_delta_log").iterdir()))
     wanted = [n for n in (10, 100, 1_000, number) if n <= number]
     return {
         "commit_ms": {n: round(float(np.median(took[max(0, n - 10) : n + 10])), 1) for n in wanted},
         "commit_ms_p99": round(float(np.percentile(took, 99)), 1),
         "files_in_table": files,
-        "files_in_log": log,
+        "files_in_log": log_files,
     }
 
 

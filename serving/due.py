@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from itertools import islice
 
+NO_EVENT = -1
 STAMPS = 100  # of a user's unanswered events that are kept, however long Redis is away
 
 
@@ -33,8 +34,14 @@ class DueUsers:
     def add(self, user: str, partition: int, offset: int, timestamp: int) -> None:
         """An event of the user, with Kafka's timestamp in epoch milliseconds."""
         due = self._waiting.setdefault(user, _Due(partition, offset, []))
+        if due.offset == NO_EVENT:
+            due.partition, due.offset = partition, offset
         if len(due.arrived) < STAMPS:
             due.arrived.append(timestamp)
+
+    def again(self, user: str, partition: int) -> None:
+        """The user needs another list although there is no event that waits for it."""
+        self._waiting.setdefault(user, _Due(partition, NO_EVENT, []))
 
     def read(self, partition: int, offset: int) -> None:
         """All events of the partition before this offset were added, if their users need it."""
@@ -78,7 +85,8 @@ class DueUsers:
         """Partition -> offset up to where all events are answered; only of those read since."""
         answered = dict(self._after)
         for due in (*self._waiting.values(), *self._taken.values()):
-            answered[due.partition] = min(answered[due.partition], due.offset)
+            if due.offset != NO_EVENT:
+                answered[due.partition] = min(answered[due.partition], due.offset)
         return answered
 
     def told(self, answered: dict[int, int]) -> None:

@@ -51,7 +51,8 @@ RENEW_AFTER = 5.0  # seconds from the end of a publish to the next one for new i
 RENEW_TIMES = 2.0  # and this many times as long as the last one took
 TURNS = 4  # of so many blocks one is of a publish, where users with new events fill blocks
 MANY = 50_000  # users changed by the log, from which their edges are taken from the edge store
-GROW_AFTER = 60.0  # seconds from one time to the next,
+SETTLE_AFTER = 2.0  # seconds from one time to the next for users with events of several partitions,
+GROW_AFTER = 60.0  # for all others,
 GROW_TIMES = 20.0  # and this many times as long as the last one took
 TELL_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
 
@@ -93,7 +94,7 @@ class Refresh:
         self._turn = 0
         self._popular = Recommendations([], [], [], "", "popular", 0, 0)
         self._popular_at = self._looked_at = self._folded_at = self._told_at = self._begun_at = 0.0
-        self._grow_at = 0.0  # at the earliest
+        self._grow_at = self._settle_at = 0.0  # at the earliest
         self._refused = ""  # live snapshot that could not be read
         self._due = DueUsers()
         self._mine: set[int] = set()  # partitions that are read here
@@ -161,13 +162,14 @@ class Refresh:
 
         The edge store may hold them already: they change nothing, but their users are due.
         """
-        stored = self._edge_store.next_offset(partition)
+        edge_log = self._edge_store.newest()
+        stored = self._edge_store.next_offset(partition, edge_log)
         answered = self._stream.committed(partition)
         self._digests |= self.edges.grow(self._edge_store)
         if self._new_items:
             self._new_items.find(self.edges)
         if stored is not None:
-            self.edges.begin(partition, stored)
+            self.edges.begin(edge_log.number, partition, stored)
         self._mine.add(partition)
         self._looked_at = 0.0  # its users' lists may be of another snapshot
         start = stored if stored is None or answered is None else min(stored, answered)
@@ -253,7 +255,8 @@ class Refresh:
     def _grow(self) -> None:
         """Take from the edge store what the log has told, which needs far more memory there."""
         begun = time.monotonic()
-        if len(self.edges.changed) < MANY or begun < self._grow_at:
+        many = len(self.edges.changed) >= MANY and begun >= self._grow_at
+        if not many and not (self.edges.unsettled and begun >= self._settle_at):
             return
         try:
             self._digests |= self.edges.grow(self._edge_store)
@@ -261,6 +264,16 @@ class Refresh:
             log.warning("%s; going on with what the log has told.", error)
         now = time.monotonic()
         self._grow_at = now + max(GROW_AFTER, GROW_TIMES * (now - begun))
+        self._settle_at = now + max(SETTLE_AFTER, GROW_TIMES * (now - begun))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Write the lists of users anew whose edges the edge store told otherwise than the log."""
+        for user in self.edges.settled:
+            partition = self.edges.partition(user)
+            if partition in self._mine:
+                self._due.again(user, partition)
+        self.edges.settled.clear()
 
     def _load(self, version: str) -> None:
         try:

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumer.edge.store import EdgeStore, watermark
-from consumer.edge.traces import split
+from consumer.edge.store import EdgeStore, Watermark
 from consumer.event.json import FORGET, LARGEST, REMOVE, Event
 from consumer.ingest.decode import Position
 from trainer.graph import Int32s, InteractionGraph
+from trainer.growth import grow, read_again
 from trainer.weights import Float32s, Float64s, Int64s, Weighing
 
 HALF_LIFE_MS = 7 * 86_400_000  # of an edge's part in the popular list
@@ -53,6 +53,23 @@ class Changed:
     partition: int
     at: Position
     forgotten: bool = False  # and nothing came since
+    elsewhere: dict[int, Position] | None = None  # last places in other partitions, if any
+
+    def move(self, partition: int, at: Position) -> bool:
+        """Note the place of a further event; False if it is no further one."""
+        known = self.at if partition == self.partition else (self.elsewhere or {}).get(partition)
+        if known and at <= known:
+            return False
+        if partition != self.partition:
+            self.elsewhere = (self.elsewhere or {}) | {self.partition: self.at}
+            self.elsewhere.pop(partition, None)
+        self.partition, self.at = partition, at
+        return True
+
+    def is_before(self, offsets: Mapping[int, int]) -> bool:
+        """Whether all of its places are before the offsets, partition -> offset."""
+        places = {**(self.elsewhere or {}), self.partition: self.at}
+        return all(at.offset < offsets.get(p, 0) for p, at in places.items())
 
 
 class UserEdges:
@@ -61,10 +78,16 @@ class UserEdges:
     def __init__(self, weighing: Weighing) -> None:
         self.graph = InteractionGraph(weighing=weighing)
         self.changed: dict[str, Changed] = {}
-        self.watermark: dict[int, int] = {}
+        # Users with events in several partitions, whose order the edge store tells; and those of
+        # them who since had other edges in the store than the log had told here.
+        self.unsettled: set[str] = set()
+        self.settled: set[str] = set()
+        self._cut: set[str] = set()  # of these, who were forgotten in one of the partitions
+        self.watermark = Watermark()
         self._numbers: dict[str, int] = {}
         self._starts: Int64s = np.zeros(1, np.int64)
         self._partitions: Int32s = np.empty(0, np.int32)  # of each user's newest row
+        self._several = np.empty(0, np.bool_)  # whether a user's rows are of several partitions
         self._newest = 0  # epoch milliseconds, of the graph
         # Popularity is counted as of `_reference`, and told as of `_latest`; epoch milliseconds.
         self._reference = self._latest = 0
@@ -80,56 +103,66 @@ class UserEdges:
         Raises:
             StoreError: the store cannot be read.
         """
-        if not store.changed():
+        if not store.changed(self.watermark):
             return set()
-        rows = store.since(self.watermark)
-        if not len(rows):
-            return set()
-        kept, digests = split(rows)
+        digests: set[str] = set()
         known = self.graph.n_users
-        self.graph.extend(rows)
-        self.watermark = watermark(rows, self.watermark)
-        if digests:
-            self._numbers.clear()
-            known = 0
-        new = self.graph.user_ids.values[known:].to_pylist()
-        self._numbers.update(zip(new, range(known, known + len(new)), strict=True))
-        self._numbers.pop("", None)  # those who are forgotten
-        partitions = np.zeros(self.graph.n_users, np.int32)
-        partitions[: len(self._partitions)] = self._partitions
-        if len(kept):
-            users = self.graph.user_ids.grow(kept["user_id"])
-            partitions[users] = kept["kafka_partition"].to_numpy()
-        self._partitions = partitions
-        self.changed = {
-            user: change
-            for user, change in self.changed.items()
-            if change.at.offset >= self.watermark.get(change.partition, 0)
-        }
-        self._index()
+        try:
+            for step in grow(self.graph, store, self.watermark):
+                digests |= step.notices.keys()
+                self._note_partitions(step.rows)
+                self.watermark = step.watermark
+            self._read_again(store)
+        finally:
+            self._number(0 if digests else known)
+            self._settle()
+            self._index()
         return digests
 
-    def begin(self, partition: int, offset: int) -> None:
+    def begin(self, log: int, partition: int, offset: int) -> None:
         """The store has all of the partition before this offset, and so has the graph."""
-        self.watermark[partition] = max(offset, self.watermark.get(partition, 0))
+        if log != self.watermark.log:  # what an older log has told and the store has not is gone
+            self.settled |= self.changed.keys()
+            self.changed.clear()
+            self.unsettled.clear()
+            self._index()
+        self.watermark = self.watermark.begin(log, partition, offset)
 
     def apply(self, event: Event, partition: int, at: Position) -> None:
-        """One event of the log; applying a stretch of the log again ends in the same edges."""
-        if at.offset < self.watermark.get(partition, 0):
+        """One event of the log; applying a stretch of the log again ends in the same edges.
+
+        The order of a user's events of several partitions is known once the edge store has them;
+        until then it is the order in which they came here.
+        """
+        user = event.user_id
+        if at.offset < self.watermark.offsets.get(partition, 0):
             return  # the graph has it
-        change = self.changed.get(event.user_id)
-        if change and change.partition == partition and at <= change.at:
-            return
+        change = self.changed.get(user)
+        own = self.partition(user) if change is None else change.partition
+        number = self._numbers.get(user, -1)
+        several = bool(change and change.elsewhere) or (number >= 0 and self._several[number])
         if event.type == FORGET:
             # It is in every partition. What came since in the user's own is not meant.
-            if change is None or change.partition == partition:
-                self._forget(event.user_id)
-                self.changed[event.user_id] = Changed({}, partition, at, forgotten=True)
+            if own in (None, partition):
+                if change is None or change.move(partition, at):
+                    self._forget(user)
+                    if several:
+                        self._cut.add(user)
+                    elsewhere = change.elsewhere if change else None
+                    self.changed[user] = Changed({}, partition, at, True, elsewhere)
+            elif several:
+                change = change or Changed(self._of_graph(user), own, Position(-1, 0))
+                change.elsewhere = (change.elsewhere or {}) | {partition: at}
+                self.changed[user] = change
+            if several:
+                self.unsettled.add(user)
             return
+        if several or own not in (None, partition):
+            self.unsettled.add(user)
         if change is None:
-            change = Changed(self._of_graph(event.user_id), partition, at)
-            self.changed[event.user_id] = change
-        change.partition, change.at = partition, at
+            change = self.changed[user] = Changed(self._of_graph(user), partition, at)
+        elif not change.move(partition, at):
+            return
         change.forgotten = False
         old = change.items.pop(event.item_id, None)
         if old:
@@ -234,6 +267,49 @@ class UserEdges:
         best = [i for i in best if counts[i] > (NOTHING if i in self._counts else 0)]
         now = 2.0 ** ((self._reference - self._latest) / HALF_LIFE_MS)
         return best, np.array([counts[item] * now for item in best], np.float32)
+
+    def _read_again(self, store: EdgeStore) -> None:
+        """Take users from the store who were forgotten in one of several partitions."""
+        changed, offsets = self.changed, self.watermark.offsets
+        users = {u for u in self._cut if u not in changed or changed[u].is_before(offsets)}
+        if users:
+            self._note_partitions(read_again(self.graph, store, self.watermark, users))
+            self._cut -= users
+
+    def _note_partitions(self, rows: pa.Table) -> None:
+        """Remember the partition of each user's newest row, and who has rows in several."""
+        more = self.graph.n_users - len(self._partitions)
+        before = np.concatenate([self._partitions, np.full(more, -1, np.int32)])
+        self._partitions = before.copy()
+        self._several = np.concatenate([self._several, np.zeros(more, np.bool_)])
+        if len(rows):
+            users = self.graph.user_ids.grow(rows["user_id"])
+            of_rows = rows["kafka_partition"].to_numpy()
+            self._partitions[users] = of_rows  # of several rows the last one counts
+            new = np.flatnonzero(before[users] < 0)[::-1]
+            before[users[new]] = of_rows[new]  # and here the first one
+            self._several[users[before[users] != of_rows]] = True
+
+    def _number(self, known: int) -> None:
+        """Number the users of the graph from number `known` on."""
+        if not known:
+            self._numbers.clear()
+        new = self.graph.user_ids.values[known:].to_pylist()
+        self._numbers.update(zip(new, range(known, known + len(new)), strict=True))
+        self._numbers.pop("", None)  # those who are forgotten
+
+    def _settle(self) -> None:
+        """Drop what the log had told and the graph has by now."""
+        self._starts = self.graph.row_starts()
+        kept = {}
+        for user, change in self.changed.items():
+            if not change.is_before(self.watermark.offsets):
+                kept[user] = change
+            elif user in self.unsettled:
+                self.unsettled.discard(user)
+                if change.items != self._of_graph(user):
+                    self.settled.add(user)
+        self.changed = kept
 
     def _index(self) -> None:
         """What is derived from the graph, anew."""

@@ -28,6 +28,7 @@ from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import group_offsets, wait_for_topics
 from consumer.settings import ConsumerSettings
 from tests import services
+from tests.graphs import stored
 from tests.services import Broker
 
 CONSUMERS = 3
@@ -65,7 +66,7 @@ class Chaos:
             edge_store=str(folder / "edges"),
         )
         self.folder = folder
-        self._store = EdgeStore(self.settings.edge_store, topic)
+        self._store = EdgeStore.begin(self.settings.edge_store, topic)
         self.kills = self.pauses = self.stops = self.restarts = 0
         self._consumers = [self._consumer(n) for n in range(CONSUMERS)]
 
@@ -102,7 +103,7 @@ class Chaos:
         deadline = time.monotonic() + 3 * QUIET
         while self._store.version == before and time.monotonic() < deadline:
             time.sleep(self.random.uniform(0, 0.1))
-            self._store.changed()
+            self._store.newest()
 
     def _all_assigned(self) -> bool:
         logs = [self._log(number).read_bytes()[at:] for number, at in enumerate(self._begun)]
@@ -183,7 +184,7 @@ def run(
     finally:
         chaos.end()
         watch.stop()
-    rows = store.since({})
+    rows = stored(store)
     check(rows, published)
     assert not watch.wrong, watch.wrong
     return {

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from consumer.edge.store import SCHEMA, EdgeStore
+from consumer.edge.order import taken
+from consumer.edge.schema import SCHEMA, TABLE
+from consumer.edge.store import EdgeStore, Watermark
 from trainer.embeddings import Embeddings
 from trainer.evaluate import scorer
 from trainer.graph import InteractionGraph
@@ -39,7 +41,7 @@ def table(rows: Sequence[Row]) -> pa.Table:
 
 def store(place: Path, rows: Sequence[Row]) -> EdgeStore:
     """An edge store with these rows, all of partition 0, offsets 0 up."""
-    made = EdgeStore(str(place), "t")
+    made = EdgeStore.begin(str(place), "t")
     append(made, rows, 0)
     return made
 
@@ -50,7 +52,13 @@ def append(made: EdgeStore, rows: Sequence[Row], offset: int) -> None:
     columns = columns.append_column("kafka_partition", pa.array([0] * len(rows), pa.int32()))
     offsets = pa.array(range(offset, offset + len(rows)), pa.int64())
     columns = columns.append_column("kafka_offset", offsets).select(SCHEMA.names).cast(SCHEMA)
-    made.append(columns, {0: offset}, {0: offset + len(rows)})
+    made.append(taken(columns, 0), {0: offset}, {0: offset + len(rows)}, made.newest())
+
+
+def stored(made: EdgeStore, watermark: Watermark | None = None) -> pa.Table:
+    """All rows past a watermark in one table, in the one order."""
+    windows = list(made.news(watermark or Watermark()).read())
+    return pa.concat_tables(windows) if windows else TABLE.empty_table()
 
 
 def pairs(made: InteractionGraph) -> list[Row]:

@@ -18,6 +18,7 @@ from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import read_topic, wait_for_topics
 from consumer.settings import ConsumerSettings
 from tests import services
+from tests.graphs import stored
 from tests.services import wait_for
 
 
@@ -56,7 +57,7 @@ class Topic:
         return self.settings.model_copy(update=changed)
 
     def rows(self) -> pa.Table:
-        return EdgeStore(self.settings.edge_store, self.settings.kafka_topic).since({})
+        return stored(EdgeStore(self.settings.edge_store, self.settings.kafka_topic))
 
     def wait_stored(self, settings: ConsumerSettings | None = None) -> EdgeStore:
         """Wait until all that is published so far is stored."""
@@ -65,7 +66,7 @@ class Topic:
         ends: dict[int, int] = {}
         for message in read_topic(settings, settings.kafka_topic):
             ends[message.partition] = message.offset + 1
-        store = EdgeStore(settings.edge_store, settings.kafka_topic)
+        store = EdgeStore.begin(settings.edge_store, settings.kafka_topic)
         wait_for(
             "that all is stored",
             lambda: all((store.next_offset(p) or 0) >= end for p, end in ends.items()),

@@ -28,7 +28,7 @@ def test_a_forgotten_user_leaves_every_store_and_only_then_is_it_verified(
     file = tmp_path / "events.csv"
     pd.DataFrame(draws, columns=["user_id", "item_id"]).to_csv(file, index=False)
     rooms = Rooms(tmp_path, kafka, redis_url, STREAMGCN_TOP_K="5", **QUICK)
-    store = EdgeStore(rooms.settings.edge_store, rooms.settings.kafka_topic)
+    store = EdgeStore.begin(rooms.settings.edge_store, rooms.settings.kafka_topic)
     snapshots = Snapshots(rooms.settings.model_store)
     with started(rooms):
         wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))

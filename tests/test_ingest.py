@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from consumer.edge.store import EdgeStore
+from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import digest
 from consumer.event import arrow as bulk
 from consumer.event.json import FORGET, Event
@@ -21,6 +21,7 @@ from consumer.ingest.dead_letters import letters, reinject
 from consumer.kafka.client import Headers, StreamError
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import group_offsets, read_topic
+from tests.graphs import stored
 from tests.ingesting import Topic, consuming, likes
 from tests.services import wait_for
 from trainer.graph import InteractionGraph
@@ -88,7 +89,8 @@ def test_a_forgotten_user_is_out_of_the_store_and_its_files_and_stays_out_after_
         topic.publish(*likes("gone", ["c"]), partition=3)
         store = topic.wait_stored()
         graph = InteractionGraph()
-        graph.extend(store.since({}))
+        graph.extend(stored(store))
+        seen = Watermark(store.id).after(stored(store))
         forget = Event("gone", "", 1.0, 1_700_000_000_000, FORGET)
         topic.publish(*likes("gone", ["d"]), forget, *likes("gone", ["e"]))
         topic.publish(forget, partition=3)
@@ -103,7 +105,7 @@ def test_a_forgotten_user_is_out_of_the_store_and_its_files_and_stays_out_after_
     log = b"".join(file.read_bytes() for file in (tmp_path / "edges" / "_delta_log").iterdir())
     assert b"gone" not in log
 
-    graph.extend(store.since({0: 3, 3: 1}))
+    graph.extend(stored(store, seen))
     assert sorted(graph.user_ids.values.to_pylist()) == ["", "gone", "here"]
     assert len(graph) == 2
 
@@ -112,7 +114,7 @@ def test_a_forgotten_user_is_out_of_the_store_and_its_files_and_stays_out_after_
         again = topic.wait_stored(other)
     assert [
         (row["user_id"], row["item_id"])
-        for row in again.since({}).to_pylist()
+        for row in stored(again).to_pylist()
         if row["type"] != FORGET
     ] == [("here", "a"), ("gone", "e")]
 
@@ -263,7 +265,7 @@ def test_old_rows_leave_the_store_but_what_was_taken_back_does_not_return(tmp_pa
     from consumer.ingest.batch import Batch
     from tests.test_rows import message
 
-    store = EdgeStore(str(tmp_path), "t")
+    store = EdgeStore.begin(str(tmp_path), "t")
     batch = Batch()
     fields = [("view", "2020-01-01"), ("view", "2999-01-01"), ("remove", "2020-01-01")]
     lines = [
@@ -273,10 +275,10 @@ def test_old_rows_leave_the_store_but_what_was_taken_back_does_not_return(tmp_pa
     ]
     lines.append(b'{"user_id":"u","item_id":"new"}')
     now = [message(line, n)._replace(timestamp=1_795_000_000_000) for n, line in enumerate(lines)]
-    batch.take(now, None)
-    batch.write(store)
+    batch.take(now, None, 0)
+    batch.write(store, store.newest())
     store.tidy(retention_days=30 * 365)
-    assert len(store.since({})) == 4
+    assert len(stored(store)) == 4
     store.tidy(retention_days=30)
-    assert store.since({})["item_id"].to_pylist() == ["i2", "new"]
+    assert stored(store)["item_id"].to_pylist() == ["i2", "new"]
     assert store.next_offset(3) == 4

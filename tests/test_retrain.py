@@ -47,7 +47,7 @@ def once(trainer: Retrain) -> None:
 
 
 def test_an_empty_store_trains_nothing(settings: TrainerSettings, snapshots: Snapshots) -> None:
-    EdgeStore(settings.edge_store, "t")
+    EdgeStore.begin(settings.edge_store, "t")
     once(Retrain(settings, threading.Event()))
     assert snapshots.versions() == []
 
@@ -188,7 +188,7 @@ def test_retraining_is_due_at_first_then_after_enough_new_edges_or_a_doubling(
         kafka_topic="t", min_edges=10, retrain_edges=30, epochs=1, embedding_dim=4,
     )  # fmt: skip
     trainer = Retrain(settings, threading.Event())
-    written = EdgeStore(settings.edge_store, "t")
+    written = EdgeStore.begin(settings.edge_store, "t")
     trained, before = [], 0
     for edges in (9, 10, 15, 20, 35, 49, 50, 60, 80):
         append(written, [("u", f"i{n}") for n in range(before, edges)], before)

@@ -11,7 +11,20 @@ from trainer.lifecycle.snapshots import KEPT, Manifest, Snapshot, SnapshotError,
 
 def snapshot(version: str) -> Snapshot:
     manifest = Manifest(
-        version, "lightgcn", 3, True, 1, 2, 3, 4, 5, {0: 7}, {"dim": 4}, {"ndcg@20": 0.5}, {}
+        version,
+        "lightgcn",
+        3,
+        True,
+        1,
+        2,
+        3,
+        4,
+        5,
+        {0: 7},
+        {"dim": 4},
+        {"ndcg@20": 0.5},
+        {},
+        stamp=7,
     )
     tensors = {"base": torch.rand(2, 4), "outgoing": torch.rand(3, 6)}
     made = Embeddings("lightgcn", 3, True, tensors)
@@ -76,10 +89,10 @@ def test_pruning_keeps_the_live_and_the_newest(tmp_path: Path) -> None:
 
 def test_a_forgotten_user_goes_and_one_who_came_again_stays(tmp_path: Path) -> None:
     snapshots, version = Snapshots(str(tmp_path)), "20260101T000000.0Z"
-    snapshots.write(snapshot(version))  # of edges before offset 7 of partition 0
+    snapshots.write(snapshot(version))  # of edges up to stamp 7
     snapshots.promote(version)
-    assert snapshots.erase({digest("b"): {0: 6}}) == []
-    assert snapshots.erase({digest("a"): {0: 7}}) == [version]
+    assert snapshots.erase({digest("b"): 7}) == []
+    assert snapshots.erase({digest("a"): 8}) == [version]
     assert snapshots.read(version).user_ids.to_pylist() == ["", "b"]
     assert not snapshots.read(version).embeddings.tensors["base"][0].any()
-    assert snapshots.erase({digest("b"): {0: 6, 1: 0}}) == [version]
+    assert snapshots.erase({digest("b"): 8}) == [version]

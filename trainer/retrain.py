@@ -11,13 +11,14 @@ from dataclasses import asdict
 import torch
 from rich.progress import Progress as Bar
 
-from consumer.edge.store import EdgeStore, StoreError, watermark
-from consumer.edge.traces import notices
+from consumer.edge.store import EdgeStore, Replaced, StoreError, Watermark
 from process.health import Health
 from process.log import Figures
+from process.outage import Outage
 from process.running import Running
 from trainer.fit import NothingToLearn, Start, fit
 from trainer.graph import InteractionGraph
+from trainer.growth import grow
 from trainer.lifecycle.gate import objection
 from trainer.lifecycle.snapshots import Manifest, Snapshot, SnapshotError, Snapshots, new_version
 from trainer.lifecycle.warm import aligned_start, chosen, goes_on, tensors
@@ -53,18 +54,19 @@ class Retrain:
         self._snapshots = Snapshots(settings.model_store)
         self._store: EdgeStore | None = None
         self._graph = InteractionGraph(weighing=settings.weighing())
-        self._watermark: dict[int, int] = {}
-        self._forgotten: dict[str, dict[int, int]] = {}  # to be taken out of the snapshots
+        self._watermark = Watermark()
+        self._forgotten: dict[str, int] = {}  # to be taken out of the snapshots
         self._new_rows = 0
         self._trained_at = 0.0
         self._trained_edges = 0
-        self._away_since = 0.0
+        self._outage = Outage(log, "The edge store cannot be read", "The edge store is back")
 
     def run(self) -> None:
         """Look, train, wait, until told to stop."""
         while not self._stop.is_set():
             with self._health.busy("reading the edge store"):
                 self._read()
+            self._health.needs(store=self._outage.trouble)
             with self._health.busy("erasing forgotten users from the snapshots"):
                 self._erase()
             if self._due():
@@ -80,22 +82,25 @@ class Retrain:
             self._store = self._store or EdgeStore(
                 self._settings.edge_store, self._settings.kafka_topic
             )
-            if not self._store.changed():
-                return
-            rows = self._store.since(self._watermark)
-        except StoreError as error:
-            if not self._away_since:
-                self._away_since = time.time()
-                log.warning("%s; waiting for it.", error)
+            if self._store.changed(self._watermark):
+                self._grow(self._store)
+        except Replaced as error:
+            log.warning("%s; reading it from its start.", error)
+            self._graph = InteractionGraph(weighing=self._settings.weighing())
+            self._watermark = Watermark()
             return
-        if self._away_since:
-            log.info("The edge store is back after %.0f s.", time.time() - self._away_since)
-            self._away_since = 0.0
-        self._graph.extend(rows)
-        for user, places in notices(rows).items():
-            self._forgotten.setdefault(user, {}).update(places)
-        self._watermark = watermark(rows, self._watermark)
-        self._new_rows += len(rows)
+        except StoreError as error:
+            self._outage.failed(error)
+            return
+        self._outage.worked()
+
+    def _grow(self, store: EdgeStore) -> None:
+        for step in grow(self._graph, store, self._watermark):
+            for user, stamp in step.notices.items():
+                self._forgotten[user] = max(stamp, self._forgotten.get(user, 0))
+            self._new_rows += step.new
+            self._watermark = step.watermark
+            self._health.alive()
 
     def _erase(self) -> None:
         """Take users out of the snapshots who were forgotten since they were written."""
@@ -180,7 +185,9 @@ class Retrain:
             items=graph.n_items,
             edges=len(graph),
             store_version=self._store.version if self._store else 0,
-            offsets=self._watermark,
+            offsets=dict(self._watermark.offsets),
+            log=self._watermark.log,
+            stamp=self._watermark.stamp or 0,
             newest=int(graph.timestamps.max(initial=0)),
             chosen_at=chosen_at,
             settings=asdict(fitted.settings),

@@ -1,10 +1,10 @@
-"""The edge store: a Delta Lake table in which every event is a row, exactly once.
+"""The edge store: a Delta Lake table in which every event of one topic is a row, exactly once.
 
 A commit carries rows and, for each Kafka partition in it, the offset to go on from. Both land
 or neither does, so the offsets of the store, not Kafka's committed ones, say what is stored.
 
     append     rows and offsets in one commit; a second writer of a partition is refused
-    since      rows past a watermark, for readers that grow with the store
+    news       what is past a watermark, in windows, for readers that grow with the store
     erase      users' rows out of the table and their bytes out of its files
     tidy       many small files into few, old rows and old files away, beside readers and writers
 """
@@ -13,193 +13,250 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import reduce
-from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    PostCommitHookProperties,
-    Transaction,
-    write_deltalake,
-)
-from deltalake.exceptions import CommitFailedError, DeltaError
-from pyarrow.dataset import Scanner, dataset
-from pyarrow.fs import FileSelector
+from deltalake import DeltaTable
 
-from consumer.edge.traces import FORGET, digest
-from process.errors import StreamGCNError
+from consumer.edge import erase, place
+from consumer.edge.logs import Log, Logs, WrongTopic
+from consumer.edge.news import News
+from consumer.edge.order import Watermark, stamped
+from consumer.edge.schema import CONFIGURATION, KEEP_REPLACED_HOURS, TABLE, TOPIC
+from consumer.edge.table import (
+    Conflict,
+    Fenced,
+    Overtaken,
+    Replaced,
+    StoreError,
+    StoreMissing,
+    Table,
+    errors,
+)
+from consumer.edge.traces import FORGET
 from process.outage import Outage
 from process.shutdown import Stopped
 
-T = TypeVar("T")
-SCHEMA = pa.schema(
-    [
-        pa.field("user_id", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("interaction", pa.float64(), nullable=False),
-        pa.field("type", pa.string(), nullable=False),
-        pa.field("timestamp", pa.timestamp("us", tz="UTC"), nullable=False),
-        pa.field("kafka_partition", pa.int32(), nullable=False),
-        pa.field("kafka_offset", pa.int64(), nullable=False),
-    ]
-)
-KEEP_REPLACED_HOURS = 1  # for readers that still hold an older version
-CONFIGURATION = {
-    # Statistics of ids would put users' ids into the log, where no erasure reaches them.
-    "delta.dataSkippingStatsColumns": "timestamp,kafka_partition,kafka_offset",
-    "delta.checkpointInterval": "100",
-    "delta.logRetentionDuration": "interval 2 minutes",  # each commit lists what is there
-    "delta.deletedFileRetentionDuration": f"interval {2 * KEEP_REPLACED_HOURS} hours",
-}
-FILE_BYTES = 32 * 1024 * 1024  # a file that has grown to this is not merged again
-ERASE_TRIES = 20  # against other writers' commits
+__all__ = [
+    "Conflict",
+    "EdgeStore",
+    "Fenced",
+    "Log",
+    "Replaced",
+    "StoreError",
+    "StoreMissing",
+    "Watermark",
+    "WrongTopic",
+    "wait_for_store",
+]
 
-# Two cleanings of the log at once trip over each other, so `tidy` alone does it.
-NO_CLEANUP = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+FILE_BYTES = 32 * 1024 * 1024  # a file that has grown to this is not merged again
+TRIES = 20  # of a commit against other writers' commits
 
 Offsets = Mapping[int, int]  # Kafka partition -> next offset
-
-
-class StoreError(StreamGCNError):
-    """The edge store cannot be read or written now; the cause is in the text."""
-
-
-class Conflict(StoreError):
-    """Another process changed the same files in the meantime."""
-
-
-class Fenced(StreamGCNError):
-    """Another consumer has moved a partition on: drop what is buffered, read the offsets again."""
 
 
 class EdgeStore:
     """The rows of one topic. Not safe for several threads; open one for each."""
 
     def __init__(self, uri: str, topic: str) -> None:
-        """Open the table at `uri` (a path or an object store's URI), or create it empty.
+        """Open the table at `uri` (a path or an object store's URI).
 
         Raises:
-            StoreError: the place cannot be reached or written.
+            SettingsError: the path cannot hold a table, or the table belongs to another topic.
+            StoreMissing: there is no table.
+            StoreError: the place cannot be reached or read.
         """
+        place.check(uri)
         self.uri = uri
-        self._topic = topic
-        self._read = -1  # version that `since` gave out last
-        with self._errors():
-            self._table = DeltaTable.create(
-                uri, SCHEMA, mode="ignore", name="edges", configuration=CONFIGURATION
-            )
+        self._table = Table(uri)
+        self._logs = Logs(self._table, topic)
+
+    @classmethod
+    def begin(cls, uri: str, topic: str) -> EdgeStore:
+        """Open the table at `uri`, and create it empty where there is none.
+
+        Raises:
+            SettingsError, StoreError: as the constructor, or the place cannot be written.
+        """
+        place.check(uri)
+        try:
+            return cls(uri, topic)
+        except StoreMissing:
+            with errors(uri):
+                DeltaTable.create(
+                    uri,
+                    TABLE,
+                    mode="ignore",
+                    name="edges",
+                    configuration=CONFIGURATION | {TOPIC: topic},
+                    raise_if_key_not_exists=False,
+                )
+            return cls(uri, topic)
+
+    @property
+    def id(self) -> str:
+        """Delta's id of the table; another one is another store."""
+        return self._table.id
 
     @property
     def version(self) -> int:
         """Delta version that was read last."""
-        version: int = self._table.version()
-        return version
+        return self._table.version
 
-    def changed(self) -> bool:
-        """Whether there is a version that `since` has not read.
+    def changed(self, watermark: Watermark) -> bool:
+        """Whether there is a version that was not read to its end.
 
         Raises:
             StoreError: the store cannot be read.
         """
         self._refresh()
-        return self.version != self._read
+        return (self.id, self.version) != (watermark.table, watermark.version)
 
-    def next_offset(self, partition: int) -> int | None:
+    def newest(self) -> Log:
+        """The log that is written to.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self._refresh()
+        return self._logs.newest()
+
+    def log(self, topic_id: str | None) -> Log | None:
+        """The log of a topic id, None for one that the store does not know.
+
+        Args:
+            topic_id: None where the broker gives topics no id; it is then the newest log.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self._refresh()
+        number = self._logs.number(topic_id)
+        return None if number is None else Log(self.id, number)
+
+    def is_first_edition(self) -> bool:
+        """Whether the store was filled before it knew logs."""
+        return not self._logs.is_known()
+
+    def begin_log(
+        self, topic_id: str | None, another: bool = False, offsets: Offsets | None = None
+    ) -> Log:
+        """Add a log, whose events come after all that is stored.
+
+        Args:
+            another: whether what a store of the first edition holds is of another log than this.
+            offsets: partition -> offset that the log begins at, where that is not its beginning.
+
+        Raises:
+            Conflict: another consumer was quicker; look again.
+            StoreError: the store cannot be written.
+        """
+        self._refresh()
+        number = self._logs.begin(topic_id, another, offsets or {})
+        return Log(self.id, number)
+
+    def next_offset(self, partition: int, log: Log | None = None) -> int | None:
         """Kafka offset to go on from in `partition`, None if nothing of it is stored.
 
+        Args:
+            log: the newest one if None.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return self.offsets([partition], log).get(partition)
+
+    def offsets(self, partitions: list[int], log: Log | None = None) -> dict[int, int]:
+        """The next offsets of those partitions of a log of which something is stored.
+
         Raises:
             StoreError: the store cannot be read.
         """
         self._refresh()
-        return self._next(partition)
+        return self._logs.offsets((log or self._logs.newest()).number, partitions)
 
-    def append(self, rows: pa.Table, first: Offsets, after: Offsets) -> None:
+    def append(
+        self, rows: pa.Table, first: Mapping[int, int | None], after: Offsets, log: Log
+    ) -> None:
         """Commit rows and offsets together.
 
         Args:
-            rows: of SCHEMA, everything from offset `first` up to and without `after`.
-            first: partition -> offset that the rows begin at, which must be the stored one.
+            rows: of TABLE (order.taken), everything from offset `first` up to and without `after`.
+            first: partition -> offset that the rows begin at, which must be the stored one; None
+                where nothing of it must be stored.
             after: partition -> offset to go on from.
+            log: that the rows are of, which must be the newest.
 
         Raises:
             Fenced: the store has moved on without this consumer; nothing was written.
             StoreError: the store cannot be written now; nothing was written.
         """
-        self._refresh()
-        self._check_fence(first)
-        with self._errors():
-            write_deltalake(
-                self._table,
-                rows,
-                mode="append",
-                commit_properties=self._transactions(after),
-                post_commithook_properties=NO_CLEANUP,
-            )
+        for left in reversed(range(TRIES)):
+            self._refresh()
+            self._check_fence(first, log)
+            # The commit is checked against every version after the one read here. So no writer of
+            # the same partition can slip in between, and no ingest time is behind another commit's.
+            made, stamp = stamped(rows, log.number, self._logs.stamp())
+            try:
+                self._table.append(made, self._transactions(after, log, stamp))
+                return
+            except Overtaken:
+                if not left:
+                    raise
 
-    def since(self, watermark: Offsets) -> pa.Table:
-        """Rows of SCHEMA at or past the watermark, ordered by partition and offset.
+    def news(self, watermark: Watermark) -> News:
+        """What is past the watermark, of the version that is there now.
 
         Raises:
+            Replaced: the watermark is of another table, or of a later state of this one.
             StoreError: the store cannot be read.
         """
-        rows = self._twice(lambda: self._past(watermark).to_table())
-        self._read = self.version
-        return rows.sort_by([("kafka_partition", "ascending"), ("kafka_offset", "ascending")])
+        self._refresh()
+        return News(self._table, self._logs.stamp(), watermark)
 
     def count(self) -> int:
-        """Number of rows, from the files' statistics."""
-        self._refresh()
-        return int(self._table.count())
-
-    def of_user(self, user: str, before: Offsets) -> int:
-        """Number of the user's rows that are before the offsets `before`.
+        """Number of rows, from the files' statistics.
 
         Raises:
             StoreError: the store cannot be read.
         """
         self._refresh()
-        return len(self._of_users([user], before))
+        with self._table.errors():
+            return int(self._table.delta.count())
 
-    def files_with(self, user: str, before: Offsets) -> list[str]:
-        """Files in which there are rows of the user from before the offsets `before`.
-
-        Every Parquet file in the place, replaced ones and those of killed writers too. The log
-        holds no ids: of them it has no statistics, and an erasure names a digest.
+    def of_user(self, user: str, before: Offsets, log: Log | None = None) -> int:
+        """Number of the user's rows in older logs, and in `log` before the offsets `before`.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        wanted = (pc.field("user_id") == user) & _before(before)
-        found = []
-        with self._errors():
-            self._refresh()
-            files = self._table.to_pyarrow_dataset().filesystem
-            for file in files.get_file_info(FileSelector("")):
-                if not file.path.endswith(".parquet"):
-                    continue
-                try:
-                    if dataset(file.path, filesystem=files).count_rows(filter=wanted):
-                        found.append(file.path)
-                except FileNotFoundError:
-                    continue  # deleted this moment
-        return found
+        self._refresh()
+        number = (log or self._logs.newest()).number
+        return len(erase.of_users(self._table, [user], number, before))
 
-    def erase(self, forgets: pa.Table, first: Offsets) -> int:
+    def files_with(self, user: str, before: Offsets, log: Log | None = None) -> list[str]:
+        """Files in which there are rows of the user, as `of_user`; replaced files too.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self._refresh()
+        number = (log or self._logs.newest()).number
+        return erase.files_with(self._table, user, number, before)
+
+    def erase(self, forgets: pa.Table, first: Mapping[int, int | None], log: Log) -> int:
         """Take users' rows out of the partitions in which they are forgotten, and their bytes.
 
-        A row of type `forget` takes their place where there was any, with the user's digest for
-        an id, so that readers learn of it. To repeat an erasure does no harm.
+        Older logs are ended by a `forget` in any partition. A row of type `forget` takes the rows'
+        place where there was any, with the user's digest for an id, so that readers learn of it.
+        To repeat an erasure does no harm.
 
         Args:
-            forgets: rows of SCHEMA of type `forget`, the user_id as it was sent; everything stored
-                of their partitions is from before them.
-            first: the stored offsets of these partitions, as for `append`.
+            forgets: rows of type `forget`, the user_id as it was sent; everything stored of their
+                partitions is from before them.
+            first, log: as for `append`.
 
         Returns:
             The number of rows erased.
@@ -208,26 +265,23 @@ class EdgeStore:
             Fenced: the store has moved on without this consumer; nothing was written.
             StoreError: the store cannot be written now; what was erased will be found erased.
         """
-        users, partitions = forgets["user_id"].to_pylist(), forgets["kafka_partition"].to_pylist()
-        for left in reversed(range(ERASE_TRIES)):
+        users = set(forgets["user_id"].to_pylist())
+        stored = {partition: offset or 0 for partition, offset in first.items()}
+        for left in reversed(range(TRIES)):
             self._refresh()
-            self._check_fence(first)
-            held = self._of_users(set(users), first)
-            pairs = {tuple(row.values()) for row in held.to_pylist()}
-            hit = [pair in pairs for pair in zip(users, partitions, strict=True)]
-            if not pairs:
+            self._check_fence(first, log)
+            held = erase.of_users(self._table, users, log.number, stored)
+            made = erase.notices(forgets, held, log.number)
+            if not len(made):
                 break
-            notices = _notices(forgets.filter(pa.array(hit)))
+            made, stamp = stamped(made, log.number, self._logs.stamp())
+            offsets = {p: offset for p, offset in first.items() if offset is not None}
             try:
-                with self._errors():
-                    write_deltalake(
-                        self._table,
-                        notices,
-                        mode="overwrite",
-                        predicate=_replaced_by(notices),
-                        commit_properties=self._transactions(first),
-                        post_commithook_properties=NO_CLEANUP,
-                    )
+                self._table.overwrite(
+                    made,
+                    erase.replaced_by(made, log.number),
+                    self._transactions(offsets, log, stamp),
+                )
                 break
             except Conflict:
                 if not left:
@@ -235,163 +289,84 @@ class EdgeStore:
         self._vacuum(hours=0, full=False)
         return len(held)
 
-    def tidy(self, retention_days: float | None = None) -> None:
+    def tidy(self, retention_days: float | None = None) -> int:
         """Merge small files, drop rows and files that are too old, shorten the log.
 
         Files replaced over an hour ago go, and those that a killed writer has left. With
         `retention_days`, rows with an older timestamp go; those that say what was taken back or
         forgotten stay, or what they are about could come back.
 
+        Returns:
+            The number of rows that `retention_days` took.
+
         Raises:
             Conflict: another process is at it.
             StoreError: the store cannot be written.
         """
         self._refresh()
-        with self._errors():
+        gone, table = 0, self._table.delta
+        with self._table.errors():
             if retention_days is not None:
                 oldest = datetime.now(UTC) - timedelta(days=retention_days)
-                self._table.delete(
+                done = table.delete(
                     f"timestamp < '{oldest.isoformat()}' AND type NOT IN ('remove', '{FORGET}')"
                 )
-            self._table.optimize.compact(target_size=FILE_BYTES)
-            self._table.create_checkpoint()
-            self._table.cleanup_metadata()
+                gone = int(done.get("num_deleted_rows") or 0)
+            table.optimize.compact(target_size=FILE_BYTES)
+            table.create_checkpoint()
+            table.cleanup_metadata()
         self._vacuum(KEEP_REPLACED_HOURS, full=True)
+        return gone
+
+    def _refresh(self) -> None:
+        """Open the newest version; of another table, if the place holds another one by now."""
+        known = self.id
+        self._table.refresh()
+        if self.id != known:
+            self._logs.check()
 
     def _vacuum(self, hours: int, full: bool) -> None:
         """Delete files replaced `hours` ago; if `full`, also those that no version ever had.
 
         Only an hour's age tells the latter from a file that is being written.
         """
-        with self._errors():
-            self._table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=full)
+        with self._table.errors():
+            self._table.delta.vacuum(
+                hours, dry_run=False, enforce_retention_duration=False, full=full
+            )
 
-    def _of_users(self, users: Collection[str], before: Offsets) -> pa.Table:
-        """user_id and kafka_partition of the users' rows before the offsets `before`."""
-        wanted = pc.field("user_id").isin(list(users)) & _before(before)
-        columns = ["user_id", "kafka_partition"]
-        return self._twice(
-            lambda: self._table.to_pyarrow_dataset().to_table(columns=columns, filter=wanted)
-        )
-
-    def _check_fence(self, first: Offsets) -> None:
-        # The commit is checked against every version after the one read here, so no writer of
-        # the same partition can slip in between this look and the commit.
+    def _check_fence(self, first: Mapping[int, int | None], log: Log) -> None:
+        if log != self._logs.newest():
+            raise Fenced("the edge store is another one, or has begun another log")
         for partition, offset in first.items():
-            stored = self._next(partition)
-            if stored is not None and stored != offset:
+            stored = self._logs.next_offset(log.number, partition)
+            if (stored or 0) != (offset or 0):
                 raise Fenced(f"partition {partition} is stored up to {stored}, not {offset}")
 
-    def _transactions(self, after: Offsets) -> CommitProperties:
-        return CommitProperties(
-            app_transactions=[Transaction(self._app(p), offset) for p, offset in after.items()]
-        )
-
-    def _past(self, watermark: Offsets) -> Scanner:
-        """A scan of what is at or past the watermark; the files' statistics spare most of them."""
-        self._refresh()
-        known = pc.field("kafka_partition").isin(list(watermark))
-        past = [
-            (pc.field("kafka_partition") == partition) & (pc.field("kafka_offset") >= offset)
-            for partition, offset in watermark.items()
-        ]
-        wanted = _any([~known, *past]) if past else None
-        return self._table.to_pyarrow_dataset().scanner(filter=wanted)
-
-    def _refresh(self) -> None:
-        """Read the newest version; from its start where the log's older part is gone."""
-        with self._errors():
-            try:
-                self._table.update_incremental()
-            except (DeltaError, OSError):
-                self._table = DeltaTable(self.uri)
-
-    def _twice(self, read: Callable[[], T]) -> T:
-        """What `read` returns; an erasure may just have deleted the files of the version it had."""
-        try:
-            with self._errors():
-                return read()
-        except StoreError:
-            self._refresh()
-            with self._errors():
-                return read()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn the library's errors into this file's."""
-        try:
-            yield
-        except CommitFailedError as error:
-            if "oncurrent transaction" in str(error):
-                raise Fenced(str(error)) from error
-            raise Conflict(f"edge store {self.uri}: {error}") from error
-        except (DeltaError, OSError, pa.ArrowException) as error:
-            raise StoreError(f"edge store {self.uri}: {error}") from error
-
-    def _next(self, partition: int) -> int | None:
-        offset: int | None = self._table.transaction_version(self._app(partition))
-        return offset
-
-    def _app(self, partition: int) -> str:
-        return f"{self._topic}/{partition}"
+    def _transactions(self, after: Offsets, log: Log, stamp: int) -> dict[str, int]:
+        made = {self._logs.app(log.number, p): offset for p, offset in after.items()}
+        return made | {self._logs.order: stamp}
 
 
-def _any(conditions: Iterable[pc.Expression]) -> pc.Expression:
-    return reduce(lambda a, b: a | b, conditions)
-
-
-def _before(offsets: Offsets) -> pc.Expression:
-    return _any(
-        (pc.field("kafka_partition") == partition) & (pc.field("kafka_offset") < offset)
-        for partition, offset in offsets.items()
-    )
-
-
-def _notices(forgets: pa.Table) -> pa.Table:
-    """Rows of type `forget` with the digests of users for their ids."""
-    digests = [digest(user) for user in forgets["user_id"].to_pylist()]
-    return forgets.set_column(0, SCHEMA.field("user_id"), pa.array(digests, pa.string()))
-
-
-def _replaced_by(notices: pa.Table) -> str:
-    """SQL of the rows that make way for the notices; ids appear in it as digests alone."""
-    by_partition: dict[int, tuple[list[str], list[str]]] = {}
-    for row in notices.to_pylist():
-        digests, offsets = by_partition.setdefault(row["kafka_partition"], ([], []))
-        digests.append(f"'{row['user_id']}'")
-        offsets.append(str(row["kafka_offset"]))
-    return " OR ".join(
-        f"(kafka_partition = {partition} AND encode(sha256(user_id), 'hex') IN "
-        f"({', '.join(digests)})) OR (kafka_partition = {partition} AND type = '{FORGET}' AND "
-        f"user_id IN ({', '.join(digests)}) AND kafka_offset IN ({', '.join(offsets)}))"
-        for partition, (digests, offsets) in by_partition.items()
-    )
-
-
-def wait_for_store(uri: str, topic: str, stop: threading.Event, log: logging.Logger) -> EdgeStore:
+def wait_for_store(
+    uri: str, topic: str, stop: threading.Event, log: logging.Logger, begin: bool = False
+) -> EdgeStore:
     """Open the edge store, waiting for its place to be there.
 
+    Args:
+        begin: whether to create it where there is none.
+
     Raises:
+        SettingsError: the path cannot hold a table, or the table belongs to another topic.
         Stopped: told to stop before it was.
     """
     outage = Outage(log, "The edge store cannot be opened", "The edge store is open")
     while True:
         try:
-            store = EdgeStore(uri, topic)
+            store = (EdgeStore.begin if begin else EdgeStore)(uri, topic)
         except StoreError as error:
             if stop.wait(outage.failed(error)):
                 raise Stopped("waiting for the edge store") from None
             continue
         outage.worked()
         return store
-
-
-def watermark(rows: pa.Table, before: Offsets | None = None) -> dict[int, int]:
-    """Partition -> offset after the newest of `rows`, on top of the watermark `before`."""
-    newest = rows.group_by("kafka_partition").aggregate([("kafka_offset", "max")]).to_pydict()
-    after = dict(before or {})
-    for partition, offset in zip(
-        newest["kafka_partition"], newest["kafka_offset_max"], strict=True
-    ):
-        after[partition] = max(after.get(partition, 0), offset + 1)
-    return after

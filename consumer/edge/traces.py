@@ -23,8 +23,7 @@ def digest(user: str) -> str:
 def split(rows: pa.Table) -> tuple[pa.Table, set[str]]:
     """Rows of the edge store without those of type `forget`, and the digests of these.
 
-    Other rows of the same read are of after the forgetting, wherever they stand: those of before
-    are no longer in the store.
+    All other rows count, wherever they stand: what a forgetting took is no longer in the store.
     """
     forgets = pc.equal(rows["type"], FORGET)
     if not pc.any(forgets).as_py():
@@ -33,13 +32,16 @@ def split(rows: pa.Table) -> tuple[pa.Table, set[str]]:
     return rows.filter(pc.invert(forgets)), digests
 
 
-def notices(rows: pa.Table) -> dict[str, dict[int, int]]:
-    """Where the rows say that users were forgotten: digest -> partition -> offset."""
-    found: dict[str, dict[int, int]] = {}
+def notices(rows: pa.Table) -> dict[str, int]:
+    """Whom the rows say to be forgotten: digest -> newest ingest time, epoch microseconds.
+
+    It is 0 where a row has none.
+    """
     forgets = rows.filter(pc.equal(rows["type"], FORGET))
-    columns = (forgets[name].to_pylist() for name in ("user_id", "kafka_partition", "kafka_offset"))
-    for user, partition, offset in zip(*columns, strict=True):
-        found.setdefault(user, {})[partition] = offset
+    stamps = pc.fill_null(forgets["ingested_at"].cast(pa.int64()), 0).to_pylist()
+    found: dict[str, int] = {}
+    for user, stamp in zip(forgets["user_id"].to_pylist(), stamps, strict=True):
+        found[user] = max(stamp, found.get(user, 0))
     return found
 
 

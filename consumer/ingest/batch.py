@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumer.edge.store import SCHEMA, EdgeStore
+from consumer.edge.order import taken
+from consumer.edge.schema import TABLE
+from consumer.edge.store import EdgeStore, Log
 from consumer.event.json import FORGET
 from consumer.ingest.decode import Rejected, rows
 from consumer.kafka.client import Message
@@ -20,7 +22,7 @@ from consumer.kafka.client import Message
 class Batch:
     """One commit in the making."""
 
-    first: dict[int, int] = field(default_factory=dict)  # partition -> offset it begins at
+    first: dict[int, int | None] = field(default_factory=dict)  # partition -> offset it begins at
     after: dict[int, int] = field(default_factory=dict)  # partition -> offset to go on from
     rejected: list[Rejected] = field(default_factory=list)
     bytes: int = 0
@@ -31,37 +33,42 @@ class Batch:
     def __len__(self) -> int:
         return self._events
 
-    def take(self, messages: Sequence[Message], position: int | None) -> list[Rejected]:
+    def take(self, messages: Sequence[Message], position: int | None, at: int) -> list[Rejected]:
         """Add messages of one partition, whether they are events or not; returns those rejected.
 
         Args:
             position: offset the batch begins at if they are the first of their partition; None
                 where the store has nothing of it.
+            at: when the poll that brought them ended, epoch microseconds.
         """
         partition = messages[0].partition
         if not self.after:
             self.since = time.monotonic()
-        self.first.setdefault(partition, messages[0].offset if position is None else position)
+        self.first.setdefault(partition, position)
         self.after[partition] = messages[-1].offset + 1
-        table, rejected = rows(messages)
+        made, rejected = rows(messages)
+        table = taken(made, at)
         self.rejected += rejected
         self._tables.append(table)
         self._events += len(table)
         self.bytes += table.nbytes + sum(map(_size, rejected))
         return rejected
 
-    def write(self, store: EdgeStore) -> None:
+    def write(self, store: EdgeStore, log: Log) -> None:
         """Commit it: first the erasures it asks for, then its rows and offsets.
+
+        Args:
+            log: that all messages are of.
 
         Raises:
             Fenced, StoreError: as `EdgeStore.append`.
         """
-        table = pa.concat_tables(self._tables) if self._tables else SCHEMA.empty_table()
+        table = pa.concat_tables(self._tables) if self._tables else TABLE.empty_table()
         forgets = pc.equal(table["type"], FORGET)
         if pc.any(forgets).as_py():
-            store.erase(table.filter(forgets), self.first)
+            store.erase(table.filter(forgets), self.first, log)
             table = _without_forgotten(table, forgets.to_numpy())
-        store.append(table, self.first, self.after)
+        store.append(table, self.first, self.after, log)
 
 
 def _size(rejected: Rejected) -> int:

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 
-from consumer.edge.store import EdgeStore, Fenced, StoreError
+from consumer.edge.store import EdgeStore, Fenced, Log, StoreError
 from consumer.ingest.batch import Batch
 from consumer.ingest.dead_letters import DeadLetters
 from consumer.kafka.client import StreamError
@@ -40,10 +40,10 @@ class Writer:
         outage = self._outage
         return outage.trouble if outage else ""
 
-    def begin(self, batch: Batch) -> None:
-        """Start to write; only if not busy."""
+    def begin(self, batch: Batch, log: Log) -> None:
+        """Start to write messages of a log; only if not busy."""
         self._batch = batch
-        self._written = self._thread.submit(self._write, batch)
+        self._written = self._thread.submit(self._write, batch, log)
 
     def stored(self, seconds: float = 0.0) -> Batch | None:
         """The batch once it is stored, waiting `seconds` for it; None before and without one.
@@ -81,7 +81,7 @@ class Writer:
         self._thread.shutdown(wait=False)
         self._letters.close()
 
-    def _write(self, batch: Batch) -> bool:
+    def _write(self, batch: Batch, log: Log) -> bool:
         outage = self._outage = Outage(
             self._log, f"Cannot commit; {len(batch)} events are kept", "The edge store has them"
         )
@@ -90,7 +90,7 @@ class Writer:
             try:
                 self._letters.put(batch.rejected)
                 batch.rejected.clear()  # acknowledged: not again, if the store refuses
-                batch.write(self._store)
+                batch.write(self._store, log)
             except (StoreError, StreamError) as error:
                 if self._give_up.wait(outage.failed(error)):
                     return False

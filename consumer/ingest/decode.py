@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumer.edge.store import SCHEMA
+from consumer.edge.schema import SCHEMA
 from consumer.event import arrow, json, rules
 from consumer.event.json import Event, EventError, Wire
 from consumer.event.times import is_time

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from consumer.edge.store import Fenced, StoreError, wait_for_store
+from consumer.edge.store import Fenced, Log, StoreError, wait_for_store
 from consumer.ingest.batch import Batch
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
@@ -49,13 +49,19 @@ class Ingest:
         self._health = health or Health()
         uri, topic = settings.edge_store, settings.kafka_topic
         with self._health.waiting("the edge store"):  # one for each thread
-            self._store, store = (wait_for_store(uri, topic, stop, log) for _ in range(2))
+            self._store, store = (
+                wait_for_store(uri, topic, stop, log, begin=True) for _ in range(2)
+            )
+        if self._store.is_first_edition():
+            self._store.begin_log(None)
+        self._log: Log | None = None  # that is read
         self._writer = Writer(store, DeadLetters(settings), log)
         self._housekeeping = Housekeeping(settings, log)
         self._batch = Batch()
         self._position: dict[int, int] = {}  # partition -> offset at which the next batch begins
         self._events = self._rejected = self._unforeseen = self._reported = self._edges = 0
         self._reported_at = time.monotonic()
+        self._polled_at = 0  # epoch microseconds; no clock that is put back can turn the order
         with self._health.waiting("Kafka"):
             self._stream = Stream(
                 settings, settings.kafka_group, log, stop, self._start_at, self._drop
@@ -77,7 +83,9 @@ class Ingest:
             self._finish_commit(HEARTBEAT_SECONDS)
             self._stream.heartbeat()
         else:
-            for messages in self._stream.poll(0.1):
+            polled = self._stream.poll(0.1)
+            self._polled_at = max(self._polled_at + 1, time.time_ns() // 1000)
+            for messages in polled:
                 self._take(messages)
             self._finish_commit()
         if self._should_commit():
@@ -89,7 +97,8 @@ class Ingest:
         self._health.alive()
 
     def _take(self, messages: Sequence[Message]) -> None:
-        rejected = self._batch.take(messages, self._position.get(messages[0].partition))
+        position = self._position.get(messages[0].partition)
+        rejected = self._batch.take(messages, position, self._polled_at)
         if rejected:
             self._rejected += len(rejected)
             self._unforeseen += sum(each.unforeseen for each in rejected)
@@ -109,7 +118,9 @@ class Ingest:
         return full or time.monotonic() - self._batch.since >= self._settings.commit_seconds
 
     def _begin_commit(self) -> None:
-        self._writer.begin(self._batch)
+        if not self._log:
+            return  # nothing is read before it is known
+        self._writer.begin(self._batch, self._log)
         self._position |= self._batch.after
         self._batch = Batch()
 
@@ -119,8 +130,7 @@ class Ingest:
             stored = self._writer.stored(seconds)
         except Fenced as error:
             log.warning("Fenced: %s. Dropping what is not stored and starting again.", error)
-            self._drop()
-            self._stream.restart()
+            self._start_anew()
             return
         if stored:
             self._stream.commit(stored.after)
@@ -128,11 +138,18 @@ class Ingest:
             self._housekeeping.committed()
 
     def _start_at(self, partition: int) -> int | None:
-        offset = self._store.next_offset(partition)
+        self._log = self._log or self._store.newest()
+        offset = self._store.next_offset(partition, self._log)
         self._position.pop(partition, None)
         if offset is not None:
             self._position[partition] = offset
         return offset
+
+    def _start_anew(self) -> None:
+        """Ask the store again where each partition goes on."""
+        self._drop()
+        self._log = None
+        self._stream.restart()
 
     def _drop(self) -> None:
         """Drop what is not stored: it is the next owner's, or will be read again."""

@@ -47,10 +47,12 @@ class Manifest(msgspec.Struct):
     items: int
     edges: int
     store_version: int  # of the edge store
-    offsets: dict[int, int]  # Kafka partition -> offset after the newest edge in it
+    offsets: dict[int, int]  # Kafka partition -> offset after the newest edge in it, in `log`
     settings: dict[str, str | int | float | None]  # with what was chosen
     metrics: dict[str, float]
     seconds: dict[str, float]
+    log: int = 0  # of the edge store, that `offsets` belong to
+    stamp: int = 0  # ingest time of the newest edge in it, epoch microseconds
     newest: int = 0  # epoch milliseconds of the newest edge
     chosen_at: int = 0  # edges when what the settings leave open was chosen
     rejected: str = ""  # why it did not go live
@@ -154,13 +156,13 @@ class Snapshots:
             raise SnapshotError(f"cannot read {path}: {error}") from error
         return tensors
 
-    def erase(self, forgotten: Mapping[str, Mapping[int, int]]) -> list[str]:
+    def erase(self, forgotten: Mapping[str, int]) -> list[str]:
         """Take users out by the digests of their ids: of the live snapshot their rows and ids,
         of the others all. Returns the versions that held one. To repeat it does no harm.
 
         Args:
-            forgotten: digest -> partition -> offset at which the user was forgotten; a snapshot of
-                edges from behind these has the user only if it came again.
+            forgotten: digest -> when the edge store took note of it, epoch microseconds; a snapshot
+                of edges from behind this has the user only if it came again.
 
         Raises:
             SnapshotError: a snapshot cannot be read or written.
@@ -169,12 +171,8 @@ class Snapshots:
         for version in self.versions():
             folder = self.root / version
             try:
-                offsets = self._manifest(folder).offsets
-                digests = {
-                    digest
-                    for digest, places in forgotten.items()
-                    if any(offset >= offsets.get(p, 0) for p, offset in places.items())
-                }
+                stamp = self._manifest(folder).stamp
+                digests = {d for d, at in forgotten.items() if at > stamp or not stamp}
                 users = pq.read_table(folder / "users.parquet")["user_id"].combine_chunks()
                 numbers = matching(users, digests)
                 if not numbers:

@@ -1,0 +1,121 @@
+"""Users' rows out of the table and their bytes out of its files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.dataset import dataset
+from pyarrow.fs import FileSelector, PyFileSystem
+
+from consumer.edge import windows
+from consumer.edge.news import Files
+from consumer.edge.order import taken
+from consumer.edge.schema import SCHEMA
+from consumer.edge.table import Table
+from consumer.edge.traces import FORGET, digest
+
+Offsets = Mapping[int, int]
+
+
+def before(log: int, offsets: Offsets) -> pc.Expression:
+    """Rows of older logs, and those of `log` before the offsets, partition -> offset."""
+    older, same = pc.field("log") < log, pc.field("log") == log
+    if not log:
+        older, same = pc.scalar(False), (pc.field("log") == 0) | pc.field("log").is_null()
+    else:
+        older |= pc.field("log").is_null()
+    spans = [
+        (pc.field("kafka_partition") == partition) & (pc.field("kafka_offset") < offset)
+        for partition, offset in offsets.items()
+    ]
+    return older | (same & windows.either(spans)) if spans else older
+
+
+def of_users(table: Table, users: Collection[str], log: int, offsets: Offsets) -> pa.Table:
+    """user_id, log and kafka_partition of the users' rows that are `before`.
+
+    Raises:
+        StoreError: the table cannot be read.
+    """
+    files = Files(table)
+    wanted = pc.field("user_id").isin(list(users)) & before(log, offsets)
+    columns = ["user_id", "log", "kafka_partition"]
+    found = files.read([file.path for file in files.all], wanted, columns)
+    log_of = pc.fill_null(found["log"], 0)
+    return found.set_column(1, "log", log_of)
+
+
+def files_with(table: Table, user: str, log: int, offsets: Offsets) -> list[str]:
+    """Files in which there are rows of the user that are `before`.
+
+    Every Parquet file in the place, replaced ones and those of killed writers too. The log holds no
+    ids: of them it has no statistics, and an erasure names a digest.
+
+    Raises:
+        StoreError: the table cannot be read.
+    """
+    found = []
+    with table.errors():
+        place = PyFileSystem(DeltaStorageHandler(table.uri))
+        for file in place.get_file_info(FileSelector("")):
+            if not file.path.endswith(".parquet"):
+                continue
+            try:
+                rows = dataset(file.path, filesystem=place)
+                wanted = pc.field("user_id") == user
+                if "log" in rows.schema.names:
+                    wanted &= before(log, offsets)
+                elif not log:
+                    wanted &= _in_first(offsets)
+                if rows.count_rows(filter=wanted):
+                    found.append(file.path)
+            except FileNotFoundError:
+                continue  # deleted this moment
+    return found
+
+
+def notices(forgets: pa.Table, held: pa.Table, log: int) -> pa.Table:
+    """Rows of TABLE of type `forget`, with digests for ids, where a user has rows to erase.
+
+    Args:
+        forgets: rows of type `forget` of `log`, the user_id as it was sent.
+        held: what `of_users` found.
+    """
+    columns = (held[name].to_pylist() for name in ("user_id", "log", "kafka_partition"))
+    places = {(user, None if of < log else p) for user, of, p in zip(*columns, strict=True)}
+    users, partitions = forgets["user_id"].to_pylist(), forgets["kafka_partition"].to_pylist()
+    pairs = zip(users, partitions, strict=True)
+    hit = [bool(places & {(user, partition), (user, None)}) for user, partition in pairs]
+    kept = forgets.filter(pa.array(hit, pa.bool_())).select(SCHEMA.names)
+    digests = pa.array([digest(user) for user in kept["user_id"].to_pylist()], pa.string())
+    kept = kept.set_column(0, SCHEMA.field("user_id"), digests)
+    return taken(kept, time.time_ns() // 1000)
+
+
+def replaced_by(made: pa.Table, log: int) -> str:
+    """SQL of the rows that make way for the notices; ids appear in it as digests alone."""
+    by_partition: dict[int, tuple[list[str], list[str]]] = {}
+    for row in made.to_pylist():
+        digests, offsets = by_partition.setdefault(row["kafka_partition"], ([], []))
+        digests.append(f"'{row['user_id']}'")
+        offsets.append(str(row["kafka_offset"]))
+    return " OR ".join(
+        f"((coalesce(log, 0) < {log} OR kafka_partition = {partition}) AND "
+        f"encode(sha256(user_id), 'hex') IN ({', '.join(digests)})) OR "
+        f"(kafka_partition = {partition} AND coalesce(log, 0) = {log} AND type = '{FORGET}' AND "
+        f"user_id IN ({', '.join(digests)}) AND kafka_offset IN ({', '.join(offsets)}))"
+        for partition, (digests, offsets) in by_partition.items()
+    )
+
+
+def _in_first(offsets: Offsets) -> pc.Expression:
+    """Rows before the offsets in a file of the first edition, which has no column `log`."""
+    spans = [
+        (pc.field("kafka_partition") == partition) & (pc.field("kafka_offset") < offset)
+        for partition, offset in offsets.items()
+    ]
+    return windows.either(spans) if spans else pc.scalar(False)

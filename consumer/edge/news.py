@@ -1,0 +1,129 @@
+"""What a table holds past a watermark: read in windows of the one order, from one version."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, Scanner
+from pyarrow.fs import PyFileSystem
+
+from consumer.edge import windows
+from consumer.edge.order import Watermark, ordered, spans
+from consumer.edge.schema import TABLE
+from consumer.edge.table import Replaced, Table
+from consumer.edge.traces import FORGET
+
+
+class Files:
+    """The data files of the version that a table has read."""
+
+    def __init__(self, table: Table) -> None:
+        """Raises StoreError where their list cannot be read."""
+        self._table = table
+        self._format = ParquetFileFormat()
+        with table.errors():
+            self.all = windows.files_of(pa.table(table.delta.get_add_actions(flatten=True)))
+            self._place = PyFileSystem(DeltaStorageHandler(table.uri))
+
+    def scan(
+        self, paths: Collection[str], rows: pc.Expression | None, columns: list[str] | None = None
+    ) -> Scanner:
+        """A scan of some files. The library's own datasets leave out rows of files that were
+        written before a column was added, so this one goes by the files' content alone.
+        """
+        made = [self._format.make_fragment(path, self._place) for path in paths]
+        dataset = FileSystemDataset(made, TABLE, self._format, self._place)
+        return dataset.scanner(columns=columns, filter=rows)
+
+    def read(
+        self, paths: Collection[str], rows: pc.Expression | None, columns: list[str] | None = None
+    ) -> pa.Table:
+        """The rows of a scan.
+
+        Raises:
+            StoreError: a file cannot be read; an erasure may just have deleted it.
+        """
+        with self._table.errors():
+            return self.scan(paths, rows, columns).to_table()
+
+
+class News:
+    """What a table holds past a watermark, as of the version that the table has read."""
+
+    def __init__(self, table: Table, newest: int, watermark: Watermark) -> None:
+        """Look what is there.
+
+        Args:
+            newest: the table's newest ingest time, epoch microseconds.
+
+        Raises:
+            Replaced: the watermark is of another table, or of a later state of this one.
+            StoreError: the table cannot be read.
+        """
+        if watermark.table not in ("", table.id):
+            raise Replaced(f"the edge store {table.uri} is another table than before")
+        if watermark.stamp is not None and watermark.stamp > newest:
+            raise Replaced(f"the edge store {table.uri} is in an older state than before")
+        self._table = table
+        self._files = Files(table)
+        self._newest, self._version = newest, table.version
+        self.watermark = replace(watermark, table=table.id)
+
+    def end(self, watermark: Watermark) -> Watermark:
+        """`watermark`, moved on to the end of what is there."""
+        stamp = self._newest or watermark.stamp
+        return replace(watermark, table=self.watermark.table, version=self._version, stamp=stamp)
+
+    def notices(self) -> pa.Table:
+        """The new rows of type `forget`, in any order.
+
+        Raises:
+            StoreError: the table cannot be read.
+        """
+        parts = [
+            self._files.read(window.paths, window.rows & (pc.field("type") == FORGET))
+            for window in self._windows()
+        ]
+        return pa.concat_tables(parts) if parts else TABLE.empty_table()
+
+    def read_before(self, users: Collection[str]) -> pa.Table:
+        """The rows of some users that are not new, in the order.
+
+        Raises:
+            StoreError: the table cannot be read.
+        """
+        stamp = pc.field("ingested_at")
+        before = stamp.is_null()
+        if self.watermark.stamp is not None:
+            before |= ~windows.behind(self.watermark.stamp)
+        wanted = pc.field("user_id").isin(list(users)) & before
+        return ordered(self._files.read([file.path for file in self._files.all], wanted))
+
+    def read(self) -> Iterator[pa.Table]:
+        """The new rows of TABLE in the order, a window at a time.
+
+        Raises:
+            Replaced: rows that were read before come again: the table was put back to an older
+                state, and filled anew.
+            StoreError: the table cannot be read.
+        """
+        for window in self._windows():
+            rows = self._files.read(window.paths, window.rows)
+            self._refuse_known(rows)
+            if len(rows):
+                yield ordered(rows)
+
+    def _windows(self) -> Iterator[windows.Window]:
+        if self.watermark.stamp is None:
+            yield from windows.unstamped(self._files.all, self.watermark.offsets)
+        yield from windows.stamped(self._files.all, self.watermark.stamp)
+
+    def _refuse_known(self, rows: pa.Table) -> None:
+        known = self.watermark.offsets
+        for partition, (first, _) in spans(rows, self.watermark.log).items():
+            if first < known.get(partition, 0):
+                raise Replaced(f"the edge store {self._table.uri} was put back and filled anew")

@@ -1,0 +1,144 @@
+"""A handle of one Delta Lake table, and the library's errors in this project's words.
+
+Each look opens the table anew: the place may be gone for a while, or hold another table by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
+import pyarrow as pa
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from process.errors import StreamGCNError
+
+# Two cleanings of the log at once trip over each other, so `tidy` alone does it.
+NO_CLEANUP = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+Transactions = Mapping[str, int]  # application id -> version
+
+
+class StoreError(StreamGCNError):
+    """The edge store cannot be read or written now; the cause is in the text."""
+
+
+class StoreMissing(StoreError):
+    """There is no edge store at the place, which only a consumer may begin."""
+
+
+class Conflict(StoreError):
+    """Another process changed the same files in the meantime."""
+
+
+class Overtaken(Conflict):
+    """Another process has committed one of the same transactions in the meantime."""
+
+
+class Replaced(StoreError):
+    """The place holds another table, or an older state of it: read it from its start."""
+
+
+class Fenced(StreamGCNError):
+    """Another consumer has moved a partition on: drop what is buffered, read the offsets again."""
+
+
+class Table:
+    """The Delta table at one place. Not safe for several threads; open one for each."""
+
+    def __init__(self, uri: str) -> None:
+        """Open the table at a path or an object store's URI.
+
+        Raises:
+            StoreMissing: there is none.
+            StoreError: it cannot be read.
+        """
+        self.uri = uri
+        self.refresh()
+
+    @property
+    def id(self) -> str:
+        """Delta's id of the table."""
+        return str(self.delta.metadata().id)
+
+    @property
+    def version(self) -> int:
+        """Delta version that was read last."""
+        version: int = self.delta.version()
+        return version
+
+    def refresh(self) -> None:
+        """Open the newest version of whatever table is there now.
+
+        Raises:
+            StoreMissing, StoreError: as at first.
+        """
+        with self.errors():
+            self.delta = DeltaTable(self.uri)
+
+    def transaction(self, app: str) -> int | None:
+        """Version of an application's last transaction, None before the first."""
+        version: int | None = self.delta.transaction_version(app)
+        return version
+
+    def append(self, rows: pa.Table, transactions: Transactions) -> None:
+        """Add rows, and move on the application's transactions, in one commit.
+
+        Raises:
+            Overtaken: another process has committed one of the transactions since `refresh`.
+            StoreError: nothing was written.
+        """
+        with self.errors():
+            write_deltalake(
+                self.delta,
+                rows,
+                mode="append",
+                commit_properties=_properties(transactions),
+                post_commithook_properties=NO_CLEANUP,
+            )
+
+    def overwrite(self, rows: pa.Table, predicate: str, transactions: Transactions) -> None:
+        """Put rows in the place of those that the SQL predicate is true for, as `append`.
+
+        Raises:
+            Overtaken, StoreError: as `append`.
+        """
+        with self.errors():
+            write_deltalake(
+                self.delta,
+                rows,
+                mode="overwrite",
+                predicate=predicate,
+                commit_properties=_properties(transactions),
+                post_commithook_properties=NO_CLEANUP,
+            )
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Turn the library's errors into this file's."""
+        return errors(self.uri)
+
+
+@contextmanager
+def errors(uri: str) -> Iterator[None]:
+    """Turn the library's errors about the table at `uri` into this file's."""
+    try:
+        yield
+    except TableNotFoundError as error:
+        raise StoreMissing(f"there is no edge store at {uri}") from error
+    except CommitFailedError as error:
+        kind = Overtaken if "oncurrent transaction" in str(error) else Conflict
+        raise kind(f"edge store {uri}: {error}") from error
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise StoreError(f"edge store {uri}: {error}") from error
+
+
+def _properties(transactions: Transactions) -> CommitProperties:
+    return CommitProperties(
+        app_transactions=[Transaction(app, version) for app, version in transactions.items()]
+    )

@@ -23,7 +23,7 @@ from deltalake import Field, Schema
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSelector, PyFileSystem
 
-from consumer.edge.schema import ADDED, SCHEMA, STATISTICS, TOPIC
+from consumer.edge.schema import ADDED, STATISTICS, TABLE, TOPIC
 from consumer.edge.table import NO_CLEANUP, Table
 from process.settings import SettingsError
 
@@ -128,7 +128,7 @@ class Logs:
         topic_id = topic_id or f"unnamed-{uuid4()}"
         begun = {self.app(number, partition): offset for partition, offset in offsets.items()}
         self._table.append(
-            SCHEMA.empty_table(),
+            TABLE.empty_table(),
             {f"{self._topic}/log/{topic_id}": number, f"{self._topic}/logs": number + 1, **begun},
         )
         self._table.refresh()

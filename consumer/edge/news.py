@@ -37,7 +37,9 @@ class Files:
         """
         made = [self._format.make_fragment(path, self._place) for path in paths]
         dataset = FileSystemDataset(made, TABLE, self._format, self._place)
-        return dataset.scanner(columns=columns, filter=rows)
+        return dataset.scanner(
+            columns=columns, filter=rows, batch_readahead=2, fragment_readahead=1
+        )
 
     def read(
         self, paths: Collection[str], rows: pc.Expression | None, columns: list[str] | None = None

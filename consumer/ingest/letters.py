@@ -1,0 +1,162 @@
+"""Dead letters as they are read: which there are, and which of them hold a user who was forgotten.
+
+Beside the letters the topic `<topic>.dead` holds two kinds of marks. One, with the headers `source`
+and `reinjected`, says that a letter was put back. The other, with the header `forgotten`, has the
+digest of a user's id, and for a value the places in the topic at which the user was forgotten:
+a JSON object, partition -> offset. Letters of messages from before these places are not put back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from consumer.edge.traces import digest
+from consumer.event.holders import users_in
+from consumer.event.json import EventError
+from consumer.kafka.client import Headers, Message
+from consumer.kafka.topics import read_topic
+from consumer.settings import ConsumerSettings
+
+FORGOTTEN = "forgotten"
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter: the original and why it was rejected."""
+
+    source: str  # topic/partition/offset[/row]
+    reason: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers  # of the original
+    whole: bool  # False: value and key were too large to keep, only the source tells them
+    timestamp: int | None  # of the original, epoch milliseconds; None if it was not kept
+    at: tuple[int, int]  # partition and offset of the letter itself
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Partition and offset of the original."""
+        _, partition, offset, *_ = self.source.split("/")
+        return int(partition), int(offset)
+
+    def users(self) -> set[str] | None:
+        """Users that the letter is about: its key and those in its value; None if that is unclear.
+
+        Unclear is a value that is neither JSON nor Arrow; no consumer makes an event of it either.
+        """
+        key = {self.key.decode(errors="replace")} if self.key else set()
+        try:
+            return key | users_in(self.value or b"", self.headers)
+        except EventError:
+            return key if not self.value else None
+
+
+@dataclass
+class Forgotten:
+    """Who was forgotten, and where, by the marks in the topic."""
+
+    _marks: dict[str, list[tuple[tuple[int, int], Mapping[str, int]]]] = field(default_factory=dict)
+
+    def note(self, message: Message) -> None:
+        """Take up a mark."""
+        ((_, user),) = message.headers
+        places = json.loads(message.value or b"{}")
+        mark = ((message.partition, message.offset), places)
+        self._marks.setdefault(user.decode(errors="replace"), []).append(mark)
+
+    def among(self, letter: Letter) -> set[str] | None:
+        """Users of the letter who were forgotten after it; None if it is unclear whose it is."""
+        users = letter.users()
+        if users is not None:
+            return {user for user in users if self._after(letter, digest(user))}
+        return None if any(self._after(letter, user) for user in self._marks) else set()
+
+    def _after(self, letter: Letter, user: str) -> bool:
+        """Whether the user was forgotten behind the original, or the mark is behind the letter.
+
+        The latter is so where the topic of the events was created anew and its offsets are lower.
+        """
+        partition, offset = letter.place
+        return any(
+            offset < places.get(str(partition), 0)
+            or (letter.at[0] == at[0] and letter.at[1] < at[1])
+            for at, places in self._marks.get(user, ())
+        )
+
+
+def mark_forgotten(user: str, places: Mapping[int, int]) -> tuple[bytes, Headers]:
+    """Value and headers of the mark that a user was forgotten at `places`, partition -> offset."""
+    value = json.dumps({str(partition): offset for partition, offset in places.items()})
+    return value.encode(), [(FORGOTTEN, digest(user).encode())]
+
+
+class Letters:
+    """The dead letters of a topic that were not put back, as of when this was made.
+
+    The topic is read twice, so that of a letter only the source is held in memory: first for the
+    marks, then for the letters.
+    """
+
+    def __init__(self, settings: ConsumerSettings) -> None:
+        """Read the marks.
+
+        Raises:
+            StreamError: the broker does not answer.
+        """
+        self._settings = settings
+        self.forgotten = Forgotten()
+        self._done: set[str] = set()
+        for message in self._read():
+            names = [name for name, _ in message.headers]
+            if names[-2:] == ["source", "reinjected"]:
+                self._done.add(message.headers[-2][1].decode(errors="replace"))
+            elif names == [FORGOTTEN]:
+                self.forgotten.note(message)
+
+    def letters(self, reason: str | None = None) -> Iterator[Letter]:
+        """The letters, oldest first; `reason` is a part of theirs.
+
+        Raises:
+            StreamError: the broker does not answer.
+        """
+        seen = set(self._done)
+        for message in self._read():
+            letter = _letter(message)
+            if letter is None or letter.source in seen:
+                continue
+            seen.add(letter.source)
+            if reason is None or reason in letter.reason:
+                yield letter
+
+    def holding(self, user: str) -> int:
+        """Number of letters that hold the user and are from before it was forgotten.
+
+        Raises:
+            StreamError: the broker does not answer.
+        """
+        return sum(user in (self.forgotten.among(letter) or ()) for letter in self.letters())
+
+    def _read(self) -> Iterator[Message]:
+        return read_topic(self._settings, f"{self._settings.kafka_topic}.dead")
+
+
+def _letter(message: Message) -> Letter | None:
+    names = [name for name, _ in message.headers]
+    for ours in (["error", "source", "timestamp"], ["error", "source", "truncated"],
+                 ["error", "source"]):  # fmt: skip
+        if names[-len(ours) :] != ours:
+            continue
+        values = [value.decode(errors="replace") for _, value in message.headers[-len(ours) :]]
+        return Letter(
+            source=values[1],
+            reason=values[0],
+            key=message.key,
+            value=message.value,
+            headers=message.headers[: -len(ours)],
+            whole="truncated" not in ours,
+            timestamp=int(values[2]) if "timestamp" in ours else None,
+            at=(message.partition, message.offset),
+        )
+    return None

@@ -15,7 +15,8 @@ import typer
 
 from consumer.edge.store import EdgeStore, StoreError
 from consumer.event.rules import ID_BYTES
-from consumer.ingest import dead_letters
+from consumer.ingest.letters import Letters
+from consumer.ingest.reinject import Done, reinject
 from consumer.kafka.client import StreamError
 from consumer.kafka.topics import group_lag, wait_for_topics
 from process.errors import StreamGCNError
@@ -54,6 +55,7 @@ def _user(user: str) -> str:
     return user
 
 
+UNKNOWN = 3  # exit code of `forget` where it cannot say whether a trace is left
 PROCESS = ("log_", "metrics_")
 TRAINING = ("model", "loss", "embedding_dim", "layers", "epochs", "device")
 app = typer.Typer(
@@ -138,28 +140,39 @@ def forget(
     """Erase a user: edges and their bytes, the model's rows of the user, the list.
 
     Publishes it; consumer, trainer and serving do it, as soon as they run. With --verify the exit
-    code is 1 if a trace is left. Kafka itself keeps the user's messages until they expire; if they
-    are read again, the user is erased again.
+    code is 0 if no trace is left, 1 if one is, and 3 if that is not known, because the erasure has
+    not been read yet or a place cannot be reached; without it 3 says that nothing was published.
+    Kafka itself keeps the user's messages until they expire; if they are read again, the user is
+    erased again.
     """
     settings = _settings()
     configure(settings.log_format)
-    wait_for_topics(settings, stop_on_signals(), logging.getLogger("forget"), "WRITE", None)
-    places = forgetting.publish(settings, user)
-    out.print(f"Published to {len(places)} partitions of {settings.kafka_topic}.")
-    if not verify:
-        return
-    seen = forgetting.verify(settings, user, places, seconds)
-    rows = [(place.name, place.trace or "none") for place in seen]
+    try:
+        wait_for_topics(settings, stop_on_signals(), logging.getLogger("forget"), "WRITE")
+        places = forgetting.publish(settings, user)
+        out.print(f"Published to {len(places)} partitions of {settings.kafka_topic}.")
+        if not verify:
+            return
+        seen = forgetting.Search(settings, user, places).verify(seconds)
+    except SettingsError:
+        raise
+    except StreamGCNError as error:
+        say(err, f"streamgcn: {error}", style="red")
+        raise typer.Exit(UNKNOWN) from None
+    rows = [(p.name, p.trace or (p.unknown and f"not known: {p.unknown}") or p.remark or "none")
+            for p in seen]  # fmt: skip
     show(f"{user}: before {places}", ["place", "trace"], rows)
-    raise typer.Exit(1 if any(place.trace for place in seen) else 0)
+    if any(place.trace for place in seen):
+        raise typer.Exit(1)
+    raise typer.Exit(UNKNOWN if any(place.unknown for place in seen) else 0)
 
 
 @letters.command("list", epilog=_settings_help("kafka_"))
 def list_letters(reason: Reason = None) -> None:
     """Show rejected messages that were not put back: source, reason and the beginning of each."""
     rows = []
-    for letter in dead_letters.letters(_settings(), reason):
-        value = visible(letter.value or b"", 80) if letter.whole else "(too large to keep)"
+    for letter in Letters(_settings()).letters(reason):
+        value = visible(letter.value or b"", 80) or ("" if letter.whole else "(not kept)")
         rows.append((letter.source, letter.reason, visible(letter.key or b"", 80), value))
     show("", ["source", "reason", "key", "message"], rows)
 
@@ -169,11 +182,20 @@ def re_inject(
     reason: Reason = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Messages at most.")] = None,
 ) -> None:
-    """Publish rejected messages to the topic again, each once, after their reason was mended."""
-    done = 0
-    for done in dead_letters.reinject(_settings(), reason, limit):
-        err.print(f"{done} put back.")
-    out.print(f"Put {done} messages back.")
+    """Publish rejected messages to the topic again, each once, after their reason was mended.
+
+    Messages of users who were forgotten since stay where they are.
+    """
+    done = Done()
+    for done in reinject(_settings(), reason, limit):
+        say(err, f"{done.put_back} put back.")
+    say(out, f"Put {done.put_back} messages back.")
+    if done.of_forgotten:
+        say(
+            out,
+            f"Left {done.of_forgotten} messages where they are: their user was forgotten since, or "
+            "they cannot be read so far that it is known whose they are.",
+        )
 
 
 @app.command(cls=ForUser, epilog=_settings_help("redis_"))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from consumer.edge.store import EdgeStore
 from consumer.event.json import FORGET, Event, encode
+from consumer.ingest.letters import Letters, mark_forgotten
+from consumer.ingest.reinject import transactional_id
 from consumer.kafka.publisher import Publisher
 from consumer.settings import ConsumerSettings
+from process.errors import StreamGCNError
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from trainer.lifecycle.snapshots import Snapshots
@@ -21,59 +24,111 @@ class Place(NamedTuple):
     """Where a user's traces were looked for, and what was found."""
 
     name: str
-    trace: str  # empty if there is none
+    trace: str = ""  # empty if there is none
+    unknown: str = ""  # why it is not known whether there is one
+    remark: str = ""
 
 
 def publish(settings: ConsumerSettings, user: str) -> dict[int, int]:
     """Publish a `forget` of the user to every partition; returns partition -> its offset.
 
     Each of them ends what is before it in its own partition, so it does not matter by which
-    partitioner, or of how many partitions, the user's events came to be where they are.
+    partitioner, or of how many partitions, the user's events came to be where they are. A mark in
+    the dead-letter topic keeps back the user's letters. Whoever is putting letters back is ended.
 
     Raises:
         StreamError: the broker does not answer.
     """
-    publisher = Publisher(settings)
+    publisher = Publisher(settings, transactional_id=transactional_id(settings))
     value = encode(Event(user, "", 1.0, int(time.time() * 1000), FORGET))
     topic = settings.kafka_topic
-    sent = [
-        publisher.send(topic, value, user.encode(), partition=partition)
-        for partition in publisher.partitions(topic)
-    ]
-    publisher.flush()
-    publisher.close()
-    return dict(place() for place in sent)
+    try:
+        with publisher.transaction():
+            sent = [
+                publisher.send(topic, value, user.encode(), partition=partition)
+                for partition in publisher.partitions(topic)
+            ]
+            publisher.flush()
+            places = dict(place() for place in sent)
+            mark, headers = mark_forgotten(user, places)
+            for partition in publisher.partitions(f"{topic}.dead"):
+                publisher.send(f"{topic}.dead", mark, None, headers, partition)
+    finally:
+        publisher.close()
+    return places
 
 
-def verify(
-    settings: ServingSettings, user: str, places: Mapping[int, int], seconds: float
-) -> list[Place]:
-    """Look until there is no trace of the user left, at most so long; what was seen last."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = list(look(settings, user, places))
-        if time.monotonic() > deadline or not any(place.trace for place in seen):
-            return seen
-        time.sleep(LOOK_EVERY)
+class Search:
+    """Every place that a user could be in: what is from before `places`, partition -> offset."""
+
+    def __init__(self, settings: ServingSettings, user: str, places: Mapping[int, int]) -> None:
+        self._settings, self._user, self._places = settings, user, places
+        self._snapshots = Snapshots(settings.model_store)
+        self._redis = Store(settings.redis_url, settings.redis_prefix)
+        self._looked_at: dict[str, int] = {}  # snapshot -> when its users were written
+        self._held: list[str] = []  # snapshots with the user, as of then
+
+    def verify(self, seconds: float) -> list[Place]:
+        """Look until there is no trace of the user left, at most so long; what was seen last."""
+        deadline = time.monotonic() + seconds
+        while True:
+            seen = list(self._look())
+            done = not any(place.trace or place.unknown for place in seen)
+            if done or time.monotonic() > deadline:
+                return [*seen, self._letters()]
+            time.sleep(LOOK_EVERY)
+
+    def _look(self) -> Iterator[Place]:
+        edges = self._settings.edge_store
+        yield _place(f"{self._settings.kafka_topic}: what the consumer has stored", self._behind)
+        yield _place(f"{edges}: rows", self._rows)
+        yield _place(f"{edges}: all files, replaced ones too", self._files)
+        yield _place(f"{self._settings.model_store}: all snapshots", self.models)
+        yield _place("Redis: the list", self._list)
+
+    def _behind(self) -> Place:
+        stored = {
+            partition: self._store().next_offset(partition) or 0 for partition in self._places
+        }
+        behind = [p for p, offset in self._places.items() if stored[p] <= offset]
+        what = f"it is not yet up to the erasure in partitions {behind}; is the consumer running?"
+        return Place("", unknown=what if behind else "")
+
+    def _rows(self) -> Place:
+        rows = self._store().of_user(self._user, self._places)
+        return Place("", f"{rows} rows" if rows else "")
+
+    def _files(self) -> Place:
+        return Place("", ", ".join(self._store().files_with(self._user, self._places)))
+
+    def models(self) -> Place:
+        """Which snapshots hold the user; they are read again only when one was written."""
+        written = {
+            version: (self._snapshots.root / version / "users.parquet").stat().st_mtime_ns
+            for version in self._snapshots.versions()
+        }
+        if written != self._looked_at:
+            self._held = self._snapshots.holding(self._user)
+            self._looked_at = written
+        return Place("", ", ".join(self._held))
+
+    def _list(self) -> Place:
+        return Place("", "a list" if self._redis.has_user(self._user) else "")
+
+    def _letters(self) -> Place:
+        def look() -> Place:
+            held = Letters(self._settings).holding(self._user)
+            kept = f"{held} messages, which are not put back; Kafka keeps them until they expire"
+            return Place("", remark=kept if held else "")
+
+        return _place(f"{self._settings.kafka_topic}.dead: rejected messages", look)
+
+    def _store(self) -> EdgeStore:
+        return EdgeStore(self._settings.edge_store, self._settings.kafka_topic)
 
 
-def look(settings: ServingSettings, user: str, places: Mapping[int, int]) -> Iterator[Place]:
-    """Every place that the user could be in: what is from before `places`, partition -> offset.
-
-    Raises:
-        StoreError, SnapshotError, RedisDown: a place cannot be read.
-    """
-    store = EdgeStore(settings.edge_store, settings.kafka_topic)
-    behind = [p for p, offset in places.items() if (store.next_offset(p) or 0) <= offset]
-    yield Place(
-        f"{settings.kafka_topic}: what the consumer has stored",
-        f"not yet up to the erasure in partitions {behind}" if behind else "",
-    )
-    rows = store.of_user(user, places)
-    yield Place(f"{settings.edge_store}: rows", f"{rows} rows" if rows else "")
-    files = store.files_with(user, places)
-    yield Place(f"{settings.edge_store}: all files, replaced ones too", ", ".join(files))
-    held = Snapshots(settings.model_store).holding(user)
-    yield Place(f"{settings.model_store}: all snapshots", ", ".join(held))
-    lists = Store(settings.redis_url, settings.redis_prefix)
-    yield Place("Redis: the list", "a list" if lists.has_user(user) else "")
+def _place(name: str, look: Callable[[], Place]) -> Place:
+    try:
+        return look()._replace(name=name)
+    except (StreamGCNError, OSError) as error:
+        return Place(name, unknown=str(error))

@@ -5,9 +5,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
 from consumer.edge.store import EdgeStore
+from consumer.event.json import Event, encode
+from consumer.kafka.publisher import Publisher
 from serving.redis.contract import Recommendations
+from serving.settings import ServingSettings
+from streamgcn.forget import Search
 from tests.rooms import Rooms, started
 from tests.services import wait_for
 from trainer.lifecycle.snapshots import Snapshots
@@ -89,3 +96,64 @@ def test_a_list_that_serving_was_not_there_to_delete_goes_when_it_starts(
         rooms.start("serving")
         wait_for("the list to go", lambda: rooms.store.user("u[1]") is None)
         assert rooms.store.user("u2")
+
+
+def test_forget_says_by_its_exit_code_whether_a_trace_is_left_and_reads_no_id_as_markup(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    user = "[/b]\x1b[31m"
+    with Rooms(tmp_path, embedded, redis_url, **QUICK) as rooms:
+        rooms.start("consumer")
+        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        publisher = Publisher(rooms.settings)
+        event = Event(user, "i", 1.0, 1_700_000_000_000, "view")
+        for value in (encode(event), encode(event._replace(interaction=1e13))):
+            publisher.send(rooms.settings.kafka_topic, value, user.encode())
+        publisher.flush()
+        publisher.close()
+        wait_for("the rows", lambda: "rejected=1 edges=1" in rooms.log("consumer"))
+        proof = rooms.run("forget", user, "--verify")
+        assert proof.returncode == 0, proof.stdout + proof.stderr
+        assert "[/b]\\x1b[31m: before" in proof.stdout
+        assert "1 messages, which are not put back" in " ".join(proof.stdout.split())
+
+        value = msgspec.json.encode(Recommendations(["i"], [1.0], [], "", "model", 0, 0))
+        rooms.store.put_users([user], [value])
+        left = rooms.run("forget", user, "--verify", "--seconds", "1")
+        assert left.returncode == 1, left.stdout
+        rooms.store.delete_users([user])
+        rooms.kill("consumer")
+        unread = rooms.run("forget", user, "--verify", "--seconds", "1")
+        assert unread.returncode == 3, unread.stdout
+        rooms.env["KAFKA_BOOTSTRAP_SERVERS"] = "127.0.0.1:1"
+        rooms.env["KAFKA_SECURITY_PROTOCOL"] = "nonsense"
+        assert rooms.run("forget", user, "--verify").returncode == 2
+
+
+def test_looking_for_a_user_reads_no_tensor_and_each_file_of_ids_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = Snapshots(str(tmp_path))
+    for version in ("20260101T000000.000000Z", "20260102T000000.000000Z"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "manifest.json").write_text("{}")
+        (tmp_path / version / "tables.safetensors").write_bytes(b"no tensors")
+        table = pa.table({"user_id": ["u1", "u2"]})
+        pq.write_table(table, tmp_path / version / "users.parquet")
+    looked: list[str] = []
+    holding = Snapshots.holding
+
+    def counted(self: Snapshots, user: str) -> list[str]:
+        looked.append(user)
+        return holding(self, user)
+
+    monkeypatch.setattr(Snapshots, "holding", counted)
+    settings = ServingSettings(model_store=str(tmp_path), edge_store=str(tmp_path / "edges"))
+    search = Search(settings, "u1", {0: 1})
+    assert search.models().trace == ", ".join(snapshots.versions())
+    assert search.models().trace == ", ".join(snapshots.versions())
+    assert looked == ["u1"]
+    pq.write_table(
+        pa.table({"user_id": ["", "u2"]}), tmp_path / snapshots.versions()[0] / "users.parquet"
+    )
+    assert search.models().trace == snapshots.versions()[1]

@@ -16,8 +16,9 @@ from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import digest
 from consumer.event import arrow as bulk
 from consumer.event.json import FORGET, Event
-from consumer.ingest import dead_letters
-from consumer.ingest.dead_letters import letters, reinject
+from consumer.ingest import reinject as reinjecting
+from consumer.ingest.letters import Letters
+from consumer.ingest.reinject import Done, reinject
 from consumer.kafka.client import Headers, StreamError
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import group_offsets, read_topic
@@ -215,19 +216,19 @@ def test_mended_letters_are_put_back_once_each_and_the_others_stay(
         topic.send(bulk.encode(table), bulk.HEADERS)
         topic.wait_stored()
         monkeypatch.undo()  # the limit is mended
-        assert len(list(letters(topic.settings))) == 11
-        long = list(letters(topic.settings, "longer than 5 bytes"))
+        assert len(list(Letters(topic.settings).letters())) == 11
+        long = list(Letters(topic.settings).letters("longer than 5 bytes"))
         assert [letter.source for letter in long] == [
             f"{topic.settings.kafka_topic}/0/{n}" for n in range(9)
         ]
         assert long[0].headers == [("own", b"header")]
-        assert list(reinject(topic.settings, "longer than 5 bytes", limit=4)) == [4]
-        assert list(reinject(topic.settings, "longer than 5 bytes")) == [5]
-        assert list(reinject(topic.settings, "longer than 5 bytes")) == []
+        assert list(reinject(topic.settings, "longer than 5 bytes", limit=4))[-1] == Done(4)
+        assert list(reinject(topic.settings, "longer than 5 bytes"))[-1] == Done(5)
+        assert list(reinject(topic.settings, "longer than 5 bytes"))[-1] == Done(0)
         topic.wait_stored()
     stored = Counter(topic.rows()["user_id"].to_pylist())
     assert stored == Counter({f"longer-{n}": 1 for n in range(9)} | {"u": 1})
-    left = [letter.reason for letter in letters(topic.settings)]
+    left = [letter.reason for letter in Letters(topic.settings).letters()]
     assert len(left) == 2
     assert "row 1 of the message" in left[1]
 
@@ -237,7 +238,7 @@ def test_an_interrupted_re_injection_puts_each_letter_back_once(
 ) -> None:
     if topic.settings.kafka_bootstrap_servers == embedded:
         pytest.skip("the embedded broker has no transactions")
-    monkeypatch.setattr(dead_letters, "TOGETHER", 4)
+    monkeypatch.setattr(reinjecting, "TOGETHER", 4)
     for _ in range(10):
         topic.send(b"not json")
     with consuming(topic.settings):
@@ -258,7 +259,7 @@ def test_an_interrupted_re_injection_puts_each_letter_back_once(
     assert topic.length() == 10 + 4
     list(reinject(topic.settings))
     assert topic.length() == 10 + 10
-    assert list(letters(topic.settings)) == []
+    assert list(Letters(topic.settings).letters()) == []
 
 
 def test_old_rows_leave_the_store_but_what_was_taken_back_does_not_return(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it says not
 )
 from kafka import KafkaProducer
 
-from consumer.ingest.dead_letters import Letter, letters
+from consumer.ingest.letters import Letter, Letters
 from consumer.kafka import records
 from consumer.kafka.topics import group_offsets
 from process.health import Health
@@ -106,7 +106,7 @@ def take_all(topic: Topic, redis_url: str) -> list[Letter]:
     """Let consumer and serving take all that was sent; the dead letters."""
     with consuming(topic.settings), serving(topic, redis_url) as wait:
         wait()
-    return list(letters(topic.settings))
+    return list(Letters(topic.settings).letters())
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from consumer.edge.schema import TABLE
 from consumer.edge.store import EdgeStore, Log
 from consumer.event.json import FORGET
 from consumer.ingest.decode import Rejected, rows
+from consumer.ingest.letters import Forget
 from consumer.kafka.client import Message
 
 
@@ -24,7 +25,7 @@ class Batch:
 
     first: dict[int, int | None] = field(default_factory=dict)  # partition -> offset it begins at
     after: dict[int, int] = field(default_factory=dict)  # partition -> offset to go on from
-    rejected: list[Rejected] = field(default_factory=list)
+    noted: list[Rejected | Forget] = field(default_factory=list)  # for the dead-letter topic
     bytes: int = 0
     since: float = 0.0  # monotonic seconds
     _tables: list[pa.Table] = field(default_factory=list)
@@ -48,7 +49,7 @@ class Batch:
         self.after[partition] = messages[-1].offset + 1
         made, rejected = rows(messages)
         table = taken(made, at)
-        self.rejected += rejected
+        self.noted += sorted([*rejected, *_forgets(table)], key=_offset)
         self._tables.append(table)
         self._events += len(table)
         self.bytes += table.nbytes + sum(map(_size, rejected))
@@ -75,6 +76,16 @@ def _size(rejected: Rejected) -> int:
     message = rejected.message
     headers = sum(len(name) + len(content or b"") for name, content in message.headers)
     return len(rejected.value or b"") + len(message.key or b"") + headers
+
+
+def _forgets(table: pa.Table) -> Iterator[Forget]:
+    found = table.filter(pc.equal(table["type"], FORGET))
+    names = ("user_id", "kafka_partition", "kafka_offset")
+    return (Forget(*each) for each in zip(*(found[n].to_pylist() for n in names), strict=True))
+
+
+def _offset(noted: Rejected | Forget) -> int:
+    return noted.offset if isinstance(noted, Forget) else noted.message.offset
 
 
 def _without_forgotten(table: pa.Table, forgets: np.ndarray) -> pa.Table:

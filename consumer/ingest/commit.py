@@ -88,8 +88,8 @@ class Writer:
         while True:
             started = time.monotonic()
             try:
-                self._letters.put(batch.rejected)
-                batch.rejected.clear()  # acknowledged: not again, if the store refuses
+                self._letters.put(batch.noted)
+                batch.noted.clear()  # acknowledged: not again, if the store refuses
                 batch.write(self._store, log)
             except (StoreError, StreamError) as error:
                 if self._give_up.wait(outage.failed(error)):

@@ -8,18 +8,31 @@ a JSON object, partition -> offset. Letters of messages from before these places
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
 
 from consumer.edge.traces import digest
 from consumer.event.holders import users_in
-from consumer.event.json import EventError
+from consumer.event.rules import EventError
 from consumer.kafka.client import Headers, Message
 from consumer.kafka.topics import read_topic
 from consumer.settings import ConsumerSettings
 
 FORGOTTEN = "forgotten"
+_SOURCE = re.compile(r"[^/]+/[0-9]{1,9}/[0-9]{1,18}(/[0-9]{1,9})?", re.ASCII)
+_places = msgspec.json.Decoder(dict[int, int])
+
+
+class Forget(NamedTuple):
+    """A user was forgotten at this place of the topic."""
+
+    user: str
+    partition: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -57,14 +70,16 @@ class Letter:
 class Forgotten:
     """Who was forgotten, and where, by the marks in the topic."""
 
-    _marks: dict[str, list[tuple[tuple[int, int], Mapping[str, int]]]] = field(default_factory=dict)
+    _marks: dict[str, list[tuple[tuple[int, int], Mapping[int, int]]]] = field(default_factory=dict)
 
     def note(self, message: Message) -> None:
         """Take up a mark."""
-        ((_, user),) = message.headers
-        places = json.loads(message.value or b"{}")
+        try:
+            places = _places.decode(message.value or b"{}")
+        except msgspec.DecodeError:
+            return  # another's
         mark = ((message.partition, message.offset), places)
-        self._marks.setdefault(user.decode(errors="replace"), []).append(mark)
+        self._marks.setdefault(_text(message.headers[0][1]), []).append(mark)
 
     def among(self, letter: Letter) -> set[str] | None:
         """Users of the letter who were forgotten after it; None if it is unclear whose it is."""
@@ -74,22 +89,22 @@ class Forgotten:
         return None if any(self._after(letter, user) for user in self._marks) else set()
 
     def _after(self, letter: Letter, user: str) -> bool:
-        """Whether the user was forgotten behind the original, or the mark is behind the letter.
+        """Whether the user was forgotten behind the original in the partition of the original.
 
-        The latter is so where the topic of the events was created anew and its offsets are lower.
+        A mark that is behind the letter says so too: where the topic of the events was created
+        anew, the offsets of the old one may be higher.
         """
         partition, offset = letter.place
         return any(
-            offset < places.get(str(partition), 0)
-            or (letter.at[0] == at[0] and letter.at[1] < at[1])
+            partition in places
+            and (offset < places[partition] or (letter.at[0] == at[0] and letter.at[1] < at[1]))
             for at, places in self._marks.get(user, ())
         )
 
 
 def mark_forgotten(user: str, places: Mapping[int, int]) -> tuple[bytes, Headers]:
     """Value and headers of the mark that a user was forgotten at `places`, partition -> offset."""
-    value = json.dumps({str(partition): offset for partition, offset in places.items()})
-    return value.encode(), [(FORGOTTEN, digest(user).encode())]
+    return msgspec.json.encode(places), [(FORGOTTEN, digest(user).encode())]
 
 
 class Letters:
@@ -111,7 +126,7 @@ class Letters:
         for message in self._read():
             names = [name for name, _ in message.headers]
             if names[-2:] == ["source", "reinjected"]:
-                self._done.add(message.headers[-2][1].decode(errors="replace"))
+                self._done.add(_text(message.headers[-2][1]))
             elif names == [FORGOTTEN]:
                 self.forgotten.note(message)
 
@@ -148,15 +163,21 @@ def _letter(message: Message) -> Letter | None:
                  ["error", "source"]):  # fmt: skip
         if names[-len(ours) :] != ours:
             continue
-        values = [value.decode(errors="replace") for _, value in message.headers[-len(ours) :]]
+        reason, source, *more = (_text(value) for _, value in message.headers[-len(ours) :])
+        if not _SOURCE.fullmatch(source):
+            return None  # another's
         return Letter(
-            source=values[1],
-            reason=values[0],
+            source=source,
+            reason=reason,
             key=message.key,
             value=message.value,
             headers=message.headers[: -len(ours)],
             whole="truncated" not in ours,
-            timestamp=int(values[2]) if "timestamp" in ours else None,
+            timestamp=int(more[0]) if "timestamp" in ours and more[0].isdigit() else None,
             at=(message.partition, message.offset),
         )
     return None
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")

@@ -83,7 +83,7 @@ def _put_back(publisher: Publisher, topic: str, partitions: list[int], letter: L
         # The client sends no message that has neither value nor key.
         b"" if letter.value is None and letter.key is None else letter.value,
         letter.key,
-        letter.headers,
+        [(name, content or b"") for name, content in letter.headers],  # it sends no null header
         partition if partition in partitions else None,
         letter.timestamp,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -75,8 +76,13 @@ class Publisher:
         key: bytes | None = None,
         headers: Headers = (),
         partition: int | None = None,
+        timestamp: int | None = None,
     ) -> Callable[[], tuple[int, int]]:
         """Queue one message; what is returned gives its partition and offset, after `flush`.
+
+        Args:
+            partition: None for the one that Kafka's partitioner chooses by the key.
+            timestamp: epoch milliseconds, None for now.
 
         Raises:
             StreamError: it could not be queued.
@@ -84,7 +90,12 @@ class Publisher:
         self._topic = topic
         try:
             future = self._producer.send(
-                topic, value=value, key=key, headers=list(headers), partition=partition
+                topic,
+                value=value,
+                key=key,
+                headers=list(headers),
+                partition=partition,
+                timestamp_ms=timestamp,
             )
         except KafkaError as error:
             raise self._not_delivered(error) from error
@@ -150,6 +161,10 @@ class Publisher:
         self._failure = error
 
     def _not_delivered(self, error: BaseException) -> StreamError:
+        if re.search("ProducerFenced|InvalidProducerEpoch", repr(error)):  # or an error since
+            return StreamError(
+                "another dead-letters re-inject or forget has begun; run this command again"
+            )
         if isinstance(error, MessageSizeTooLargeError):
             return TooLarge(f"a message is larger than topic {self._topic} takes: {error}")
         found = in_words(error, self._settings, f"WRITE topic {self._topic}")

@@ -190,16 +190,21 @@ class Snapshots:
         return msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
 
     def holding(self, user: str) -> list[str]:
-        """Versions that hold the user.
+        """Versions that hold the user; only their ids are read.
 
         Raises:
             SnapshotError: a snapshot cannot be read.
         """
-        return [
-            version
-            for version in self.versions()
-            if pc.any(pc.equal(self.read(version).user_ids, user)).as_py()
-        ]
+        held = []
+        for version in self.versions():
+            path = self.root / version / "users.parquet"
+            try:
+                users = pq.read_table(path)["user_id"]
+            except (OSError, pa.ArrowException) as error:
+                raise SnapshotError(f"cannot read {path}: {error}") from error
+            if pc.any(pc.equal(users, user)).as_py():
+                held.append(version)
+        return held
 
     def prune(self) -> None:
         """Delete all but the live and the newest snapshots, and drafts of a killed writer."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import services
+from tests.secure import SecureKafka, secure_kafka
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,15 @@ def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("KAFKA_HOME does not name an Apache Kafka 4 distribution")
     with services.apache_kafka(tmp_path_factory.mktemp("apache")) as broker:
         yield broker.address
+
+
+@pytest.fixture(scope="session")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    """An Apache Kafka with TLS, SASL and rights."""
+    if "KAFKA_HOME" not in os.environ:
+        pytest.skip("KAFKA_HOME does not name an Apache Kafka 4 distribution")
+    with secure_kafka(tmp_path_factory.mktemp("secure")) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session", params=["embedded", "apache"])

@@ -26,8 +26,9 @@ from tests.services import Broker
 
 PASSWORD = "right-secret"  # noqa: S105
 KEY_PASSWORD = "key-secret"  # noqa: S105
-USERS = ("app", "other")
+USERS = ("app", "consumer", "serving", "publisher", "operator")
 MECHANISMS = "PLAIN,SCRAM-SHA-256"
+REAUTH_MS = 5_000  # a password that was changed is asked for after this long
 PROTOCOLS = {
     "PLAIN": "PLAINTEXT",
     "TLS": "SSL",
@@ -113,6 +114,7 @@ class SecureKafka:
         plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         users = " ".join(f'user_{user}="{PASSWORD}"' for user in USERS)
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        yield f"listener.name.sasl.connections.max.reauth.ms={REAUTH_MS}"
         for name in ("sasl", "sasltls"):
             listener = f"listener.name.{name}"
             yield f"{listener}.sasl.enabled.mechanisms={MECHANISMS}"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,38 +17,30 @@ from consumer.kafka.client import AccessRefused
 from consumer.kafka.topics import read_topic, wait_for_topics
 from consumer.settings import ConsumerSettings
 from tests import services
-from tests.secure import KEY_PASSWORD, PROTOCOLS, SecureKafka, secure_kafka
+from tests.secure import KEY_PASSWORD, PROTOCOLS, SecureKafka
 
 Change = Mapping[str, str | None]  # of the variables that reach a listener; None takes one out
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
-    if "KAFKA_HOME" not in os.environ:
-        pytest.skip("KAFKA_HOME does not name an Apache Kafka 4 distribution")
-    with secure_kafka(tmp_path_factory.mktemp("secure")) as made:
-        yield made
-
-
-def environment(broker: SecureKafka, listener: str, change: Change) -> dict[str, str]:
+def environment(secure: SecureKafka, listener: str, change: Change) -> dict[str, str]:
     """`@name` in a value is a listener's address, `=name` a file of the certificates."""
-    env: dict[str, str | None] = {**broker.right(listener), **change}
+    env: dict[str, str | None] = {**secure.right(listener), **change}
     for name, value in env.items():
         if value and value[0] == "@":
-            env[name] = broker.address[value[1:]]
+            env[name] = secure.address[value[1:]]
         elif value and value[0] == "=":
-            env[name] = str(broker.certificates.path(value[1:]))
+            env[name] = str(secure.certificates.path(value[1:]))
     return {name: value for name, value in env.items() if value is not None}
 
 
 class Start:
     """What every process does first."""
 
-    def __init__(self, broker: SecureKafka, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._broker, self._monkeypatch = broker, monkeypatch
+    def __init__(self, secure: SecureKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._secure, self._monkeypatch = secure, monkeypatch
 
     def settings(self, listener: str, change: Change) -> ConsumerSettings:
-        for name, value in environment(self._broker, listener, change).items():
+        for name, value in environment(self._secure, listener, change).items():
             self._monkeypatch.setenv(name, value)
         return ConsumerSettings.load()
 
@@ -59,8 +51,8 @@ class Start:
 
 
 @pytest.fixture
-def start(broker: SecureKafka, monkeypatch: pytest.MonkeyPatch) -> Start:
-    return Start(broker, monkeypatch)
+def start(secure: SecureKafka, monkeypatch: pytest.MonkeyPatch) -> Start:
+    return Start(secure, monkeypatch)
 
 
 WRONG = [
@@ -137,8 +129,8 @@ def test_what_waiting_cannot_heal_is_told_with_its_cause_at_the_start(
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_certificate_for_another_host_name_is_told(start: Start, broker: SecureKafka) -> None:
-    named = broker.address["TLS"].replace("127.0.0.1", "localhost")
+def test_a_certificate_for_another_host_name_is_told(start: Start, secure: SecureKafka) -> None:
+    named = secure.address["TLS"].replace("127.0.0.1", "localhost")
     with pytest.raises(AccessRefused, match="is for another host name"):
         start("TLS", {"KAFKA_BOOTSTRAP_SERVERS": named})
 
@@ -159,9 +151,9 @@ def test_right_settings_create_the_topic_and_read_it(
 
 
 def test_a_broker_that_is_away_does_not_hide_that_another_one_lets_the_process_in(
-    start: Start, broker: SecureKafka
+    start: Start, secure: SecureKafka
 ) -> None:
-    servers = f"127.0.0.1:1,{broker.address['TLS']}"
+    servers = f"127.0.0.1:1,{secure.address['TLS']}"
     check_access(start.settings("TLS", {"KAFKA_BOOTSTRAP_SERVERS": servers}))
 
 
@@ -171,7 +163,7 @@ def test_a_broker_that_is_away_is_no_refusal(start: Start) -> None:
 
 
 def test_every_command_that_reaches_kafka_ends_with_code_2_and_one_line(
-    broker: SecureKafka, tmp_path: Path
+    secure: SecureKafka, tmp_path: Path
 ) -> None:
     file = tmp_path / "ratings.csv"
     file.write_text("user_id,item_id\nu1,i1\n")
@@ -179,7 +171,7 @@ def test_every_command_that_reaches_kafka_ends_with_code_2_and_one_line(
         ["consumer"], ["serving"], ["publish", str(file)], ["forget", "u1"], ["status"],
         ["dead-letters", "list"], ["dead-letters", "re-inject"],
     )  # fmt: skip
-    env = os.environ | environment(broker, "SASLTLS", {"KAFKA_SASL_PASSWORD": "hunter2"})
+    env = os.environ | environment(secure, "SASLTLS", {"KAFKA_SASL_PASSWORD": "hunter2"})
     env |= {"EDGE_STORE": str(tmp_path / "edges"), "MODEL_STORE": str(tmp_path / "models")}
     for command in commands:
         ended = subprocess.run(

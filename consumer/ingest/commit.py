@@ -82,9 +82,7 @@ class Writer:
         self._letters.close()
 
     def _write(self, batch: Batch, log: Log) -> bool:
-        outage = self._outage = Outage(
-            self._log, f"Cannot commit; {len(batch)} events are kept", "The edge store has them"
-        )
+        outage = self._outage = Outage(self._log, "Cannot commit", "Committing again")
         while True:
             started = time.monotonic()
             try:

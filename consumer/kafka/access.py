@@ -75,9 +75,8 @@ def _first(
         except AccessRefused as error:
             failures.insert(0, error)  # says more than that another one is away
         except (OSError, KafkaError) as error:
-            failures.append(error)
-    failure = failures[0] if failures else OSError("it names no broker")
-    raise failure if isinstance(failure, AccessRefused | OSError) else OSError(str(failure))
+            failures.append(OSError(f"Kafka at {server}: {error or type(error).__name__}"))
+    raise failures[0] if failures else OSError("it names no broker")
 
 
 class _Closed(ConnectionError):

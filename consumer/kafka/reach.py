@@ -34,7 +34,7 @@ def until_it_answers(
         AccessRefused: waiting would not help, and not `running`.
         StreamError: from `act`.
     """
-    outage = broker_outage(settings, log)
+    outage = broker_outage(log)
     while not stop.is_set():
         try:
             check_access(settings)
@@ -53,10 +53,9 @@ def until_it_answers(
     return None
 
 
-def broker_outage(settings: ConsumerSettings, log: logging.Logger) -> Outage:
+def broker_outage(log: logging.Logger) -> Outage:
     """What is said of a broker that does not answer, or refuses."""
-    at = f"Kafka at {settings.kafka_bootstrap_servers}"
-    return Outage(log, f"{at} cannot be used", f"{at} can be used again")
+    return Outage(log, "Kafka cannot be used", "Kafka can be used again")
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class Stream:
         self._place_at = self._unplaced_since = 0.0
         self._lag = 0
         self._heard = time.monotonic()
-        self._outage = broker_outage(settings, log)
+        self._outage = broker_outage(log)
         self._group = group
         self._stop = stop
         self._joining_since: float | None = None  # None while a member
@@ -256,7 +256,7 @@ class Stream:
             if time.monotonic() > deadline:
                 raise UnknownTopicOrPartitionError(f"topic {self._topic} is not there")
             if self._stop.wait(0.1):
-                raise StreamError(f"stopped while waiting for topic {self._topic}")
+                raise Stopped(f"waiting for topic {self._topic}")
 
     def _join_anew_if_stuck(self) -> None:
         """Join with a new client where a rebalance does not end; it was seen to hang for good."""
@@ -352,6 +352,9 @@ class Stream:
         partitions = list(self._consumer.assignment()) or [self._tp(0)]
         try:
             self._consumer.end_offsets(partitions, timeout_ms=CHECK_MS)
+        except AuthorizationError as error:
+            self._refused(error)
+            return
         except KafkaError as error:
             try:
                 check_access(self._settings)
@@ -367,14 +370,16 @@ class Stream:
             self._answered()
 
     def _refused(self, error: KafkaError) -> None:
-        """Wait where the broker has taken away a right, or a password; it may give it back."""
+        """Wait while the broker refuses what it allowed before, as a right or a password.
+
+        Raises:
+            AccessRefused, StreamError: it has never allowed it.
+        """
         if error.retriable:
             return
         of_group = isinstance(error, GroupAuthorizationFailedError)
         right = f"READ group {self._group}" if of_group else f"READ topic {self._topic}"
         failure = in_words(error, self._settings, right)
-        if not isinstance(failure, AccessRefused):
-            raise StreamError(f"Kafka at {self._address} refuses: {error}") from error
         if not self._admitted:
             raise failure from error
         self._shut_out = not isinstance(error, AuthorizationError)

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from consumer.edge.store import EdgeStore
 from consumer.event.json import Event, encode
 from consumer.ingest.loop import Ingest
 from consumer.kafka.client import AccessRefused
@@ -58,10 +59,8 @@ class Place:
 
     def settings(self, user: str) -> ConsumerSettings:
         env = self.environment(user)
-        return ConsumerSettings(
-            **{name.lower(): value for name, value in env.items() if "STREAMGCN" not in name},
-            commit_seconds=0.2,
-        )
+        values = {name.lower(): value for name, value in env.items() if "STREAMGCN" not in name}
+        return ConsumerSettings.model_validate({**values, "commit_seconds": 0.2})
 
     def consumer(self) -> Rights:
         return {
@@ -76,8 +75,6 @@ class Place:
         self.publisher.flush()
 
     def stored(self) -> int:
-        from consumer.edge.store import EdgeStore
-
         return EdgeStore(str(self.folder / "edges"), self.name).count()
 
 

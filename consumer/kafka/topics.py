@@ -136,11 +136,11 @@ def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
     Raises:
         StreamError: the broker does not answer.
     """
-    right = f"DESCRIBE group {group}"
-    with admin_client(settings, right) as admin, log_reader(settings) as reader:
-        _may(admin, settings, settings.kafka_topic, "DESCRIBE")
+    with log_reader(settings) as reader:
         partitions = partitions_of(reader, settings.kafka_topic)
         ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS)
+    with admin_client(settings, f"DESCRIBE group {group}") as admin:
+        _may(admin, settings, settings.kafka_topic, "DESCRIBE")
         done = _committed(admin, group, partitions)
         members = _members(admin, group)
     return sum(max(0, end - done.get(tp.partition, 0)) for tp, end in ends.items()), members

@@ -149,7 +149,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _there(names: Sequence[str]) -> str:
-    return f"there are {listed(names)}"
+    return f"there are {listed(names) or 'none'}"
 
 
 def _plain(name: str) -> str:

@@ -189,7 +189,7 @@ def _bare(field: str) -> str:
 
 def _unquoted(error: csv.Error, first: int, last: int) -> Wrong:
     through = f", which goes on to line {last}," if last > first else ""
-    return Wrong(first, f"a quoted field{through} does not end as it should ({error})")
+    return Wrong(first, f"a quoted field{through} does not end as it should: {error}")
 
 
 def _filled(row: list[str]) -> list[str]:

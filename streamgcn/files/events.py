@@ -75,6 +75,7 @@ def events(
 
     Raises:
         FileError: the file cannot be read on.
+        TypeError: the type of a column cannot be right.
     """
     for block in rows.blocks(roles):
         yield _checked(block, roles, known, form, found)
@@ -88,7 +89,7 @@ def _checked(block: Block, roles: Roles, known: Survey, form: str | None, found:
     }
     reasons: dict[int, str] = {}
     if roles.type is not None:
-        fields["type"] = columns[roles.type].cast(pa.string())
+        fields["type"] = _labels(columns[roles.type])
     if roles.interaction is not None:
         fields["interaction"], wrong = _numbers(columns[roles.interaction], roles.interaction)
         reasons |= wrong
@@ -110,13 +111,24 @@ def _ids(column: pa.Array, whole: bool) -> pa.Array:
     return pc.replace_substring_regex(column, r"\.0$", "") if whole else column
 
 
+def _labels(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if not (pt.is_string(kind) or pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_null(kind)):
+        raise TypeError(f"{visible(str(kind))} holds no labels")
+    return column.cast(pa.string())
+
+
 def _numbers(column: pa.Array, name: str) -> tuple[pa.Array, dict[int, str]]:
-    """A column as float64, null where nothing stands, and the reasons of rows without a number."""
+    """A column as float64, null where nothing stands, and the reasons of rows without a number.
+
+    Raises:
+        TypeError: the column's type holds no numbers.
+    """
     kind = column.type
     if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or pt.is_null(kind):
         return column.cast(pa.float64(), safe=False), {}
     if not pt.is_string(kind):
-        raise FileError(f"column {visible(name)} is of type {visible(str(kind))}; give numbers")
+        raise TypeError(f"{visible(str(kind))} holds no numbers")
     column = pc.utf8_trim_whitespace(column)
     numeric = pc.match_substring_regex(column, NUMBER)
     wrong = pc.and_(pc.invert(numeric), pc.not_equal(column, "")).fill_null(False)

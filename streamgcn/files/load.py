@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 
+from process.text import visible
 from streamgcn.files.block import Rows
 from streamgcn.files.columns import Columns, Roles, choose, listed
 from streamgcn.files.delimited import Delimited
@@ -105,16 +108,21 @@ def load(names: list[str], options: Options | None = None) -> Iterator[Loaded]:
     Raises:
         FileError: a file cannot be read, or it is not clear how.
     """
+    options = options or Options()
+    _check(options)
     with (
         tempfile.TemporaryDirectory(prefix="streamgcn-") as folder,
         Ordered(Path(folder)) as ordered,
     ):
-        loaded = Loaded(options or Options(), ordered)
+        loaded = Loaded(options, ordered)
         found = sources(names, Path(folder))
         said: dict[str, list[str]] = {}
         missing = 0
         for source in found:
-            sentence, empty = _add(source, loaded, len(found) > 1)
+            try:
+                sentence, empty = _add(source, loaded, len(found) > 1)
+            except (OSError, pa.ArrowException, TypeError) as error:
+                raise FileError(f"{source.name} cannot be read: {visible(str(error))}") from error
             said.setdefault(sentence, []).append(source.name)
             missing += empty
         loaded.notes += [f"{_several(files)}: {sentence}." for sentence, files in said.items()]
@@ -123,6 +131,27 @@ def load(names: list[str], options: Options | None = None) -> Iterator[Loaded]:
             loaded.notes.append(f"{missing} {rows} the time of now.")
         loaded._note_wrong()
         yield loaded
+
+
+def _check(options: Options) -> None:
+    """Raise FileError for an encoding or a form of times that there is not."""
+    if options.encoding:
+        try:
+            "".encode(options.encoding)
+        except (LookupError, ValueError):
+            raise FileError(
+                f"--encoding {visible(options.encoding)} is no encoding of text; latin-1, cp1252 "
+                "and utf-16 are"
+            ) from None
+    if options.timestamp_format:
+        form, now = options.timestamp_format, datetime.now(UTC)
+        try:
+            datetime.strptime(now.strftime(form), form)
+        except (ValueError, re.error) as error:
+            raise FileError(
+                f"--timestamp-format {visible(form)} is no form of times ({visible(str(error))}); "
+                "'%d/%m/%Y %H:%M' is one"
+            ) from None
 
 
 def table(file: Path) -> pa.Table:

@@ -18,7 +18,6 @@ import pyarrow.types as pt
 from consumer.event import times
 from process.text import visible
 from streamgcn.files import dates
-from streamgcn.files.source import FileError
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 TIMES = pa.timestamp("ms", "UTC")
@@ -51,7 +50,7 @@ def moments(
         column, have none although something stands there.
 
     Raises:
-        FileError: the column's type holds no times.
+        TypeError: the column's type holds no times.
     """
     kind = column.type
     if pt.is_string(kind):
@@ -61,7 +60,7 @@ def moments(
     if pt.is_timestamp(kind) or pt.is_date(kind):
         return _typed(column, found)
     if pt.is_decimal(kind):
-        column = column.cast(pa.float64())
+        column, kind = column.cast(pa.float64()), pa.float64()
     if form is not None:
         return _texts(column.cast(pa.string()), form, order, found)
     if pt.is_string(kind):
@@ -70,7 +69,7 @@ def moments(
     elif pt.is_integer(kind) or pt.is_floating(kind) or pt.is_null(kind):
         numbers = column.cast(pa.float64(), safe=False)
     else:
-        raise FileError(f"times are of type {visible(str(kind))}, which holds no times")
+        raise TypeError(f"{visible(str(kind))} holds no times")
     made = times.of_column(numbers)
     told = made != 0
     _count_units(numbers.to_numpy(zero_copy_only=False)[told], found)
@@ -92,7 +91,7 @@ def _typed(column: pa.Array, found: Found) -> tuple[pa.Array, dict[int, str]]:
     made = times.of_column(column)
     ticks = column.cast(pa.int64())
     wrong = {
-        row: times.why(ticks[row].as_py(), unit)
+        row: _reason(ticks[row].as_py(), unit)
         for row in np.flatnonzero(given & (made == 0)).tolist()
     }
     return pa.array(made, mask=made == 0).cast(TIMES), wrong
@@ -136,12 +135,17 @@ def _count_units(numbers: np.ndarray, found: Found) -> None:
             found.forms[f"in {unit}"] += count
 
 
+def _reason(value: int | float, unit: str = "") -> str:
+    """What is wrong with a number, without how to send it as a message."""
+    return times.why(value, unit).split("; send ")[0]
+
+
 def _why(text: str, form: str | None) -> str:
     shown = visible(text, 40)
     if form:
         return f"the time {shown} is not of the form {visible(form)}"
     if pc.match_substring_regex(pa.scalar(text), NUMBER).as_py():
-        return times.why(float(text))
+        return _reason(float(text))
     return (
         f"the time {shown} cannot be told; give its form with --timestamp-format, as in "
         "'%d/%m/%Y %H:%M'"

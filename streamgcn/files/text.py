@@ -7,7 +7,6 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from process.text import visible
 from streamgcn.files.source import FileError, Source
 
 LONGEST = 16 * 1024 * 1024  # bytes of a line
@@ -19,17 +18,8 @@ def encoding_of(source: Source, given: str | None = None) -> str:
     """The encoding of a text: the given one, that of the mark at its begin, UTF-8, or latin-1.
 
     Raises:
-        FileError: there is no encoding named as the given one, or a line is longer than LONGEST, so
-            that it should not be read into memory.
+        FileError: a line is longer than LONGEST, so that it should not be read into memory.
     """
-    if given:
-        try:
-            codecs.lookup(given)
-            "".encode(given)
-        except (LookupError, ValueError):
-            raise FileError(
-                f"--encoding {visible(given)} is no encoding of text; latin-1 and utf-16 are"
-            ) from None
     decoder = codecs.getincrementaldecoder("utf-8")()
     is_utf8, since_end = True, 0
     with source.open() as stream:

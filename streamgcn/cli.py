@@ -30,7 +30,6 @@ from serving.redis.errors import RedisDown
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from streamgcn import demo as demonstration
-from streamgcn import forget as forgetting
 from streamgcn.arguments import ForUser
 from streamgcn.embedded import Up
 from streamgcn.evaluate_file import evaluate
@@ -145,6 +144,8 @@ def forget(
     Kafka itself keeps the user's messages until they expire; if they are read again, the user is
     erased again.
     """
+    from streamgcn import forget as forgetting
+
     settings = _settings()
     configure(settings.log_format)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -89,12 +90,15 @@ def _checked(block: Block, roles: Roles, known: Survey, form: str | None, found:
     }
     reasons: dict[int, str] = {}
     if roles.type is not None:
-        fields["type"] = _labels(columns[roles.type])
+        with _column(roles.type):
+            fields["type"] = _labels(columns[roles.type])
     if roles.interaction is not None:
-        fields["interaction"], wrong = _numbers(columns[roles.interaction], roles.interaction)
+        with _column(roles.interaction):
+            fields["interaction"], wrong = _numbers(columns[roles.interaction], roles.interaction)
         reasons |= wrong
     if roles.timestamp is not None:
-        fields["timestamp"], wrong = moments(columns[roles.timestamp], form, known.order, found)
+        with _column(roles.timestamp):
+            fields["timestamp"], wrong = moments(columns[roles.timestamp], form, known.order, found)
         reasons |= wrong
     table, numbers = pa.table(fields), np.array(block.numbers, np.int64)
     refused = [Wrong(block.numbers[row], reason) for row, reason in reasons.items()]
@@ -109,6 +113,15 @@ def _checked(block: Block, roles: Roles, known: Survey, form: str | None, found:
 
 def _ids(column: pa.Array, whole: bool) -> pa.Array:
     return pc.replace_substring_regex(column, r"\.0$", "") if whole else column
+
+
+@contextmanager
+def _column(name: str) -> Iterator[None]:
+    """Put the column's name before a TypeError."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f"column {visible(name)}: {error}") from error
 
 
 def _labels(column: pa.Array) -> pa.Array:

@@ -8,7 +8,7 @@ import typer
 
 from streamgcn.files.columns import Columns
 from streamgcn.files.load import Loaded, Options
-from streamgcn.terminal import err
+from streamgcn.terminal import err, say
 
 UserColumn = Annotated[str | None, typer.Option(help="Column of the users' ids, as in user_id.")]
 ItemColumn = Annotated[str | None, typer.Option(help="Column of the items' ids, as in item_id.")]
@@ -64,5 +64,5 @@ def tell(loaded: Loaded) -> None:
         FileError: there are wrong rows, which are not to be left out.
     """
     for note in loaded.notes:
-        err.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(err, note)
     loaded.refuse_wrong()

@@ -6,8 +6,11 @@ import torch
 
 from tests.graphs import graph, table
 from trainer.biases import predicted_by_biases
-from trainer.evaluate import popularity, ranking, rmse
+from trainer.evaluate import measure_served, popularity, ranking, rmse
+from trainer.fit import fit_all
 from trainer.graph import InteractionGraph
+from trainer.hyperparameters import Hyperparameters
+from trainer.train import quiet
 
 
 def with_test(
@@ -67,3 +70,48 @@ def test_biases_recover_ratings_that_are_a_sum_of_two_ends() -> None:
     made = graph(rows)
     predicted = predicted_by_biases(made, made, damping=0.0)
     assert rmse(predicted, made.weights) < 0.01
+
+
+NEIGHBORS = Hyperparameters(
+    low_pass_weight=0.0, learned_weight=0.0, neighbors_weight=1.0, neighbors_kept=16,
+    neighbors_user_power=0.5, neighbors_own_power=0.5, neighbors_item_power=0.5,
+)  # fmt: skip
+
+
+def test_new_users_are_measured_by_the_popular_list_that_they_are_served() -> None:
+    week = 7 * 86_400_000
+    old = [(f"o{n}", f"hit{n % 10}", 1.0, week) for n in range(60)]
+    late = [(f"l{n}", f"trend{n % 10}", 1.0, 20 * week) for n in range(30)]
+    rest = [(f"r{n}", f"x{n}", 1.0, week) for n in range(30)]
+    kept = graph([*old, *late, *rest])
+    tested = InteractionGraph(kept.user_ids, kept.item_ids)
+    tested.extend(table([*((f"new{n}", f"trend{n % 10}") for n in range(20)), ("o0", "hit1")]))
+    kept = kept.subset(kept.users >= 0)
+    figures = measure_served(fit_all(kept, NEIGHBORS, quiet), kept, tested)
+    new, known = figures["new_users"], figures["known_users"]
+    assert (new["users"], known["users"], figures["all_users"]["users"]) == (20, 1, 21)
+    assert new["recall@20"] == 1.0  # ten trends are the most popular of late
+    assert new["ndcg@20"] == pytest.approx(np.mean(1 / np.log2(np.arange(2, 12))))
+    assert new["popularity_ndcg@20"] < new["ndcg@20"]  # ten hits of old stand before them
+    assert figures["all_users"]["recall@20"] == pytest.approx((20 + known["recall@20"]) / 21)
+
+
+def test_pairs_that_are_in_train_too_leave_the_denominator() -> None:
+    kept, tested = with_test(
+        [("a", "x"), ("a", "y"), ("b", "y"), ("b", "z")], [("a", "x"), ("a", "z"), ("b", "y")]
+    )
+    figures = measure_served(fit_all(kept, NEIGHBORS, quiet), kept, tested)
+    assert figures["known_users"]["users"] == 1
+    assert figures["all_users"]["recall@20"] == 1.0
+    assert figures["new_users"] == {"users": 0}
+
+
+def test_users_whose_train_edges_have_no_strength_are_new() -> None:
+    kept = graph([("a", "x"), ("b", "x"), ("b", "y"), ("c", "z", -1.0)])
+    tested = InteractionGraph(kept.user_ids, kept.item_ids)
+    tested.extend(table([("c", "x")]))
+    figures = measure_served(fit_all(kept, NEIGHBORS, quiet), kept, tested)
+    assert figures["new_users"] == {
+        "users": 1, "recall@20": 1.0, "ndcg@20": 1.0, "popularity_recall@20": 1.0,
+        "popularity_ndcg@20": 1.0,
+    }  # fmt: skip

@@ -70,5 +70,5 @@ class ConsumerSettings(ProcessSettings):
         None,
         gt=0,
         validation_alias="STREAMGCN_RETENTION_DAYS",
-        description="Age by timestamp after which edges leave the edge store; unset: never.",
+        description="Age by timestamp after which edges leave everything; unset: never.",
     )

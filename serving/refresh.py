@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from consumer.edge.retention import Retention
 from consumer.edge.store import StoreError, wait_for_store
 from consumer.edge.traces import digest
 from consumer.event.json import FORGET, Event
@@ -100,6 +101,9 @@ class Refresh:
         self._mine: set[int] = set()  # partitions that are read here
         self._forgotten: set[str] = set()  # users whose list must go
         self._erased: set[str] = set()  # digests of users whose list is gone
+        self._retention = Retention(settings.retention_days)
+        self._expired: set[str] = set()  # users without an edge left, whose list must go
+        self._looked_for_old = False  # for lists of users whose edges expired while nobody served
         self._events = self._refreshed = self._unforeseen = 0
         self.edges = UserEdges(settings.weighing())
         with self._health.waiting("the edge store"):
@@ -144,6 +148,7 @@ class Refresh:
     def _serve(self) -> None:
         try:
             self._write_block()
+            self._expire()
             self._forget()
             self._look()
             self._fold_new_items()
@@ -231,6 +236,23 @@ class Refresh:
                     self._recommender.forget(user)
             self._erased |= set(map(digest, self._forgotten))
             self._forgotten.clear()
+        if self._expired:
+            self._store.delete_users(self._expired)
+            self._expired.clear()
+
+    def _expire(self) -> None:
+        """Take out edges that are too old; their users get a new list, or lose theirs."""
+        oldest = self._retention.due() if self._mine else None
+        if oldest is None:
+            return
+        gone = self.edges.expire(oldest)
+        self._expired |= {user for user, partition in gone.items() if partition in self._mine}
+        if self.edges.settled or gone:
+            self._popular_at = 0.0
+        self._settle()
+        if not self._looked_for_old:
+            self._store.delete_older(oldest, keep=self.edges.has)
+            self._looked_for_old = True
 
     def _look(self) -> None:
         """Take up a new live snapshot; see that Redis takes writes and has not lost its lists."""

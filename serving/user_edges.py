@@ -177,6 +177,39 @@ class UserEdges:
         self._latest = max(self._latest, event.timestamp)
         self._count(event.item_id, event.timestamp, 1)
 
+    def expire(self, oldest: int) -> dict[str, int]:
+        """Take out the edges whose last event is older than `oldest`, epoch milliseconds.
+
+        Users who have others left are settled anew.
+
+        Returns:
+            Users who have none left, and the partition of the newest event of each.
+        """
+        ids = self.graph.user_ids.values
+        numbers = self.graph.expire(oldest)
+        names = ids.take(pa.array(numbers)).to_pylist()
+        touched = dict(zip(names, self._partitions[numbers].tolist(), strict=True))
+        for user, change in self.changed.items():
+            old = [item for item, edge in change.items.items() if edge.timestamp < oldest]
+            for item in old:
+                del change.items[item]
+            if old or user in touched:
+                touched[user] = change.partition
+        if not touched:
+            return {}
+        self._number(0)
+        gone = {}
+        for user, partition in touched.items():
+            told = self.changed.get(user)
+            if told.items if told else user in self._numbers:
+                self.settled.add(user)
+                continue
+            gone[user] = partition
+            if told:
+                told.forgotten = True
+        self._index()
+        return gone
+
     def partition(self, user: str) -> int | None:
         """Of the user's newest event; None for one that `has` denies."""
         if not self.has(user):

@@ -134,6 +134,23 @@ class InteractionGraph:
             self.users, self.items = self.users[kept], self.items[kept]
             self.weights, self.timestamps = self.weights[kept], self.timestamps[kept]
 
+    def expire(self, oldest: int) -> Int32s:
+        """Take out the edges whose last event is older than `oldest`, epoch milliseconds.
+
+        A user without an edge left is taken out as by `forget`.
+
+        Returns:
+            The numbers of the users who lost an edge, int32.
+        """
+        kept = self.timestamps >= oldest
+        touched: Int32s = np.unique(self.users[~kept])
+        if len(touched):
+            self.__dict__.pop("strengths", None)
+            self.users, self.items = self.users[kept], self.items[kept]
+            self.weights, self.timestamps = self.weights[kept], self.timestamps[kept]
+            self.user_ids.blank(touched[~np.isin(touched, self.users)].tolist())
+        return touched
+
     def subset(self, mask: npt.NDArray[np.bool_]) -> InteractionGraph:
         """The same nodes with the edges where `mask` (bool [edges]) is true."""
         return InteractionGraph(

@@ -11,6 +11,7 @@ from dataclasses import asdict
 import torch
 from rich.progress import Progress as Bar
 
+from consumer.edge.retention import Retention
 from consumer.edge.store import EdgeStore, Replaced, StoreError, Watermark
 from process.health import Health
 from process.log import Figures
@@ -59,6 +60,7 @@ class Retrain:
         self._new_rows = 0
         self._trained_at = 0.0
         self._trained_edges = 0
+        self._retention = Retention(settings.retention_days)
         self._outage = Outage(log, "The edge store cannot be read", "The edge store is back")
 
     def run(self) -> None:
@@ -66,6 +68,7 @@ class Retrain:
         while not self._stop.is_set():
             with self._health.busy("reading the edge store"):
                 self._read()
+                self._expire()
             self._health.needs(store=self._outage.trouble)
             with self._health.busy("erasing forgotten users from the snapshots"):
                 self._erase()
@@ -93,6 +96,18 @@ class Retrain:
             self._outage.failed(error)
             return
         self._outage.worked()
+
+    def _expire(self) -> None:
+        """Take out edges that are too old; each counts as news for the next training."""
+        oldest = self._retention.due()
+        if oldest is None:
+            return
+        before = len(self._graph)
+        self._graph.expire(oldest)
+        if gone := before - len(self._graph):
+            self._new_rows += gone
+            days = self._settings.retention_days
+            log.info("%d edges older than %g days have left the graph.", gone, days)
 
     def _grow(self, store: EdgeStore) -> None:
         for step in grow(self._graph, store, self._watermark):

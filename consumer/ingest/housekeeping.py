@@ -6,14 +6,12 @@ import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from consumer.edge.retention import SHORTEST, Retention
 from consumer.edge.store import Conflict, EdgeStore
 from consumer.settings import ConsumerSettings
 from process.outage import Outage
 
 COMMITS = 100  # after which the store is tidied
-SECONDS = 3_600.0  # after which it is tidied, also where nothing was committed
-OVERDUE = 0.01  # share of the retention after which rows that are too old are looked for
-SHORTEST = 1.0  # seconds between two looks, however short the retention is
 LONGEST_WAIT = 600.0  # seconds before another try
 
 
@@ -25,7 +23,8 @@ class Housekeeping:
         self._thread = ThreadPoolExecutor(1, "housekeeping")
         self._running: Future[None] | None = None
         self._commits = 0
-        self._every = _seconds(settings.retention_days)
+        self._log = log
+        self._every = Retention(settings.retention_days).every  # also where nothing is committed
         self._at = time.monotonic() + min(self._every, SHORTEST)  # rows may have expired meanwhile
         self._outage = Outage(
             log, "The edge store cannot be tidied", "The edge store is tidied", LONGEST_WAIT
@@ -62,11 +61,6 @@ class Housekeeping:
 
     def _tidy(self) -> None:
         store = EdgeStore(self._settings.edge_store, self._settings.kafka_topic)
-        store.tidy(self._settings.retention_days)
-
-
-def _seconds(retention_days: float | None) -> float:
-    """Seconds between two tidyings of a quiet store."""
-    if retention_days is None:
-        return SECONDS
-    return min(SECONDS, max(SHORTEST, retention_days * 86_400 * OVERDUE))
+        days = self._settings.retention_days
+        if gone := store.tidy(days):
+            self._log.info("%d rows older than %g days have left the edge store.", gone, days)

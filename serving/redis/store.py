@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
@@ -63,6 +64,23 @@ class Store:
         """
         users = self._commands.ends(self._user(""))
         self.delete_users([user for user in users if digest(user) in digests and not keep(user)])
+
+    def delete_older(self, oldest: int, keep: Callable[[str], bool]) -> None:
+        """Delete the lists of users whose newest event is older than `oldest`, epoch milliseconds;
+        looks at every list's key.
+
+        Args:
+            keep: whether a user is to keep its list in any case.
+        """
+        users = [user for user in self._commands.ends(self._user("")) if not keep(user)]
+        self.delete_users([user for user in users if self._event_at(user) < oldest])
+
+    def _event_at(self, user: str) -> float:
+        try:
+            found = self.user(user)
+        except ForeignValue:
+            return math.inf
+        return found.event_at if found else math.inf
 
     def generation(self) -> str:
         """A word that is the same as long as Redis has kept all that was written to it, but for

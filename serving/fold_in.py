@@ -273,7 +273,7 @@ def _known(own: Block) -> Own:
     """The edges to items that have a number."""
     known = own.items >= 0
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(known)])
-    columns = before[own.starts], own.items[known], own.strengths[known]
+    columns = before[own.starts], own.items[known], own.strengths[known], own.ages[known]
     return Own(*(torch.from_numpy(column) for column in columns))
 
 

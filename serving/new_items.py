@@ -16,6 +16,7 @@ from trainer.new_items import can_fold, fold_in
 FEWEST = 3  # users who must have touched an item before it is recommended
 MOST_USERS = 100  # newest ones, by whom an item is placed
 AT_ONCE = 8  # items folded in between two looks at the stream
+Touch = tuple[str, float, int]  # a user, weight and age of the edge to the item
 
 
 class NewItems:
@@ -54,7 +55,7 @@ class NewItems:
         for item in items:
             del self._due[item]
         touches = [
-            (item, [(u, e.weight) for u in self._users[item] if (e := edges.items(u).get(item))])
+            (item, [(u, *e) for u in self._users[item] if (e := edges.touch(u, item))])
             for item in items
         ]
         touches = [(item, users) for item, users in touches if len(users) >= FEWEST]
@@ -69,27 +70,30 @@ class NewItems:
         if len(users) >= FEWEST:
             self._due[item] = None
 
-    def _fold(self, touches: dict[str, list[tuple[str, float]]], edges: UserEdges) -> list[int]:
+    def _fold(
+        self, touches: dict[str, list[tuple[str, float, int]]], edges: UserEdges
+    ) -> list[int]:
         model = self._recommender
-        users = list({user: None for touched in touches.values() for user, _ in touched})
+        users = list({user: None for touched in touches.values() for user, *_ in touched})
         place = {user: number for number, user in enumerate(users)}
         block, numbers = model.own(users, edges)
         rows = np.repeat(np.arange(len(users)), np.diff(block.starts))
         totals = np.bincount(rows, block.strengths, len(users))
         seen = (block.items >= 0) & (block.items < model.trained.n_items)
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(seen)])
-        flat = [(place[user], weight) for touched in touches.values() for user, weight in touched]
+        flat = [(place[user], *edge) for touched in touches.values() for user, *edge in touched]
         columns = (
             numbers,
             totals.astype(np.float32),
-            before[block.starts], block.items[seen], block.strengths[seen],
+            before[block.starts], block.items[seen], block.strengths[seen], block.ages[seen],
             np.cumsum([0, *map(len, touches.values())]),
-            np.array([at for at, _ in flat], np.int64),
-            np.array([weight for _, weight in flat], np.float32),
+            np.array([at for at, *_ in flat], np.int64),
+            np.array([weight for _, weight, _ in flat], np.float32),
+            np.array([age for *_, age in flat], np.int64),
         )  # fmt: skip
         on_device = [torch.from_numpy(column).to(model.device) for column in columns]
         settings = {n: v for n, v in model.manifest.settings.items() if isinstance(v, float)}
-        own, touched = Own(*on_device[2:5]), Own(*on_device[5:])
+        own, touched = Own(*on_device[2:6]), Own(*on_device[6:])
         folded = fold_in(model.trained, settings, on_device[0], own, on_device[1], touched)
         return model.take_up(list(touches), folded)
 

@@ -36,13 +36,31 @@ class Block(NamedTuple):
     """The edges of a block of users, each user's own behind the other's.
 
     starts: int64 [users + 1]; items: int64 [edges], -1 for one without a number; strengths: float32
-    [edges]; event_at: int64 [users], epoch milliseconds of the newest edge, 0 without one.
+    [edges]; ages: int64 [edges], how many newer edges the user has; event_at: int64 [users], epoch
+    milliseconds of the newest edge, 0 without one.
     """
 
     starts: Int64s
     items: Int64s
     strengths: Float32s
+    ages: Int64s
     event_at: Int64s
+
+
+NO_EDGES = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
+
+
+def ages(times: Sequence[int]) -> Int64s:
+    """How many newer edges a user has beside each of these, int64 [edges]; as in the graph.
+
+    Args:
+        times: epoch milliseconds of all the user's edges; of equal ones the later is newer.
+    """
+    if len(set(times)) < 2:
+        return np.zeros(len(times), np.int64)
+    made = np.empty(len(times), np.int64)
+    made[np.argsort(np.array(times), kind="stable")] = np.arange(len(times))[::-1]
+    return made
 
 
 @dataclass
@@ -228,6 +246,14 @@ class UserEdges:
         edges = change.items if change else self._of_graph(user)
         return {item: Edge(edge.timestamp, self._strength(edge)) for item, edge in edges.items()}
 
+    def touch(self, user: str, item: str) -> tuple[float, int] | None:
+        """Weight and age of the user's edge to the item, None without one."""
+        edges = self.items(user)
+        if item not in edges:
+            return None
+        place = list(edges).index(item)
+        return edges[item].weight, int(ages([edge.timestamp for edge in edges.values()])[place])
+
     def block(self, users: Sequence[str], of_graph: Int64s, of_id: Mapping[str, int]) -> Block:
         """The edges of users with their strengths, in the numbering of a model's items.
 
@@ -236,26 +262,31 @@ class UserEdges:
             of_id: the same by id.
         """
         graph, strengths = self.graph, self.graph.strengths
-        columns: list[tuple[Int64s, Float32s]] = []
+        columns: list[tuple[Int64s, Float32s, Int64s]] = []
         event_at = np.zeros(len(users), np.int64)
         for row, user in enumerate(users):
             change, number = self.changed.get(user), self._numbers.get(user)
             if change:
                 numbers = [of_id.get(item, -1) for item in change.items]
                 weights = [self._strength(edge) for edge in change.items.values()]
-                columns.append((np.array(numbers, np.int64), np.array(weights, np.float32)))
+                columns.append(
+                    (
+                        np.array(numbers, np.int64),
+                        np.array(weights, np.float32),
+                        ages([edge.timestamp for edge in change.items.values()]),
+                    )
+                )
                 event_at[row] = max((edge.timestamp for edge in change.items.values()), default=0)
             elif number is not None:
                 own = slice(self._starts[number], self._starts[number + 1])
-                columns.append((of_graph[graph.items[own]], strengths[own]))
+                columns.append((of_graph[graph.items[own]], strengths[own], graph.ages[own]))
                 event_at[row] = graph.timestamps[own].max(initial=0)
             else:
-                columns.append((np.empty(0, np.int64), np.empty(0, np.float32)))
-        starts = np.cumsum([0, *(len(items) for items, _ in columns)])
-        if not columns:
-            return Block(starts, np.empty(0, np.int64), np.empty(0, np.float32), event_at)
-        items, weights_of = (np.concatenate(column) for column in zip(*columns, strict=True))
-        return Block(starts, items, weights_of, event_at)
+                columns.append(NO_EDGES)
+        starts = np.cumsum([0, *(len(items) for items, *_ in columns)])
+        made = zip(*(columns or [NO_EDGES]), strict=True)
+        items, weights_of, ages_of = (np.concatenate(column) for column in made)
+        return Block(starts, items, weights_of, ages_of, event_at)
 
     @property
     def n_users(self) -> int:
@@ -389,7 +420,9 @@ class UserEdges:
         if number is None:
             return {}
         own = slice(self._starts[number], self._starts[number + 1])
-        items = self.graph.item_ids.values.take(pa.array(self.graph.items[own])).to_pylist()
-        times, weights = self.graph.timestamps[own], self.graph.weights[own]
+        order = np.lexsort((self.graph.places[own], self.graph.timestamps[own]))
+        at = self._starts[number] + order
+        items = self.graph.item_ids.values.take(pa.array(self.graph.items[at])).to_pylist()
+        times, weights = self.graph.timestamps[at], self.graph.weights[at]
         edges = map(Edge, times.tolist(), weights.tolist())
         return dict(zip(items, edges, strict=True))

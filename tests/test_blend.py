@@ -49,7 +49,7 @@ def test_all_parts_are_in_the_blend(made: tuple[InteractionGraph, Embeddings]) -
 def test_the_blends_scores_are_the_weighted_sum_of_its_parts_at_unit_spread() -> None:
     rows = rated()
     settings = SMALL.filled({"neighbors_weight": 0.5, "low_pass_weight": 2.0} | PRIORS)
-    settings = settings.filled({"neighbors_weight": 0.5})
+    settings = settings.filled({"neighbors_weight": 0.5}).without_time()
     fitted = blend.fit(rows, settings, quiet)
     users = torch.arange(rows.n_users)
     expected = torch.zeros(rows.n_users, rows.n_items)
@@ -66,9 +66,11 @@ def test_a_folded_in_user_with_unchanged_edges_has_the_scores_of_the_training(
     rows, embeddings = made
     everyone = scorer(embeddings, rows)(torch.arange(rows.n_users))
     for user in (0, 7, 59):
-        starts, items, strengths = own(rows, torch.tensor([user]))
-        order = torch.randperm(len(items))
-        alone = embeddings.score(torch.tensor([user]), Own(starts, items[order], strengths[order]))
+        edges = own(rows, torch.tensor([user]))
+        order = torch.randperm(len(edges.items))
+        assert edges.ages is not None
+        mixed = Own(edges.starts, edges.items[order], edges.strengths[order], edges.ages[order])
+        alone = embeddings.score(torch.tensor([user]), mixed)
         torch.testing.assert_close(alone[0], everyone[user], atol=1e-6, rtol=1e-6)
 
 
@@ -231,4 +233,4 @@ def test_a_part_that_the_last_training_did_not_have_is_trained_in_full() -> None
 
 def test_a_few_users_choose_nothing() -> None:
     rows = blocks(n_blocks=2, users=12)
-    assert fit(rows, SMALL).settings == SET
+    assert fit(rows, SMALL).settings == SMALL.without_time().filled(PRIORS)

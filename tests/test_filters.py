@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from tests.graphs import blocks, graph, own_block
-from trainer import filters
 from trainer.blend import Fitted, part_embeddings
-from trainer.filters import Rows, low_pass, neighbors, spectrum
+from trainer.filters import low_pass, neighbors, spectrum
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
+from trainer.rows import Rows
 
 CPU = torch.device("cpu")
 SETTINGS = Hyperparameters(low_pass_power=0.4, low_pass_damping=0.3)
@@ -47,7 +47,7 @@ def test_only_the_nearest_neighbours_are_kept_whatever_the_blocks(
 ) -> None:
     made = weighted()
     whole = dense_rows(neighbors(made, 0.7, 0.5, 0.3, kept=20))
-    monkeypatch.setattr(filters, "BLOCK", 30)
+    monkeypatch.setattr("trainer.rows.BLOCK", 30)
     found = dense_rows(neighbors(made, 0.7, 0.5, 0.3, kept=4))
     for row, full in zip(found, whole, strict=True):
         np.testing.assert_allclose(np.sort(row)[-4:], np.sort(full)[-4:], rtol=1e-6)

@@ -94,7 +94,10 @@ def test_a_few_users_are_no_verdict() -> None:
 def renumbered(made: InteractionGraph) -> InteractionGraph:
     """The same edges with other node numbers, one user and one item more."""
     users, items = made.user_ids.values.to_pylist(), made.item_ids.values.to_pylist()
-    rows = [(users[u], items[i]) for u, i in zip(made.users, made.items, strict=True)]
+    rows = [
+        (users[u], items[i], 1.0, t)
+        for u, i, t in zip(made.users, made.items, made.timestamps.tolist(), strict=True)
+    ]
     return graph([("new", "fresh"), *rows[::-1]])
 
 

@@ -71,7 +71,7 @@ def test_without_times_the_held_out_edges_are_random_ones() -> None:
 
 def test_own_gives_the_items_of_a_block_of_users() -> None:
     made = graph([("a", "x"), ("a", "y"), ("b", "z"), ("c", "x")])
-    starts, items, strengths = made.own(np.array([2, 0]))
+    starts, items, strengths, _ = made.own(np.array([2, 0]))
     assert starts.tolist() == [0, 1, 3]
     assert items.tolist() == [0, 0, 1]
     assert strengths.tolist() == [1, 1, 1]

@@ -14,7 +14,7 @@ from serving.new_items import FEWEST, NewItems
 from serving.user_edges import UserEdges
 from tests.graphs import blocks, pairs, store
 from tests.test_serving import found_lists
-from trainer.blend import PARTS, Part
+from trainer.blend import Part
 from trainer.choose import PRIORS
 from trainer.embeddings import Embeddings, Own
 from trainer.evaluate import own
@@ -35,8 +35,14 @@ def folded_again(made: InteractionGraph, embeddings: Embeddings, item: int) -> F
     edges = own(made, torch.from_numpy(users))
     seen = edges.items != item
     before = torch.cat([torch.zeros(1, dtype=torch.int64), seen.cumsum(0)])
-    others = Own(before[edges.starts], edges.items[seen], edges.strengths[seen])
-    touched = Own(torch.tensor([0, len(users)]), torch.arange(len(users)), edges.strengths[~seen])
+    assert edges.ages is not None
+    others = Own(before[edges.starts], edges.items[seen], edges.strengths[seen], edges.ages[seen])
+    touched = Own(
+        torch.tensor([0, len(users)]),
+        torch.arange(len(users)),
+        edges.strengths[~seen],
+        edges.ages[~seen],
+    )
     settings = {name: value for name, value in asdict(SETTINGS).items() if value is not None}
     numbers = torch.from_numpy(users)
     return fold_in(embeddings, settings, numbers, others, edges.sums(), touched)
@@ -52,10 +58,16 @@ def embeddings(made: InteractionGraph) -> Embeddings:
     return fit_all(made, SETTINGS, quiet)
 
 
+@pytest.mark.parametrize("timed", [False, True])
 @pytest.mark.parametrize("item", [0, 17, 40])
-def test_an_item_of_the_model_gets_its_own_neighbour_row_again(
-    made: InteractionGraph, embeddings: Embeddings, item: int
+def test_an_item_of_the_model_gets_its_own_row_of_neighbours_and_transitions_again(
+    item: int, timed: bool
 ) -> None:
+    made = blocks()
+    if timed:
+        made.timestamps = np.random.default_rng(5).permutation(len(made)).astype(np.int64)
+    embeddings = fit_all(made, replace(SETTINGS, low_pass_weight=0.0, learned_weight=0.0), quiet)
+    assert bool(embeddings.tensors["scales"][3]) == timed
     folded = folded_again(made, embeddings, item)
     assert folded.neighbors is not None
     assert folded.similarities is not None
@@ -101,7 +113,7 @@ def test_the_learned_row_of_an_item_points_where_its_users_do(
         assert torch.cosine_similarity(learned, known) > 0.9
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["neighbors", "low_pass", "learned"])
 def test_a_model_of_one_part_alone_takes_up_an_item_too(made: InteractionGraph, part: Part) -> None:
     settings = replace(
         SETTINGS,

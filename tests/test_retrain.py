@@ -23,7 +23,11 @@ SMALL = {
     "STREAMGCN_VECTORS": "4", "STREAMGCN_EMBEDDING_DIM": "8", "STREAMGCN_EPOCHS": "20",
     "STREAMGCN_MIN_EDGES": "10", "STREAMGCN_RETRAIN_EDGES": "10", "KAFKA_TOPIC": "t",
 }  # fmt: skip
-PRIORS = {f"STREAMGCN_{name.upper()}": str(value) for name, value in choose.PRIORS.items()}
+PRIORS = {
+    f"STREAMGCN_{name.upper()}": str(value)
+    for name, value in choose.PRIORS.items()
+    if name in TrainerSettings.model_fields
+}
 
 
 @pytest.fixture

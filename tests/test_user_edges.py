@@ -152,3 +152,40 @@ def test_strengths_are_finite_however_far_apart_the_events_are(
     for user in ("u", "v"):
         strengths = [edge.weight for edge in edges.items(user).values()]
         assert np.isfinite(np.array(strengths, np.float32)).all()
+
+
+def ages_of(edges: UserEdges, user: str) -> dict[str, int]:
+    numbers = {item: number for number, item in enumerate(edges.graph.item_ids.values.to_pylist())}
+    for item in edges.items(user):
+        numbers.setdefault(item, len(numbers))
+    block = edges.block([user], np.arange(edges.graph.n_items), numbers)
+    names = list(numbers)
+    return {names[i]: age for i, age in zip(block.items.tolist(), block.ages.tolist(), strict=True)}
+
+
+def test_an_event_makes_the_users_other_edges_older_at_once(tmp_path: Path) -> None:
+    edges = UserEdges(Weighing())
+    edges.grow(store(tmp_path, [("u", "i", 1.0, 5), ("u", "j", 1.0, 6), ("v", "i", 1.0, 7)]))
+    assert ages_of(edges, "u") == {"i": 1, "j": 0}
+    edges.apply(event("u", "k", 9), 0, Position(3, 0))
+    assert ages_of(edges, "u") == {"i": 2, "j": 1, "k": 0}
+    edges.apply(event("u", "i", 10), 0, Position(4, 0))
+    assert ages_of(edges, "u") == {"i": 0, "j": 2, "k": 1}
+    edges.apply(event("u", "k", kind="remove"), 0, Position(5, 0))
+    assert ages_of(edges, "u") == {"i": 0, "j": 1}
+    assert ages_of(edges, "v") == {"i": 0}
+
+
+def test_ages_are_the_same_from_the_log_and_from_the_store(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    events = [
+        (f"u{rng.integers(4)}", f"i{rng.integers(9)}", 1.0, int(rng.integers(1, 40)))
+        for _ in range(120)
+    ]
+    live, stored = UserEdges(Weighing()), UserEdges(Weighing())
+    live.grow(store(tmp_path / "half", events[:60]))
+    for offset, (user, item, _, at) in enumerate(events[60:], 60):
+        live.apply(event(user, item, at), 0, Position(offset, 0))
+    stored.grow(store(tmp_path / "whole", events))
+    for user in ("u0", "u1", "u2", "u3"):
+        assert ages_of(live, user) == ages_of(stored, user)

@@ -1,8 +1,8 @@
-"""The blend: neighbours, low pass and learned part side by side in one `Embeddings`."""
+"""The blend: transitions, neighbours, low pass and learned part in one `Embeddings`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -11,13 +11,15 @@ from torch import Tensor
 
 from trainer.embeddings import TINY, Embeddings
 from trainer.evaluate import own
-from trainer.filters import Rows, Spectrum, low_pass, neighbors, spectrum
+from trainer.filters import Spectrum, low_pass, neighbors, spectrum
 from trainer.graph import InteractionGraph, power
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
+from trainer.rows import Rows, together
 from trainer.train import Progress, Tables, device, train
+from trainer.transitions import transitions
 
-Part = Literal["neighbors", "low_pass", "learned"]
+Part = Literal["neighbors", "low_pass", "learned", "transitions"]
 PARTS: tuple[Part, ...] = get_args(Part)
 SPREAD_USERS = 256  # on whom a part's spread is measured
 
@@ -29,6 +31,12 @@ class Fitted:
     rows: Rows | None = None
     spectrum: Spectrum | None = None
     learned: LightGCN | None = None
+    following: Rows | None = None  # of transitions
+
+    @property
+    def near(self) -> tuple[tuple[Part, Rows | None], ...]:
+        """The parts that are rows of an item-item matrix."""
+        return ("neighbors", self.rows), ("transitions", self.following)
 
 
 def weight(settings: Hyperparameters, part: Part) -> float | None:
@@ -69,6 +77,8 @@ def fit(
     if weight(settings, "learned"):
         share = share if tables else 1
         made.learned = cast(LightGCN, train(graph, settings, progress, tables, share))
+    if weight(settings, "transitions"):
+        made.following = following(graph, settings)
     return made
 
 
@@ -83,6 +93,18 @@ def rows(graph: InteractionGraph, settings: Hyperparameters) -> Rows:
     return neighbors(graph, a, p, q, settings.neighbors_kept)
 
 
+def following(graph: InteractionGraph, settings: Hyperparameters) -> Rows:
+    """The rows of transitions with the settings' numbers."""
+    numbers = (
+        settings.transitions_decay,
+        settings.transitions_backward,
+        settings.transitions_own_power,
+        settings.transitions_item_power,
+    )
+    t, b, p, q = (value or 0.0 for value in numbers)
+    return transitions(graph, t, b, p, q, settings.neighbors_kept)
+
+
 def part_embeddings(
     graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters
 ) -> dict[Part, Embeddings]:
@@ -90,20 +112,22 @@ def part_embeddings(
     nothing = torch.zeros(graph.n_items, 0)
     empty = {"base": torch.zeros(graph.n_users, 0), "incoming": nothing, "outgoing": nothing}
     made: dict[Part, Embeddings] = {}
-    if fitted.rows:
-        near = {"neighbors": fitted.rows.columns, "similarities": fitted.rows.values}
-        made["neighbors"] = Embeddings("blend", 0, True, empty | near)
+    recency = settings.recency or 0.0
+    for part, rows in fitted.near:
+        if rows:
+            near = {"neighbors": rows.columns, "similarities": rows.values}
+            made[part] = Embeddings("blend", 0, True, empty | near, recency)
     if fitted.spectrum:
         b, damping = settings.low_pass_power or 0.0, settings.low_pass_damping or 0.0
         incoming, outgoing = (t.cpu() for t in low_pass(graph, fitted.spectrum, b, damping))
         low = {"incoming": incoming, "outgoing": outgoing}
-        made["low_pass"] = Embeddings("blend", 0, True, empty | low)
+        made["low_pass"] = Embeddings("blend", 0, True, empty | low, recency)
     if fitted.learned:
         learned = fitted.learned.embeddings(graph, settings.objective == "softmax")
         tensors = {name: tensor.cpu() for name, tensor in learned.tensors.items()}
         popular = torch.from_numpy(power(graph.item_strengths, settings.learned_power or 0.0))
         tensors["outgoing"] = tensors["outgoing"] * popular[:, None]
-        made["learned"] = Embeddings("lightgcn", learned.layers, learned.cosine, tensors)
+        made["learned"] = replace(learned, tensors=tensors, recency=recency)
     return made
 
 
@@ -128,13 +152,15 @@ def blend(graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters) ->
         "incoming": torch.cat([part.tensors["incoming"] for part in made.values()], 1),
         "outgoing": torch.cat([scales[part] * made[part].outgoing for part in made], 1),
     }
-    if fitted.rows:
-        tensors["neighbors"] = fitted.rows.columns
-        tensors["similarities"] = scales["neighbors"] * fitted.rows.values
+    near = [(found, scales[part]) for part, found in fitted.near if found]
+    if len(near) > 1:
+        near = [(together(near, graph.n_items, settings.neighbors_kept), 1.0)]
+    for found, scale in near:
+        tensors["neighbors"], tensors["similarities"] = found.columns, scale * found.values
     # What new_items.py needs besides.
     tensors["strengths"] = torch.from_numpy(graph.item_strengths)
     tensors["scales"] = torch.tensor([scales.get(part, 0.0) for part in PARTS])
     if fitted.spectrum:
         tensors["squares"] = fitted.spectrum.values.cpu() ** 2
     layers, cosine = (learned.layers, learned.cosine) if learned else (0, True)
-    return Embeddings(settings.model, layers, cosine, tensors)
+    return Embeddings(settings.model, layers, cosine, tensors, settings.recency or 0.0)

@@ -14,8 +14,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from trainer.blend import PARTS, Fitted, part_embeddings, rows, spread, weight
-from trainer.embeddings import Embeddings, Own
+from trainer.blend import PARTS, Fitted, Part, following, part_embeddings, rows, spread, weight
+from trainer.embeddings import Embeddings
 from trainer.evaluate import own, rankings
 from trainer.filters import Spectrum, leading, spectrum
 from trainer.graph import InteractionGraph, power
@@ -26,6 +26,12 @@ from trainer.train import EPOCHS, Progress, device, train
 log = logging.getLogger("trainer")
 
 USERS = 2_048  # on whom a choice is measured
+RECENCIES = (0.0, 0.5, 0.75, 1.0, 1.25)
+DECAYS = (0.3, 0.5, 0.8)
+BACKWARDS = (0.2, 0.5)  # what comes before counts less than what comes after
+ORDER_GAIN = 1.01  # times the figure without order that recency and direction must reach
+TRANSITION_OWN_POWERS = (0.3, 0.5, 0.7, 0.9)
+TRANSITION_ITEM_POWERS = (0.0, 0.1, 0.2, 0.35)
 USER_POWERS = (1.0, 0.7, 0.4, 0.1)
 OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
 ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -40,8 +46,11 @@ LEARNED = (  # temperature, negative_power, edge_drop: for sparse graphs, for de
 )
 LEARNED_POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
-TRIES = 20  # measurements in all, about
+FEW_WEIGHTS = (0.0, 1.0, 2.0)  # for four parts
+TRIES = 30  # measurements in all, about
 PRIORS = {  # where nothing could be held out
+    "recency": 0.75, "transitions_weight": 1.0, "transitions_decay": 0.5,
+    "transitions_backward": 0.2, "transitions_own_power": 0.5, "transitions_item_power": 0.1,
     "neighbors_weight": 1.0, "neighbors_user_power": 0.7,
     "neighbors_own_power": 0.7, "neighbors_item_power": 0.2,
     "low_pass_weight": 1.0, "low_pass_normalization": 0.5,
@@ -84,13 +93,75 @@ class Chooser:
         Raises:
             Diverged, Stopped, DeviceMissing: as `train`.
         """
-        steps = {"neighbors": self._neighbors, "low_pass": self._low_pass, "learned": self._learned}
-        for part in PARTS:
+        steps: dict[Part, Callable[[], None]] = {
+            "transitions": self._transitions,  # first: it tells of what use order is to all parts
+            "neighbors": self._neighbors,
+            "low_pass": self._low_pass,
+            "learned": self._learned,
+        }
+        for part in steps:
             if weight(self.settings, part) != 0:
                 self._step = f"choosing {part}"
                 steps[part]()
         self._step = "choosing weights"
         self._weights()
+
+    def _transitions(self) -> None:
+        names = ("recency", "transitions_decay", "transitions_backward",
+                 "transitions_own_power", "transitions_item_power")  # fmt: skip
+        grids = (RECENCIES, DECAYS, BACKWARDS, TRANSITION_OWN_POWERS, TRANSITION_ITEM_POWERS)
+        recencies, decays, backwards, own_, item = (
+            self._open(n, grid) for n, grid in zip(names, grids, strict=True)
+        )
+        degrees = self._kept.item_strengths
+        tried: dict[tuple[float, ...], float] = {}
+
+        def look(
+            rs: tuple[float, ...], t: float, b: float, ps: tuple[float, ...], q: float
+        ) -> None:
+            settings = replace(
+                self.settings,
+                recency=0.0,
+                transitions_decay=t,
+                transitions_backward=b,
+                transitions_own_power=0.0,
+                transitions_item_power=q,
+            )
+            fitted = Fitted(following=following(self._kept, settings))
+            part = part_embeddings(self._kept, fitted, settings)["transitions"]
+            kinds = list(product(rs, ps))
+
+            def scores(users: Tensor) -> Iterator[Tensor]:
+                edges = own(self._kept, users)
+                for r, p in kinds:
+                    recent = edges.recent(r)
+                    factor = torch.from_numpy(power(degrees, -p))[edges.items]
+                    yield part.score(users, recent._replace(strengths=recent.strengths * factor))
+
+            for (r, p), figure in zip(kinds, self._ndcg(scores), strict=True):
+                tried[r, t, b, p, q] = figure
+
+        middle = (decays[len(decays) // 2], backwards[0], own_, item[len(item) // 3])
+        look(recencies, *middle)
+        r, t, b, p, q = _best(tried)
+        for other in decays:
+            if other != t:
+                look((r,), other, b, (p,), q)
+        r, t, b, p, q = _best(tried)
+        for other in backwards[1:]:
+            look((r,), t, other, (p,), q)
+        r, t, b, p, q = _best(tried)
+        for other in item:
+            if other != q:
+                look((r,), t, b, own_, other)
+        best = _best(tried)
+        look((0.0,), best[1], 1.0, own_, best[-1])
+        without = max(figure for (r, _, b, *_), figure in tried.items() if (r, b) == (0.0, 1.0))
+        if tried[best] < ORDER_GAIN * without:
+            self.settings = self.settings.without_time()
+            return
+        self._set(dict(zip(names, best, strict=True)))
+        self.fitted.following = following(self._kept, self.settings)
 
     def _neighbors(self) -> None:
         names = ("neighbors_user_power", "neighbors_own_power", "neighbors_item_power")
@@ -110,9 +181,10 @@ class Chooser:
             part = part_embeddings(self._kept, fitted, tried)["neighbors"]
 
             def scores(users: Tensor) -> Iterator[Tensor]:
-                starts, items, strengths = own(self._kept, users)
+                edges = own(self._kept, users)
                 for factor in scale:  # up to a factor of the user the scores with that exponent
-                    yield part.score(users, Own(starts, items, strengths * factor[items]))
+                    strengths = edges.strengths * factor[edges.items]
+                    yield part.score(users, edges._replace(strengths=strengths))
 
             figures = self._ndcg(scores)
             return {(a, p, q): figure for p, figure in zip(own_, figures, strict=True)}
@@ -195,8 +267,9 @@ class Chooser:
     def _weights(self) -> None:
         parts = part_embeddings(self._kept, self.fitted, self.settings)
         scales = {name: 1 / spread(self._kept, part) for name, part in parts.items()}
+        grid = WEIGHTS if len(parts) < len(PARTS) else FEW_WEIGHTS
         options = [
-            self._open(f"{name}_weight", WEIGHTS) if name in parts else (0.0,) for name in PARTS
+            self._open(f"{name}_weight", grid) if name in parts else (0.0,) for name in PARTS
         ]
         tries = _distinct(list(product(*options)))
 
@@ -222,11 +295,12 @@ class Chooser:
         words = ", ".join(f"{n}={v}" for n, v in asdict(self.settings).items() if n in PRIORS)
         figures_alone = ", ".join(f"{name} {ndcg:.4f}" for name, ndcg in alone.items())
         log.info("On held-out edges: %s; ndcg@20 of each part alone: %s.", words, figures_alone)
-        neighbors, low_pass, learned = best
+        neighbors, low_pass, learned, transitions = best
         self.fitted = Fitted(
             self.fitted.rows if neighbors else None,
             self.fitted.spectrum if low_pass else None,
             self.fitted.learned if learned else None,
+            self.fitted.following if transitions else None,
         )
 
     def _variants(self, part: Embeddings, scale: list[Tensor]) -> list[float]:

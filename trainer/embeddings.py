@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -14,22 +14,34 @@ class Own(NamedTuple):
     """The edges of a block of users.
 
     starts: int64 [block + 1], where each user's begin; items: int64 [edges];
-    strengths: float32 [edges].
+    strengths: float32 [edges]; ages: int64 [edges], how many newer edges the user has, or None
+    where order says nothing.
     """
 
     starts: Tensor
     items: Tensor
     strengths: Tensor
+    ages: Tensor | None = None
 
     def to(self, device: torch.device) -> Own:
         """The same on another device."""
-        return Own(*(column.to(device) for column in self))
+        ages = None if self.ages is None else self.ages.to(device)
+        return Own(self.starts.to(device), self.items.to(device), self.strengths.to(device), ages)
 
     def slice(self, begin: int, end: int) -> Own:
         """The edges of the users begin..end of the block."""
         starts = self.starts[begin : end + 1]
         edges = slice(int(starts[0]), int(starts[-1]))
-        return Own(starts - starts[0], self.items[edges], self.strengths[edges])
+        ages = None if self.ages is None else self.ages[edges]
+        return Own(starts - starts[0], self.items[edges], self.strengths[edges], ages)
+
+    def recent(self, recency: float) -> Own:
+        """The same with strengths times (1 + age)^-recency, scaled so that users' sums stay."""
+        if self.ages is None or not recency:
+            return self
+        faded = self._replace(strengths=self.strengths * (1.0 + self.ages) ** -recency)
+        factors = self.sums() / faded.sums().clamp(min=TINY)
+        return faded._replace(strengths=faded.strengths * factors[faded.rows()], ages=None)
 
     def sums(self) -> Tensor:
         """Sum of each user's strengths, [block]."""
@@ -57,17 +69,19 @@ class Embeddings:
 
     blend, lightgcn: with R_ui the strengths of the user's edges and D_u their sum,
 
-        score(u, j) = sum_i R_ui / D_u (near_ij + <low_i, low'_j>) + <unit(learned_u), learned'_j>
-        learned_u   = base_u + sum_i R_ui / sqrt(D_u) learned_i
+        score(u, j) = sum_i R'_ui / D_u (near_ij + <low_i, low'_j>) + <unit(learned_u), learned'_j>
+        learned_u   = base_u + sum_i R'_ui / sqrt(D_u) learned_i
+        R'_ui       = R_ui (1 + age_ui)^-recency, scaled so that its sum over i is D_u
 
     so that all of a score but base_u's part is a sum over the user's own edges. Without `cosine`
     learned_u is divided by layers + 1 instead of by its length.
 
     incoming [items, vectors + dim]  low_i, learned_i: what an edge to the item brings
     outgoing [items, vectors + dim]  low'_j, learned'_j: what the item is scored by
-    neighbors, similarities [items, kept]  near_ij: the item's largest entries, zero-padded
+    neighbors, similarities [items, kept]  near_ij: the largest entries of the item's neighbours
+        and transitions together, zero-padded
     base [users, dim]  the user's own part; zero for a user that the model has not seen
-    strengths [items], squares [vectors], scales [3]  the items' sums of strengths, the low pass's
+    strengths [items], squares [vectors], scales [4]  the items' sums of strengths, the low pass's
         squared singular values and the parts' factors, of which new_items.py makes further items
 
     gcn: `incoming` of the last layer, `incoming.N` and weights and biases of each layer; `outgoing`
@@ -78,6 +92,7 @@ class Embeddings:
     layers: int
     cosine: bool
     tensors: dict[str, Tensor]
+    recency: float = 0.0
 
     @property
     def outgoing(self) -> Tensor:
@@ -107,7 +122,7 @@ class Embeddings:
     def to(self, device: torch.device) -> Embeddings:
         """The same on another device."""
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        return Embeddings(self.model, self.layers, self.cosine, moved)
+        return replace(self, tensors=moved)
 
     def cpu(self) -> Embeddings:
         """The same on the CPU."""
@@ -130,7 +145,8 @@ class Embeddings:
         """Add the neighbours' part to scores float [block, items], in place; returns them."""
         if "neighbors" in self.tensors:
             places = self._near_places(own)
-            near = self.tensors["similarities"].index_select(0, own.items) * own.shares()[:, None]
+            shares = own.recent(self.recency).shares()[:, None]
+            near = self.tensors["similarities"].index_select(0, own.items) * shares
             scores.view(-1).scatter_add_(0, places.view(-1), near.view(-1))
         return scores
 
@@ -143,6 +159,7 @@ class Embeddings:
             bias = self.tensors["user_bias"][users.clamp(min=0), None]
             bias = torch.where(known, bias, self.tensors["unknown_bias"])
             return torch.cat([self._gcn(base, own), torch.ones_like(bias), bias], 1)
+        own = own.recent(self.recency)
         gathered = self._gather("incoming", own)
         sums = own.sums().clamp(min=TINY)[:, None]
         learned = self.learned(users, own, gathered[:, self.vectors :])
@@ -177,6 +194,7 @@ class Embeddings:
             own: their edges.
             recommended: int64 [block, k].
         """
+        own = own.recent(self.recency)
         incoming, outgoing = self.tensors["incoming"], self.outgoing
         width, vectors = incoming.shape[1], self.vectors
         factors = torch.ones(len(users), device=users.device)  # of the learned part
@@ -218,7 +236,7 @@ class Embeddings:
     def _gcn(self, state: Tensor, own: Own) -> Tensor:
         """GCNConv's layers on each user's own neighbourhood; the degree counts the self-loop."""
         degrees = own.starts.diff()[:, None] + 1
-        own = Own(own.starts, own.items, torch.ones_like(own.strengths))
+        own = own._replace(strengths=torch.ones_like(own.strengths))
         for number in range(self.layers):
             last = number == self.layers - 1
             gathered = self._gather("incoming" if last else f"incoming.{number}", own)

@@ -197,6 +197,6 @@ def rmse(predicted: Float32s, actual: Float32s) -> float:
 
 def _entries(graph: InteractionGraph, users: Int64s) -> tuple[Tensor, Tensor]:
     """Positions (row in the block, item) of the users' edges, int64 [edges of the block]."""
-    starts, items, _ = graph.own(users)
+    starts, items, *_ = graph.own(users)
     rows = np.repeat(np.arange(len(users)), np.diff(starts))
     return torch.from_numpy(rows), torch.from_numpy(items)

@@ -13,35 +13,21 @@ item j for a user by a sum over the user's own items i.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from trainer.graph import InteractionGraph, both_ways, normalised, power
-from trainer.largest import largest
-from trainer.weights import Float32s, Int64s
+from trainer.rows import Rows, largest_rows
 
 ROUNDS = 4  # of the subspace iteration from a random start
 WARM_ROUNDS = 1  # from the last basis
 SPARE = 50  # vectors iterated beyond those asked for: the last ones converge slowest
 COLUMNS = 256  # of the user side at a time in the subspace iteration
-BLOCK = 10_000_000  # entries of the item-item product at a time
 FLOOR = 1e-7  # of the largest eigenvalue of a Gram matrix: below is rounding
-
-
-class Rows(NamedTuple):
-    """The largest entries of each item's row, padded with zeros to the same width.
-
-    columns: int32 [items, width]; values: float32 [items, width].
-    """
-
-    columns: Tensor
-    values: Tensor
 
 
 class Spectrum(NamedTuple):
@@ -56,8 +42,8 @@ def neighbors(
 ) -> Rows:
     """The `kept` largest of each item's d_i^-p (R^T D_u^-a R)_ij d_j^-q, i != j.
 
-    Memory grows with what is kept, not with the full product. scipy and not torch: torch 2.13's
-    product of two sparse matrices on the CPU is twice as fast but never frees its result.
+    By scipy and not torch: torch 2.13's product of two sparse matrices on the CPU is twice as fast
+    but never frees its result.
 
     Args:
         user_power, own_power, item_power: a, p, q.
@@ -69,19 +55,13 @@ def neighbors(
     scaled = graph.strengths * power(graph.user_strengths, -user_power)[graph.users]
     scaled = scaled * power(degrees, -item_power)[graph.items]
     by_user = sp.csr_array((scaled, graph.items, starts), shape)
-    # Rows of like length side by side, so that a block is padded to little more than it holds.
-    length = np.minimum(by_item.astype(bool) @ graph.user_degrees, graph.n_items)
-    order = np.argsort(length, kind="stable")
-    width = max(1, min(kept, graph.n_items - 1))
-    columns = np.zeros((graph.n_items, width), np.int32)
-    values = np.zeros((graph.n_items, width), np.float32)
-    for items in _blocks(order, length[order]):
-        found, entries = _largest(sp.csr_array(by_item[items] @ by_user), items, width)
-        columns[items, : found.shape[1]] = found
-        values[items, : found.shape[1]] = entries
-    values *= power(degrees, -own_power)[:, None]
-    used = max(1, int((values > 0).sum(1).max(initial=0)))
-    return Rows(torch.from_numpy(columns[:, :used]), torch.from_numpy(values[:, :used]))
+    lengths = np.minimum(by_item.astype(bool) @ graph.user_degrees, graph.n_items)
+    return largest_rows(
+        lengths,
+        lambda items: sp.csr_array(by_item[items] @ by_user),
+        kept,
+        power(degrees, -own_power),
+    )
 
 
 def spectrum(
@@ -151,30 +131,6 @@ def low_pass(
     own = torch.from_numpy(power(degrees, -item_power)).to(vectors.device)
     other = torch.from_numpy(power(degrees, item_power)).to(vectors.device)
     return vectors * gain * own[:, None], vectors * other[:, None]
-
-
-def _blocks(order: Int64s, lengths: Int64s) -> Iterator[Int64s]:
-    """Stretches of `order`, by rising row length, that hold BLOCK entries when padded."""
-    begin = 0
-    while begin < len(order):
-        padded = lengths[begin:] * np.arange(1, len(order) - begin + 1)
-        end = begin + max(1, int(np.searchsorted(padded, BLOCK, side="right")))
-        yield order[begin:end]
-        begin = end
-
-
-def _largest(
-    block: sp.csr_array, items: Int64s, kept: int
-) -> tuple[npt.NDArray[np.int32], Float32s]:
-    """Columns and values of each row's largest entries, those of the rows' own `items` left out."""
-    lengths = np.diff(block.indptr)
-    filled = np.arange(lengths.max(initial=0)) < lengths[:, None]
-    columns = np.zeros(filled.shape, np.int32)
-    values = np.zeros(filled.shape, np.float32)
-    columns[filled], values[filled] = block.indices, block.data
-    values[columns == items[:, None]] = 0
-    top, places = largest(torch.from_numpy(values), min(kept, values.shape[1]))
-    return np.take_along_axis(columns, places.numpy(), 1), top.numpy()
 
 
 def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor) -> Tensor:

@@ -80,6 +80,7 @@ def fit(
         Diverged, Stopped, DeviceMissing: as `train`.
     """
     clock = _Clock()
+    settings = _as_timed(settings, graph)
     newest = held_out_edges(graph)
     kept, held_out = graph.subset(~newest), graph.subset(newest)
     if settings.model != "gcn" and not kept.strengths.any():
@@ -143,10 +144,16 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
     Raises:
         Diverged, Stopped, DeviceMissing: as `train`.
     """
+    settings = _as_timed(settings, graph)
     if settings.model == "gcn":
         model = train(graph, settings, progress)
         return model.embeddings(graph, cosine=settings.objective == "softmax").cpu()
     return blend.blend(graph, blend.fit(graph, settings, progress), settings)
+
+
+def _as_timed(settings: Hyperparameters, graph: InteractionGraph) -> Hyperparameters:
+    """The settings without recency and transitions where no user's edges have an order."""
+    return settings if graph.timed.any() else settings.without_time()
 
 
 def _from(

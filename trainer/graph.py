@@ -63,7 +63,8 @@ class InteractionGraph:
     """Edges sorted by user, then item; no pair twice.
 
     users, items: int32 [edges]; weights: float32 [edges], as `weighing` makes them;
-    timestamps: int64 [edges], epoch milliseconds of the last event.
+    timestamps: int64 [edges], epoch milliseconds of the last event; places: int64 [edges], where
+    that event was among all events read.
     """
 
     user_ids: Ids = field(default_factory=Ids)
@@ -72,7 +73,14 @@ class InteractionGraph:
     items: Int32s = field(default_factory=_int32s)
     weights: Float32s = field(default_factory=lambda: np.empty(0, np.float32))
     timestamps: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
+    places: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
     weighing: Weighing = field(default_factory=Weighing)
+    _read: int = field(default=0, repr=False)  # events so far
+
+    def __post_init__(self) -> None:
+        if len(self.places) != len(self):
+            self.places = np.arange(len(self))
+            self._read = len(self)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -98,9 +106,11 @@ class InteractionGraph:
             _keys(self.user_ids.grow(rows["user_id"]), self.item_ids.grow(rows["item_id"])),
             interactions.astype(np.float32) * self.weighing.factors(rows["type"]),
             rows["timestamp"].cast(pa.int64()).to_numpy() // 1000,
+            self._read + np.arange(len(rows)),
         )
+        self._read += len(rows)
         removals = pc.equal(rows["type"], REMOVE).combine_chunks().to_numpy(zero_copy_only=False)
-        old = Pairs(_keys(self.users, self.items), self.weights, self.timestamps)
+        old = Pairs(_keys(self.users, self.items), self.weights, self.timestamps, self.places)
         touched = _contains(np.unique(new.keys), old.keys)
         events = old.where(touched).then(new)
         removed = np.concatenate([np.zeros(touched.sum(), np.bool_), removals])
@@ -109,11 +119,12 @@ class InteractionGraph:
         grown = old.where(~touched).then(merged)
         order = np.argsort(grown.keys, kind="stable")
         keys = grown.keys[order]
-        self.__dict__.pop("strengths", None)
+        self._drop_derived()
         self.users = (keys >> 32).astype(np.int32)
         self.items = (keys & 0xFFFFFFFF).astype(np.int32)
         self.weights = grown.weights[order]
         self.timestamps = grown.timestamps[order]
+        self.places = grown.places[order]
 
     @cached_property
     def strengths(self) -> Float32s:
@@ -129,10 +140,15 @@ class InteractionGraph:
         """Take out these user numbers' edges and ids; an id that comes again is a new user."""
         if users:
             self.user_ids.blank(users)
-            self.__dict__.pop("strengths", None)
+            self._drop_derived()
             kept = ~np.isin(self.users, users)
             self.users, self.items = self.users[kept], self.items[kept]
             self.weights, self.timestamps = self.weights[kept], self.timestamps[kept]
+            self.places = self.places[kept]
+
+    def _drop_derived(self) -> None:
+        for name in ("strengths", "ages"):
+            self.__dict__.pop(name, None)
 
     def expire(self, oldest: int) -> Int32s:
         """Take out the edges whose last event is older than `oldest`, epoch milliseconds.
@@ -160,7 +176,9 @@ class InteractionGraph:
             self.items[mask],
             self.weights[mask],
             self.timestamps[mask],
+            self.places[mask],
             self.weighing,
+            self._read,
         )
 
     def every(self, nth: int) -> InteractionGraph:
@@ -175,11 +193,12 @@ class InteractionGraph:
         """Mask [edges] of each user's newest edges: `share` of them, at least one of five or more.
 
         Each user's own newest, not the newest of all: where users come in sessions the latter
-        belong to users of whom nothing older is left to recommend from. Of edges of the same time a
-        hash of the two ends decides, so that data without times is held out at random, and mostly
-        the same edges again when others have come.
+        belong to users of whom nothing older is left to recommend from. Of users whose edges all
+        have one time a hash of the two ends decides, so that data without times is held out at
+        random, and mostly the same edges again when others have come.
         """
-        chance = _hashed(_keys(self.users, self.items))
+        chance = (_hashed(_keys(self.users, self.items)) >> np.uint64(1)).astype(np.int64)
+        chance = np.where(self.timed[self.users], self.places, chance)
         by_age = np.lexsort((chance, self.timestamps, self.users))
         start = self.row_starts()
         counts = np.diff(start)
@@ -189,17 +208,46 @@ class InteractionGraph:
         mask[by_age] = rank >= (counts - taken)[self.users]
         return mask
 
-    def own(self, users: Int64s) -> tuple[Int64s, Int64s, Float32s]:
+    def by_time(self) -> Int64s:
+        """Numbers of the edges in each user's order, users one after another; int64 [edges].
+
+        A user's edges are in the order of their timestamps, and those of equal ones in the order in
+        which they were read.
+        """
+        return np.lexsort((self.places, self.timestamps, self.users))
+
+    @cached_property
+    def ages(self) -> Int64s:
+        """How many newer edges the user of each edge has, int64 [edges].
+
+        0 for all edges of a user whose edges have one and the same time: their order says nothing.
+        """
+        rank = np.empty(len(self), np.int64)
+        rank[self.by_time()] = np.arange(len(self))
+        ages = self.row_starts()[1:][self.users] - 1 - rank
+        return np.where(self.timed[self.users], ages, 0)
+
+    @property
+    def timed(self) -> npt.NDArray[np.bool_]:
+        """Whether a user's edges have differing times, bool [users]."""
+        newest = np.full(self.n_users, np.iinfo(np.int64).min)
+        oldest = np.full(self.n_users, np.iinfo(np.int64).max)
+        np.maximum.at(newest, self.users, self.timestamps)
+        np.minimum.at(oldest, self.users, self.timestamps)
+        return newest > oldest
+
+    def own(self, users: Int64s) -> tuple[Int64s, Int64s, Float32s, Int64s]:
         """Edges of users int64 [block].
 
         Returns:
-            starts int64 [block + 1], items int64 [edges], strengths float32 [edges].
+            starts int64 [block + 1], items int64 [edges], strengths float32 [edges], ages int64
+            [edges].
         """
         rows = self.row_starts()
         counts = rows[users + 1] - rows[users]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         at = np.arange(starts[-1]) + np.repeat(rows[users] - starts[:-1], counts)
-        return starts, self.items[at].astype(np.int64), self.strengths[at]
+        return starts, self.items[at].astype(np.int64), self.strengths[at], self.ages[at]
 
     @property
     def user_degrees(self) -> Int64s:

@@ -15,12 +15,24 @@ class Hyperparameters:
     device: str = "auto"
     seed: int = 0
 
+    # an own edge counts (1 + age)^-recency, age the number of the user's newer edges; 0: order is
+    # not used
+    recency: float | None = None
+
+    # transitions: d_i^-own T_ij d_j^-item; an edge n places further counts n^-decay, one before
+    # `backward` as much
+    transitions_weight: float | None = None
+    transitions_decay: float | None = None
+    transitions_backward: float | None = None
+    transitions_own_power: float | None = None
+    transitions_item_power: float | None = None
+
     # neighbours: d_i^-own (R^T D_u^-user R)_ij d_j^-item
     neighbors_weight: float | None = None
     neighbors_user_power: float | None = None
     neighbors_own_power: float | None = None
     neighbors_item_power: float | None = None
-    neighbors_kept: int = 256  # entries of a row
+    neighbors_kept: int = 256  # entries of a row, of neighbours and transitions together
 
     # low pass: d_i^-power V s^2 / (s^2 + damping) V^T d_j^power, U s V^T = D_u^-c R D_i^-c
     low_pass_weight: float | None = None
@@ -52,7 +64,9 @@ class Hyperparameters:
         names = {name for name, value in asdict(self).items() if value is None}
         names -= {"loss", "epochs"}
         if self.model == "lightgcn":
-            names -= {"learned_weight"}
+            names -= {"learned_weight", "recency"}
+        if self.model == "lightgcn" or self.transitions_weight == 0:
+            names -= {n for n in names if n.startswith("transitions_")}
         if self.model == "lightgcn" or self.neighbors_weight == 0:
             names -= {n for n in names if n.startswith("neighbors_")}
         if self.model == "lightgcn" or self.low_pass_weight == 0:
@@ -60,6 +74,10 @@ class Hyperparameters:
         if self.model == "blend" and self.learned_weight == 0:
             names -= {"learned_power", "temperature", "negative_power", "edge_drop"}
         return names
+
+    def without_time(self) -> Self:
+        """The same where the order of a user's edges says nothing."""
+        return replace(self, recency=0.0, transitions_weight=0.0)
 
     def filled(self, chosen: dict[str, float]) -> Self:
         """The same with what was `chosen` where nothing is set."""

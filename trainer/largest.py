@@ -23,7 +23,7 @@ def largest(values: Tensor, k: int, ordered: bool = True) -> tuple[Tensor, Tenso
         values [rows, k] and columns int64 [rows, k].
     """
     columns = values.shape[1]
-    if columns < 2 * k * GROUP:
+    if columns <= 2 * k * GROUP:
         found = values.topk(k, dim=1, sorted=ordered)
         return found.values, found.indices
     groups = columns // GROUP

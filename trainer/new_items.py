@@ -3,6 +3,7 @@
 With d_j the sum of a new item's strengths R_vj, D_v of its user's, and everything else frozen:
 
 - neighbours, exactly as a retrain would: t_j = sum_v R_vj D_v^-a R_v gives row and column;
+- transitions, exactly as well: the distance of two edges of a user is the difference of their ages;
 - low pass: the singular vectors' row from V = A^T A V / s^2, A = D_u^-c R D_i^-c, whose part of
   the item itself is taken to the left side: V_j = d_j^-c sum_v R_vj D_v^-2c sum_i R_vi d_i^-c V_i
   / (s^2 - a_j), a_j = sum_v A_vj^2; exact where s^2 > 2 a_j, damped in the weaker directions;
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.embeddings import TINY, Embeddings, Own
+from trainer.transitions import REACH
 
 WEAKEST = 0.01  # of the largest s^2: a direction below tells nothing of a new item
 
@@ -55,7 +57,7 @@ def fold_in(
     """Tables of new items.
 
     Args:
-        settings: with the model's exponents and damping.
+        settings: with the model's exponents, decay and damping.
         users: int64 [users], the model's user numbers, -1 for users it has not seen.
         own: their edges to items that the model was trained with.
         totals: float [users], the sums of all their strengths, those of new items included.
@@ -98,20 +100,38 @@ def fold_in(
     made = Folded(torch.cat(incoming, 1), torch.cat(outgoing, 1))
     if "neighbors" not in tensors:
         return made
-    a, p, q = (settings[f"neighbors_{kind}_power"] for kind in ("user", "own", "item"))
     # Each edge of a new item brings the edges of its user.
     lengths = own.starts.diff()[places]
     begins = own.starts[:-1][places] - (lengths.cumsum(0) - lengths)
     edges = torch.arange(int(lengths.sum()), device=rows.device)
     edges += begins.repeat_interleave(lengths)
-    brought = (strengths * totals[places] ** -a).repeat_interleave(lengths) * own.strengths[edges]
-    together = torch.zeros(new, embeddings.n_items, device=rows.device)
     at = rows.repeat_interleave(lengths) * embeddings.n_items + own.items[edges]
-    together.view(-1).index_add_(0, at, scales[0] * brought)  # t_j
+
+    def summed(brought: Tensor) -> Tensor:
+        """Sum of what each pair of a new item's edge and an own edge brings, [new, items]."""
+        together = torch.zeros(new, embeddings.n_items, device=rows.device)
+        together.view(-1).index_add_(0, at, brought)
+        return together
+
+    outward, inward = torch.zeros(2, new, embeddings.n_items, device=rows.device)
+    if scales[0]:
+        a, p, q = (settings[f"neighbors_{kind}_power"] for kind in ("user", "own", "item"))
+        brought = (strengths * totals[places] ** -a).repeat_interleave(lengths)
+        together = scales[0] * summed(brought * own.strengths[edges])  # t_j
+        outward += together * degrees**-p * _power(old, -q)
+        inward += together * _power(old, -p) * degrees**-q
+    if len(scales) > 3 and scales[3] and own.ages is not None and touched.ages is not None:
+        names = ("decay", "backward", "own_power", "item_power")
+        t, b, p, q = (settings[f"transitions_{name}"] for name in names)
+        later = own.ages[edges] - touched.ages.repeat_interleave(lengths)  # of the new item
+        liked = (strengths > 0).repeat_interleave(lengths) & (own.strengths[edges] > 0)
+        near = (later != 0) & (later.abs() <= REACH) & liked
+        k = scales[3] * near * later.abs().clamp(min=1) ** -t
+        outward += summed(k * torch.where(later < 0, 1.0, b)) * degrees**-p * _power(old, -q)
+        inward += summed(k * torch.where(later > 0, 1.0, b)) * _power(old, -p) * degrees**-q
     kept = min(tensors["neighbors"].shape[1], embeddings.n_items)
-    best = (together * degrees**-p * _power(old, -q)).topk(kept, dim=1)
-    near = together * _power(old, -p) * degrees**-q
-    return made._replace(neighbors=best.indices.int(), similarities=best.values, near=near)
+    best = outward.topk(kept, dim=1)
+    return made._replace(neighbors=best.indices.int(), similarities=best.values, near=inward)
 
 
 def _power(strengths: Tensor, exponent: float) -> Tensor:

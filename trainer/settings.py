@@ -56,8 +56,8 @@ class TrainerSettings(ConsumerSettings):
     model: Literal["blend", "lightgcn", "gcn"] = Field(
         "blend",
         validation_alias="STREAMGCN_MODEL",
-        description="blend (neighbours, low pass, LightGCN), lightgcn, or gcn (GCNConv layers with "
-        "ReLU, for ratings).",
+        description="blend (transitions, neighbours, low pass, LightGCN), lightgcn, or gcn (GCNConv "
+        "layers with ReLU, for ratings).",
     )
     loss: Literal["softmax", "bpr", "mse"] | None = Field(
         None,
@@ -216,7 +216,7 @@ class TrainerSettings(ConsumerSettings):
 
     def hyperparameters(self) -> Hyperparameters:
         """The part of the settings that training itself needs."""
-        same = {field.name for field in fields(Hyperparameters)} - {"dim", "seed"}
+        same = {field.name for field in fields(Hyperparameters)} & type(self).model_fields.keys()
         return Hyperparameters(
             dim=self.embedding_dim, **{name: getattr(self, name) for name in same}
         )

@@ -20,15 +20,18 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Pairs(NamedTuple):
-    """Edges as columns: int64 keys, float32 weights, int64 epoch milliseconds."""
+    """Edges as columns: int64 keys, float32 weights, int64 epoch milliseconds, and int64 places
+    in the order in which the events were read.
+    """
 
     keys: Int64s
     weights: Float32s
     timestamps: Int64s
+    places: Int64s
 
     def where(self, mask: Bools) -> Pairs:
         """Those where `mask` is true."""
-        return Pairs(self.keys[mask], self.weights[mask], self.timestamps[mask])
+        return Pairs(self.keys[mask], self.weights[mask], self.timestamps[mask], self.places[mask])
 
     def then(self, other: Pairs) -> Pairs:
         """These, then the others."""
@@ -36,6 +39,7 @@ class Pairs(NamedTuple):
             np.concatenate([self.keys, other.keys]),
             np.concatenate([self.weights, other.weights]),
             np.concatenate([self.timestamps, other.timestamps]),
+            np.concatenate([self.places, other.places]),
         )
 
 
@@ -98,18 +102,19 @@ class Weighing:
         weights: npt.NDArray[np.floating] = events.weights[order]
         starts: Int64s = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
         last = np.append(starts[1:], len(keys)) - 1
-        places = np.arange(len(keys))
-        after_removal = np.maximum.reduceat(np.where(removals[order], places + 1, 0), starts)
+        numbers = np.arange(len(keys))
+        after_removal = np.maximum.reduceat(np.where(removals[order], numbers + 1, 0), starts)
         alive = after_removal <= last
         if self.events == "last":
             merged = weights[last]
         else:
             counts = np.diff(np.append(starts, len(keys)))
-            live = places >= np.repeat(after_removal, counts)
+            live = numbers >= np.repeat(after_removal, counts)
             weights = weights * self.decay(timestamps, np.repeat(timestamps[last], counts))
             if self.events == "sum":
                 merged = np.add.reduceat(np.where(live, weights, 0), starts)
             else:
                 merged = np.maximum.reduceat(np.where(live, weights, -np.inf), starts)
         kept = np.clip(merged[alive], -LARGEST, LARGEST).astype(np.float32)
-        return Pairs(keys[last][alive], kept, timestamps[last][alive])
+        places = events.places[order]
+        return Pairs(keys[last][alive], kept, timestamps[last][alive], places[last][alive])

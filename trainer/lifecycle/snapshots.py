@@ -140,7 +140,8 @@ class Snapshots:
             items = pq.read_table(folder / "items.parquet")["item_id"].combine_chunks()
         except (OSError, SafetensorError, msgspec.MsgspecError, pa.ArrowException) as error:
             raise SnapshotError(f"cannot read snapshot {folder}: {error}") from error
-        embeddings = Embeddings(manifest.model, manifest.layers, manifest.cosine, tensors)
+        recency = float(manifest.settings.get("recency") or 0.0)
+        embeddings = Embeddings(manifest.model, manifest.layers, manifest.cosine, tensors, recency)
         return Snapshot(manifest, embeddings, users, items)
 
     def start(self, version: str) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +25,7 @@ def goes_on(live: Snapshot, graph: InteractionGraph, settings: Hyperparameters) 
     was = live.manifest.settings
     same = all(was[name] == getattr(settings, name) for name in ("model", "dim", "layers", "loss"))
     same &= settings.model != "gcn"
+    same &= not settings.filled(chosen(live.manifest)).missing()
     same &= settings.low_pass_normalization in (None, was["low_pass_normalization"])
     return same and len(graph) < CHOOSE_AGAIN * live.manifest.chosen_at
 
@@ -66,8 +69,7 @@ def aligned(live: Snapshot, graph: InteractionGraph) -> Embeddings:
     if "neighbors" in made:
         numbers = _places(live.item_ids, graph.item_ids.values).clamp(min=0).int()
         made["neighbors"] = numbers[made["neighbors"].long()]
-    was = live.embeddings
-    return Embeddings(was.model, was.layers, was.cosine, made)
+    return replace(live.embeddings, tensors=made)
 
 
 def _places(ids: pa.Array, among: pa.Array) -> Tensor:

@@ -92,7 +92,7 @@ class NewItems:
             np.array([age for *_, age in flat], np.int64),
         )  # fmt: skip
         on_device = [torch.from_numpy(column).to(model.device) for column in columns]
-        settings = {n: v for n, v in model.manifest.settings.items() if isinstance(v, float)}
+        settings = {n: v for n, v in model.manifest.settings.items() if isinstance(v, int | float)}
         own, touched = Own(*on_device[2:6]), Own(*on_device[6:])
         folded = fold_in(model.trained, settings, on_device[0], own, on_device[1], touched)
         return model.take_up(list(touches), folded)

@@ -72,8 +72,7 @@ def evaluate(
         def advance(_: str, done: int, steps: int, __: float | None) -> None:
             bar(min(1.0, done / steps))
 
-        if not kept.timed.any():
-            hyperparameters = hyperparameters.without_time()
+        hyperparameters = hyperparameters.for_graph(len(kept), bool(kept.timed.any()))
         if hyperparameters.missing() or hyperparameters.model == "gcn":
             fitted = fit(kept, hyperparameters, advance)
             embeddings, hyperparameters = fitted.embeddings, fitted.settings

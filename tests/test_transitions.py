@@ -21,8 +21,8 @@ from trainer.transitions import transitions
 ALONE = Hyperparameters(neighbors_weight=0.0, low_pass_weight=0.0, learned_weight=0.0)
 
 
-def dense(made: InteractionGraph, t: float, b: float, p: float, q: float) -> np.ndarray:
-    rows = transitions(made, t, b, p, q, made.n_items)
+def dense(made: InteractionGraph, t: float, b: float, p: float, q: float, reach: int) -> np.ndarray:
+    rows = transitions(made, t, b, p, q, reach, made.n_items)
     values = np.zeros((made.n_items, made.n_items), np.float32)
     np.add.at(values, (np.arange(made.n_items)[:, None], rows.columns.numpy()), rows.values.numpy())
     return values
@@ -40,7 +40,9 @@ def walks(seed: int = 0) -> InteractionGraph:
     )
 
 
-def by_two_loops(made: InteractionGraph, t: float, b: float, p: float, q: float) -> np.ndarray:
+def by_two_loops(
+    made: InteractionGraph, t: float, b: float, p: float, q: float, reach: int
+) -> np.ndarray:
     degrees = made.item_strengths
     expected = np.zeros((made.n_items, made.n_items))
     for user in range(made.n_users):
@@ -50,7 +52,7 @@ def by_two_loops(made: InteractionGraph, t: float, b: float, p: float, q: float)
             for later, second in enumerate(mine):
                 distance = later - at
                 liked = made.strengths[first] > 0 and made.strengths[second] > 0
-                if distance and abs(distance) <= module.REACH and liked:
+                if distance and abs(distance) <= reach and liked:
                     k = abs(distance) ** -t * (1 if distance > 0 else b)
                     expected[made.items[first], made.items[second]] += k
     return power(degrees, -p)[:, None] * expected * power(degrees, -q)
@@ -60,13 +62,11 @@ def by_two_loops(made: InteractionGraph, t: float, b: float, p: float, q: float)
 def test_transitions_are_what_two_plain_loops_make(
     reach: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "REACH", reach)
     monkeypatch.setattr(module, "PAIRS", 40)  # some edges at a time
     monkeypatch.setattr("trainer.rows.BLOCK", 30)  # some rows at a time
     made = walks()
-    np.testing.assert_allclose(
-        dense(made, 0.5, 0.2, 0.7, 0.3), by_two_loops(made, 0.5, 0.2, 0.7, 0.3), rtol=1e-5
-    )
+    found, expected = (f(made, 0.5, 0.2, 0.7, 0.3, reach) for f in (dense, by_two_loops))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def chain(users: int = 60, length: int = 12, steps: int = 6) -> InteractionGraph:
@@ -146,7 +146,7 @@ def test_users_whose_edges_all_have_one_time_have_no_order() -> None:
     made = graph([("u", "a", 1.0, 5), ("u", "b", 1.0, 5), ("v", "a", 1.0, 5), ("v", "b", 1.0, 6)])
     assert made.timed.tolist() == [False, True]
     assert made.ages.tolist() == [0, 0, 1, 0]
-    rows = transitions(made, 0.5, 0.0, 0.0, 0.0, 2)
+    rows = transitions(made, 0.5, 0.0, 0.0, 0.0, 50, 2)
     assert rows.values.sum() == 1.0  # of v, from a to b
 
 
@@ -168,3 +168,11 @@ def test_on_times_that_mean_something_order_is_used_and_on_shuffled_ones_it_is_n
     chosen = fit_and_choose(shuffled, small).settings
     assert chosen.recency == 0
     assert chosen.transitions_weight == 0
+
+
+def test_in_large_graphs_pairs_reach_less_far() -> None:
+    plain = Hyperparameters()
+    assert plain.for_graph(2_000_000, timed=True) == plain
+    assert plain.for_graph(5_000_000, timed=True).transitions_reach == 20
+    assert plain.for_graph(10**9, timed=True).transitions_reach == 10
+    assert plain.for_graph(100, timed=False) == plain.without_time()

@@ -102,7 +102,7 @@ def following(graph: InteractionGraph, settings: Hyperparameters) -> Rows:
         settings.transitions_item_power,
     )
     t, b, p, q = (value or 0.0 for value in numbers)
-    return transitions(graph, t, b, p, q, settings.neighbors_kept)
+    return transitions(graph, t, b, p, q, settings.transitions_reach, settings.neighbors_kept)
 
 
 def part_embeddings(

@@ -80,7 +80,7 @@ def fit(
         Diverged, Stopped, DeviceMissing: as `train`.
     """
     clock = _Clock()
-    settings = _as_timed(settings, graph)
+    settings = settings.for_graph(len(graph), bool(graph.timed.any()))
     newest = held_out_edges(graph)
     kept, held_out = graph.subset(~newest), graph.subset(newest)
     if settings.model != "gcn" and not kept.strengths.any():
@@ -144,16 +144,11 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
     Raises:
         Diverged, Stopped, DeviceMissing: as `train`.
     """
-    settings = _as_timed(settings, graph)
+    settings = settings.for_graph(len(graph), bool(graph.timed.any()))
     if settings.model == "gcn":
         model = train(graph, settings, progress)
         return model.embeddings(graph, cosine=settings.objective == "softmax").cpu()
     return blend.blend(graph, blend.fit(graph, settings, progress), settings)
-
-
-def _as_timed(settings: Hyperparameters, graph: InteractionGraph) -> Hyperparameters:
-    """The settings without recency and transitions where no user's edges have an order."""
-    return settings if graph.timed.any() else settings.without_time()
 
 
 def _from(

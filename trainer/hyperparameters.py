@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
+MOST_PAIRS = 200_000_000  # of edges of one user near each other; half a minute on one core
+MIN_REACH = 10
+
 
 @dataclass(frozen=True)
 class Hyperparameters:
@@ -26,6 +29,7 @@ class Hyperparameters:
     transitions_backward: float | None = None
     transitions_own_power: float | None = None
     transitions_item_power: float | None = None
+    transitions_reach: int = 50  # edges between two of a user at most; fewer in large graphs
 
     # neighbours: d_i^-own (R^T D_u^-user R)_ij d_j^-item
     neighbors_weight: float | None = None
@@ -74,6 +78,17 @@ class Hyperparameters:
         if self.model == "blend" and self.learned_weight == 0:
             names -= {"learned_power", "temperature", "negative_power", "edge_drop"}
         return names
+
+    def for_graph(self, edges: int, timed: bool) -> Self:
+        """The same as far as a graph's size and times allow.
+
+        Args:
+            edges: so many, the pairs of which must not take minutes.
+            timed: whether the order of any user's edges says something.
+        """
+        reach = max(MIN_REACH, min(self.transitions_reach, MOST_PAIRS // max(1, 2 * edges)))
+        made = replace(self, transitions_reach=reach)
+        return made if timed else made.without_time()
 
     def without_time(self) -> Self:
         """The same where the order of a user's edges says nothing."""

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.embeddings import TINY, Embeddings, Own
-from trainer.transitions import REACH
 
 WEAKEST = 0.01  # of the largest s^2: a direction below tells nothing of a new item
 
@@ -125,7 +124,7 @@ def fold_in(
         t, b, p, q = (settings[f"transitions_{name}"] for name in names)
         later = own.ages[edges] - touched.ages.repeat_interleave(lengths)  # of the new item
         liked = (strengths > 0).repeat_interleave(lengths) & (own.strengths[edges] > 0)
-        near = (later != 0) & (later.abs() <= REACH) & liked
+        near = (later != 0) & (later.abs() <= settings["transitions_reach"]) & liked
         k = scales[3] * near * later.abs().clamp(min=1) ** -t
         outward += summed(k * torch.where(later < 0, 1.0, b)) * degrees**-p * _power(old, -q)
         inward += summed(k * torch.where(later > 0, 1.0, b)) * _power(old, -p) * degrees**-q

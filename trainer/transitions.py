@@ -1,7 +1,7 @@
 """What users take after an item: a directed two-hop convolution over users' edges in their order.
 
     T_ij = sum over users of k(n)   if the user's edge to j is the n-th after the one to i,
-                          b k(n)   if it is the n-th before;   k(n) = n^-t, n at most REACH
+                          b k(n)   if it is the n-th before;   k(n) = n^-t, n at most `reach`
 
 The score of item j is the sum over the user's own items i of their recency times
 d_i^-p T_ij d_j^-q, d the items' sums of strengths. Edges without strength, and users whose edges
@@ -17,7 +17,6 @@ from trainer.graph import Int32s, InteractionGraph, power
 from trainer.rows import Rows, largest_rows
 from trainer.weights import Float32s, Int64s
 
-REACH = 50  # edges of one user between which there is a transition, at most
 PAIRS = 10_000_000  # in memory at a time
 
 
@@ -27,22 +26,24 @@ def transitions(
     backward: float,
     own_power: float,
     item_power: float,
+    reach: int,
     kept: int,
 ) -> Rows:
     """The `kept` largest of each item's d_i^-p T_ij d_j^-q, i != j.
 
     Args:
         decay, backward, own_power, item_power: t, b, p, q.
+        reach: n at most.
     """
     degrees = graph.item_strengths
-    pairs = _Pairs(graph, kernel(decay, backward), power(degrees, -item_power))
-    lengths = np.minimum(graph.item_degrees * 2 * REACH, graph.n_items)
+    pairs = _Pairs(graph, kernel(decay, backward, reach), power(degrees, -item_power))
+    lengths = np.minimum(graph.item_degrees * 2 * reach, graph.n_items)
     return largest_rows(lengths, pairs.rows, kept, power(degrees, -own_power))
 
 
-def kernel(decay: float, backward: float) -> Float32s:
-    """What a pair adds, float32 [2 * REACH], at distances -REACH to -1, then 1 to REACH."""
-    near = np.arange(1, REACH + 1, dtype=np.float64) ** -decay
+def kernel(decay: float, backward: float, reach: int) -> Float32s:
+    """What a pair adds, float32 [2 * reach], at distances -reach to -1, then 1 to reach."""
+    near = np.arange(1, reach + 1, dtype=np.float64) ** -decay
     return np.concatenate([backward * near[::-1], near]).astype(np.float32)
 
 
@@ -62,7 +63,8 @@ class _Pairs:
         degrees = np.bincount(self._items, minlength=graph.n_items)
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(degrees)])
         self._weights, self._scale = weights, scale
-        self._distances = np.delete(np.arange(-REACH, REACH + 1), REACH)
+        reach = len(weights) // 2
+        self._distances = np.delete(np.arange(-reach, reach + 1), reach)
 
     def rows(self, items: Int64s) -> sp.csr_array:
         """The rows of T of these items, sparse float32 [block, items]."""

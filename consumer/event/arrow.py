@@ -5,13 +5,14 @@ Other columns are never decoded. A wrong row is rejected alone, a wrong schema t
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as pt
 
 from consumer.event import rules
-from consumer.event.arrow_bounds import check_bounds
+from consumer.event.arrow_bounds import check_bounds, check_views
 from consumer.event.rules import EventError
 from process.text import visible
 
@@ -48,10 +49,10 @@ def read(value: bytes) -> pa.Table:
         options = pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
         with pa.ipc.open_stream(value, options=options) as reader:
             table = reader.read_all()
+        table.validate()
+        check_views(table)
         table.validate(full=True)
-    except EventError:
-        raise
-    except Exception as error:  # of what foreign bytes can do to a decoder there is no list
+    except (pa.ArrowException, struct.error, OSError, UnicodeDecodeError) as error:
         why = visible(str(error), 200)
         raise EventError(f"not an Arrow IPC stream of events: {why}") from None
     if not table.num_rows:

@@ -11,13 +11,15 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
-from consumer.event.rules import EventError
+from consumer.event.rules import EventError, view_lengths
 
 ROWS = 100_000  # at most, in one message
-EXPANDED_BYTES = 64 * 1024 * 1024  # of all columns, also those that are not of the event
-DICTIONARY_BYTES = 128 * 1024 * 1024  # of dictionaries, counted with each record batch
+EXPANDED_BYTES = 32 * 1024 * 1024  # of all columns, also those that are not of the event
+DICTIONARY_BYTES = 64 * 1024 * 1024  # of dictionaries, counted with each record batch
 _MESSAGE_HEADER, _DICTIONARY_DATA = 2, 1  # fields by number
 _BATCH_LENGTH, _BATCH_BUFFERS, _BATCH_COMPRESSION = 0, 2, 3
 
@@ -57,6 +59,22 @@ def check_bounds(value: bytes) -> None:
                 f"the dictionaries of the message, read again for each of its record batches, are "
                 f"more than {DICTIONARY_BYTES} bytes; send larger record batches"
             )
+
+
+def check_views(table: pa.Table) -> None:
+    """Refuse views that together show more than EXPANDED_BYTES, as many may show the same bytes.
+
+    Raises:
+        EventError: they do.
+    """
+    shown = 0
+    for column in table.columns:
+        for chunk in column.chunks:
+            values = chunk.dictionary if pt.is_dictionary(chunk.type) else chunk
+            if pt.is_string_view(values.type):
+                shown += int(np.maximum(view_lengths(values), 0).sum(dtype=np.int64))
+    if shown > EXPANDED_BYTES:
+        raise EventError(f"the views of the message show more than {EXPANDED_BYTES} bytes")
 
 
 def _blocks(value: bytes) -> Iterator[_Block]:

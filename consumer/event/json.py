@@ -39,7 +39,7 @@ class Event(NamedTuple):
 class Wire(msgspec.Struct, gc=False):
     """The JSON object as clients send it; what is null was not given."""
 
-    user_id: str | int | None = None
+    user_id: str | int | None  # must be there, so that no array of empty objects fills memory
     item_id: str | int | None = None
     interaction: float | None = None
     timestamp: int | float | str | None = None

@@ -7,6 +7,7 @@ file before anything is sent.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -76,14 +77,14 @@ def check(given: pa.Table | pa.RecordBatch) -> Checked:
     interactions = _numbers(_column(given, "interaction"))
     moments = _moments(_column(given, "timestamp"))
     checks = [
-        (_nulls(users.values), _why_no_id("user_id", users.given)),
-        (_nulls(items.values) & ~forgets, _why_no_id("item_id", items.given)),
-        (kinds.wrong, lambda row: _too_long("type", TYPE_BYTES, kinds.given[row])),
+        (_nulls(users.values), _by_value(users.given, partial(_no_id, "user_id"))),
+        (_nulls(items.values) & ~forgets, _by_value(items.given, partial(_no_id, "item_id"))),
+        (kinds.wrong, _by_value(kinds.given, partial(_too_long, "type", TYPE_BYTES))),
         (
             ~(np.abs(interactions) <= LARGEST),
             lambda row: f"interaction is {interactions[row]:g}; {NUMBER}",
         ),
-        (moments.wrong, lambda row: _why_no_time(moments.given[row])),
+        (moments.wrong, _by_value(moments.given, _no_time)),
     ]
     good = np.ones(n, np.bool_)
     bad: list[Bad] = []
@@ -142,7 +143,7 @@ def _text(column: pa.Array, name: str, least: int, most: int) -> _Text:
     if pt.is_null(values.type) or (pt.is_integer(values.type) and name != "type"):
         values = values.cast(pa.string())
     if pt.is_string_view(values.type):
-        values, long = _views(values, most)
+        values, long = _cut_views(values, most)
     elif _is_text(values.type):
         long = pc.greater(pc.binary_length(values), most).fill_null(False)
         values = pc.if_else(long, None, values).cast(pa.string())
@@ -156,17 +157,25 @@ def _text(column: pa.Array, name: str, least: int, most: int) -> _Text:
     return _Text(column, values, wrong.to_numpy(zero_copy_only=False))
 
 
-def _views(column: pa.Array, most: int) -> tuple[pa.Array, pa.Array]:
+def view_lengths(column: pa.Array) -> npt.NDArray[np.int32]:
+    """The bytes that each view of a column shows; of a null they mean nothing."""
+    return _views(column)[column.offset :, 0]
+
+
+def _views(column: pa.Array) -> npt.NDArray[np.int32]:
+    """Each view as four numbers, the first of which is its length; int32 [offset + rows, 4]."""
+    buffer = column.buffers()[1] or b""
+    return np.frombuffer(buffer, np.int32, 4 * (column.offset + len(column))).reshape(-1, 4)
+
+
+def _cut_views(column: pa.Array, most: int) -> tuple[pa.Array, pa.Array]:
     """Views as strings, null where they are longer than `most` bytes, and a mask of these."""
     there = column.is_valid().to_numpy(zero_copy_only=False)
-    if not there.any():
-        return pa.nulls(len(column), pa.string()), pa.array(~there & False)
-    validity, views, *data = column.buffers()
-    end = column.offset + len(column)
-    words = np.frombuffer(views, np.int32, end * 4).reshape(-1, 4).copy()  # length, and where
-    long = (words[column.offset :, 0] > most) & there
-    words[column.offset :][long] = 0
-    buffers = [validity, pa.py_buffer(words), *data]
+    long = (view_lengths(column) > most) & there
+    views = _views(column).copy()
+    views[column.offset :][long] = 0
+    validity, _, *data = column.buffers()
+    buffers = [validity, pa.py_buffer(views), *data]
     cut = pa.Array.from_buffers(column.type, len(column), buffers, offset=column.offset)
     return pc.if_else(pa.array(long), None, cut.cast(pa.string())), pa.array(long)
 
@@ -207,25 +216,29 @@ def _nulls(column: pa.Array) -> Mask:
     return mask
 
 
-def _why_no_id(name: str, given: pa.Array) -> Callable[[int], str]:
-    def why(row: int) -> str:
-        found = _value(given[row])
-        if not found.is_valid:
-            return f"{name} is missing; send a string or an integer"
-        if not found.as_buffer().size:
-            return f"{name} is empty; send 1 to {ID_BYTES} bytes"
-        return _too_long(name, ID_BYTES, found)
+def _by_value(column: pa.Array, explain: Callable[[pa.Scalar], str]) -> Callable[[int], str]:
+    """What is said of a row, by its value; once for each value of a dictionary, for it is long."""
+    if not pt.is_dictionary(column.type):
+        return lambda row: explain(column[row])
+    values, numbers = column.dictionary, column.indices
 
-    return why
+    @cache
+    def of_number(number: int | None) -> str:
+        return explain(pa.scalar(None, values.type) if number is None else values[number])
+
+    return lambda row: of_number(numbers[row].as_py())
+
+
+def _no_id(name: str, given: pa.Scalar) -> str:
+    if not given.is_valid:
+        return f"{name} is missing; send a string or an integer"
+    if not given.as_buffer().size:
+        return f"{name} is empty; send 1 to {ID_BYTES} bytes"
+    return _too_long(name, ID_BYTES, given)
 
 
 def _too_long(name: str, most: int, given: pa.Scalar) -> str:
-    return f"{name} is longer than {most} bytes: {visible(_beginning(_value(given)), SHOWN)}"
-
-
-def _value(given: pa.Scalar) -> pa.Scalar:
-    """What a row holds; nothing is copied, however long it is."""
-    return given.value if isinstance(given, pa.DictionaryScalar) and given.is_valid else given
+    return f"{name} is longer than {most} bytes: {visible(_beginning(given), SHOWN)}"
 
 
 def _beginning(text: pa.Scalar) -> bytes:
@@ -233,13 +246,12 @@ def _beginning(text: pa.Scalar) -> bytes:
     return beginning
 
 
-def _why_no_time(given: pa.Scalar) -> str:
-    found = _value(given)
-    if isinstance(found, pa.TimestampScalar):
-        return times.why(found.value, found.type.unit)
-    if _is_text(found.type) or pt.is_string_view(found.type):
-        return times.why(_beginning(found).decode(errors="replace"))
-    return times.why(found.as_py())
+def _no_time(given: pa.Scalar) -> str:
+    if isinstance(given, pa.TimestampScalar):
+        return times.why(given.value, given.type.unit)
+    if _is_text(given.type) or pt.is_string_view(given.type):
+        return times.why(_beginning(given).decode(errors="replace"))
+    return times.why(given.as_py())
 
 
 def _wrong_type(name: str, column: pa.Array, send: str) -> EventError:

@@ -180,7 +180,7 @@ def take_message(value: bytes) -> Taken:
     rows([message._replace(value=b'{"user_id":"u","item_id":"i"}', headers=[])])  # all is loaded
     before = _memory("VmRSS")
     batch = Batch()
-    rejected = batch.take([message], None)
+    rejected = batch.take([message], None, 0)
     size = sum(len(each.value or b"") for each in rejected)
     del batch
     found = sum(1 for _ in events(rows([message])[0]))

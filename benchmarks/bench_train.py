@@ -35,8 +35,9 @@ from trainer.biases import predicted_by_biases
 from trainer.choose import LEARNED
 from trainer.evaluate import popularity, predictions, ranking, rmse, scorer
 from trainer.filters import spectrum
-from trainer.fit import OVER, fit, fit_all, held_out_edges
+from trainer.fit import OVER, fit, fit_all
 from trainer.graph import Adjacency, Ids, InteractionGraph
+from trainer.holdout import held_out_edges
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
 from trainer.train import EPOCHS, quiet

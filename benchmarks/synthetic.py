@@ -21,7 +21,8 @@ from trainer import blend
 from trainer.embeddings import Embeddings
 from trainer.graph import Ids, InteractionGraph
 from trainer.hyperparameters import Hyperparameters
-from trainer.lifecycle.snapshots import Manifest, Snapshot, Snapshots, new_version
+from trainer.lifecycle.manifest import Manifest, Snapshot, new_version
+from trainer.lifecycle.snapshots import Snapshots
 from trainer.train import quiet
 
 Result = dict[str, Any]
@@ -107,7 +108,6 @@ def prepare(sizes: Sizes, folder: Path) -> None:
         settings=asdict(chosen),
         metrics={},
         seconds={},
-        newest=int(shop.timestamps.max()),
     )
     snapshots.write(Snapshot(manifest, made, shop.user_ids.values, shop.item_ids.values))
     snapshots.promote(manifest.version)

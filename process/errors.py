@@ -14,7 +14,8 @@ StreamGCNError
 ├── Diverged         trainer/train.py          the loss is not finite
 ├── OneProcess       trainer/parallel.py       the gcn is started in several processes
 ├── DeviceMissing    trainer/train.py          a GPU is asked for and there is none
-├── SnapshotError    trainer/lifecycle         a snapshot cannot be read or written
+├── SnapshotError    trainer/lifecycle         a snapshot cannot be read or written, or is wrong
+├── LeaseLost        trainer/lifecycle         another trainer has taken MODEL_STORE over
 ├── RedisDown        serving/redis/errors.py   Redis does not answer
 │   └── RedisRefuses                           it answers, and takes no lists
 │       └── RedisMisconfigured                 and waiting does not mend it; a SettingsError too

@@ -25,7 +25,7 @@ from serving.redis.contract import Recommendations
 from serving.topk import FirstPass, best
 from serving.user_edges import Block, Edges, UserEdges
 from trainer.embeddings import Embeddings, Own
-from trainer.lifecycle.snapshots import Snapshot
+from trainer.lifecycle.manifest import Snapshot
 from trainer.new_items import Folded
 from trainer.weights import Float32s, Int64s
 

@@ -38,7 +38,8 @@ from serving.redis.errors import RedisDown
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from serving.user_edges import UserEdges
-from trainer.lifecycle.snapshots import SnapshotError, Snapshots
+from trainer.lifecycle.live import LiveModel
+from trainer.lifecycle.snapshots import Snapshots
 from trainer.train import device
 
 log = logging.getLogger("serving")
@@ -83,7 +84,7 @@ class Refresh:
         self._store = Store(settings.redis_url, settings.redis_prefix, settings.redis_ttl_seconds)
         self._outage = Outage(log)
         self._generation = ""  # of what Redis holds
-        self._snapshots = Snapshots(settings.model_store)
+        self._live = LiveModel(Snapshots(settings.model_store), log)
         self._recommender: Recommender | None = None
         self._new_items: NewItems | None = None
         self._publishing: Iterator[float] | None = None
@@ -96,7 +97,7 @@ class Refresh:
         self._popular = Recommendations([], [], [], "", "popular", 0, 0)
         self._popular_at = self._looked_at = self._folded_at = self._told_at = self._begun_at = 0.0
         self._grow_at = self._settle_at = 0.0  # at the earliest
-        self._refused = ""  # live snapshot that could not be read
+        self._refused: str | None = None  # snapshot for which the edges could not be read
         self._due = DueUsers()
         self._mine: set[int] = set()  # partitions that are read here
         self._forgotten: set[str] = set()  # users whose list must go
@@ -267,9 +268,9 @@ class Refresh:
         self._generation = generation
         self._write_popular()
         self._grow()
-        live = self._snapshots.live()
+        live = self._live.version()
         if live and (self._recommender is None or live != self._recommender.version):
-            self._load(live)
+            self._load()
         ready = self._recommender and self._mine and self._stream.n_partitions
         if self._recommender and ready and not self._publishing:
             self._see_to_publishing(self._recommender)
@@ -297,12 +298,15 @@ class Refresh:
                 self._due.again(user, partition)
         self.edges.settled.clear()
 
-    def _load(self, version: str) -> None:
+    def _load(self) -> None:
+        snapshot = self._live.read()
+        version = snapshot.manifest.version if snapshot else None
+        if snapshot is None or (self._recommender and version == self._recommender.version):
+            return
         try:
-            snapshot = self._snapshots.read(version)
             with self._health.busy("reading the edge store"):
                 self._digests |= self.edges.grow(self._edge_store)
-        except (SnapshotError, StoreError) as error:
+        except StoreError as error:
             if version != self._refused:
                 self._refused = version
                 log.warning("%s; the model in use stays.", error)
@@ -361,7 +365,7 @@ class Refresh:
     def _begin_block(self) -> None:
         """Begin with the next block of lists, which are made while the log is read."""
         if not self._recommender:
-            if self._due and not self._snapshots.live():
+            if self._due and not self._live.version():
                 self._due.drop()  # the first publish writes them
             return
         block = self._next_block(self._recommender)

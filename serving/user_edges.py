@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -187,13 +188,14 @@ class UserEdges:
             self._count(event.item_id, old.timestamp, -1)
         if event.type == REMOVE:
             return
+        timestamp = min(event.timestamp, int(time.time() * 1000))  # as the graph takes it
         weighing = self.graph.weighing
         weight = event.interaction * weighing.factor(event.type)
         if old:
-            weight = weighing.after(old.weight, old.timestamp, weight, event.timestamp)
-        change.items[event.item_id] = Edge(event.timestamp, weight)
-        self._latest = max(self._latest, event.timestamp)
-        self._count(event.item_id, event.timestamp, 1)
+            weight = weighing.after(old.weight, old.timestamp, weight, timestamp)
+        change.items[event.item_id] = Edge(timestamp, weight)
+        self._latest = max(self._latest, timestamp)
+        self._count(event.item_id, timestamp, 1)
 
     def expire(self, oldest: int) -> dict[str, int]:
         """Take out the edges whose last event is older than `oldest`, epoch milliseconds.

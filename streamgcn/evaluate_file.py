@@ -42,8 +42,9 @@ def evaluate(
     on edges held out of the training file; where they leave nothing open, all of it is trained on.
     """
     from trainer.evaluate import measure_rmse, measure_served, unseen
-    from trainer.fit import fit, fit_all, held_out_edges
+    from trainer.fit import fit, fit_all
     from trainer.graph import InteractionGraph
+    from trainer.holdout import held_out_edges
     from trainer.parallel import first
 
     settings = ServingSettings.load()

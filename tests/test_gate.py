@@ -11,9 +11,10 @@ from trainer.embeddings import Embeddings
 from trainer.evaluate import scorer
 from trainer.fit import Fit, fit
 from trainer.graph import InteractionGraph
+from trainer.holdout import KNOWN, UNSEEN, Int8s
 from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.gate import objection
-from trainer.lifecycle.snapshots import Manifest, Snapshot
+from trainer.lifecycle.manifest import Snapshot
 from trainer.lifecycle.warm import aligned, aligned_start, tensors
 
 SETTINGS = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32).filled(PRIORS)
@@ -25,16 +26,14 @@ def timed_blocks() -> InteractionGraph:
     return made
 
 
-def live_of(fitted: Fit, made: InteractionGraph, newest: int = 0) -> Snapshot:
-    manifest = manifest_of(newest)
+def live_of(fitted: Fit, made: InteractionGraph) -> Snapshot:
+    manifest = snapshot("20260101T000000.0Z").manifest
     ids = made.user_ids.values, made.item_ids.values
     return Snapshot(manifest, fitted.candidate, *ids, tensors(fitted.start))
 
 
-def manifest_of(newest: int) -> Manifest:
-    manifest = snapshot("20260101T000000.0Z").manifest
-    manifest.newest = newest
-    return manifest
+def unseen(made: InteractionGraph) -> Int8s:
+    return np.full(len(made), UNSEEN, np.int8)
 
 
 def worthless(fitted: Fit) -> Fit:
@@ -47,25 +46,25 @@ def worthless(fitted: Fit) -> Fit:
 def test_a_candidate_as_good_as_the_live_model_goes_live() -> None:
     made = timed_blocks()
     fitted = fit(made, SETTINGS)
-    assert objection(fitted, made, None) == ""
-    assert objection(fitted, made, live_of(fitted, made)) == ""
+    assert objection(fitted, made, None, None) == ""
+    assert objection(fitted, made, live_of(fitted, made), unseen(made)) == ""
 
 
 def test_a_candidate_that_does_not_beat_popularity_is_rejected() -> None:
     made = timed_blocks()
     fitted = fit(made, SETTINGS)
     figures = {"ndcg@20": 0.1, "popularity_ndcg@20": 0.1}
-    text = objection(dataclasses.replace(fitted, metrics=figures), made, None)
+    text = objection(dataclasses.replace(fitted, metrics=figures), made, None, None)
     assert text == "its ndcg@20 of 0.1000 on the newest edges is not above popularity's 0.1000"
 
 
 def test_a_candidate_worse_than_the_live_model_is_rejected_by_edges_that_neither_saw() -> None:
     made = timed_blocks()
     fitted = fit(made, SETTINGS)
-    text = objection(worthless(fitted), made, live_of(fitted, made))
-    assert "on edges newer than the live model 20260101T000000.0Z is below 0.98 of" in text
-    seen_all = live_of(fitted, made, newest=10**9)
-    assert objection(worthless(fitted), made, seen_all) == ""
+    text = objection(worthless(fitted), made, live_of(fitted, made), unseen(made))
+    assert "on edges that are new to the live model 20260101T000000.0Z is below 0.98 of" in text
+    seen_all = np.full(len(made), KNOWN, np.int8)
+    assert objection(worthless(fitted), made, live_of(fitted, made), seen_all) == ""
 
 
 def test_a_gcn_of_ratings_is_judged_by_its_error_not_by_its_ranking() -> None:
@@ -79,16 +78,16 @@ def test_a_gcn_of_ratings_is_judged_by_its_error_not_by_its_ranking() -> None:
     fitted = fit(made, dataclasses.replace(SETTINGS, model="gcn", epochs=60))
     unpopular = fitted.metrics | {"ndcg@20": 0.0, "rmse": 0.9 * fitted.metrics["rmse_mean"]}
     good = dataclasses.replace(fitted, metrics=unpopular)
-    assert objection(good, made, None) == ""
-    assert objection(good, made, live_of(fitted, made)) == ""
-    assert "rmse" in objection(worthless(good), made, live_of(fitted, made))
+    assert objection(good, made, None, None) == ""
+    assert objection(good, made, live_of(fitted, made), unseen(made)) == ""
+    assert "rmse" in objection(worthless(good), made, live_of(fitted, made), unseen(made))
     bad = dataclasses.replace(fitted, metrics=unpopular | {"rmse": 99.0})
-    assert "is not below the mean's" in objection(bad, made, None)
+    assert "is not below the mean's" in objection(bad, made, None, None)
 
 
 def test_a_few_users_are_no_verdict() -> None:
     made = graph([("u", f"i{i}") for i in range(9)])
-    assert objection(fit(made, SETTINGS), made, None) == ""
+    assert objection(fit(made, SETTINGS), made, None, None) == ""
 
 
 def renumbered(made: InteractionGraph) -> InteractionGraph:

@@ -21,7 +21,7 @@ from trainer.evaluate import own
 from trainer.fit import fit_all
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
-from trainer.lifecycle.snapshots import Manifest, Snapshot
+from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.new_items import Folded, fold_in
 from trainer.train import quiet
 from trainer.weights import Weighing

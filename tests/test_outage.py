@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,8 +32,10 @@ from tests.services import Broker, redis_cluster, wait_for
 from trainer.choose import PRIORS
 from trainer.fit import fit
 from trainer.hyperparameters import Hyperparameters
-from trainer.lifecycle.snapshots import Manifest, Snapshot, Snapshots
+from trainer.lifecycle.manifest import Manifest, Snapshot
+from trainer.lifecycle.snapshots import Snapshots
 
+FIRST, SECOND = "20260101T000000.0Z", "20260102T000000.0Z"
 GRAPH = blocks(users=20)
 PAIRS = [(user, item) for user, item, *_ in pairs(GRAPH)]
 log = logging.getLogger("serving")
@@ -50,11 +53,11 @@ class Serving:
         self.store = Store(redis_url, "streamgcn")
         snapshots = Snapshots(self.settings.model_store)
         embeddings = fit(GRAPH, Hyperparameters(dim=8, epochs=10, vectors=4).filled(PRIORS))
-        for version in ("1", "2"):
+        for version in (FIRST, SECOND):
             manifest = Manifest(
                 version, embeddings.embeddings.model, embeddings.embeddings.layers,
                 embeddings.embeddings.cosine, 7, GRAPH.n_users, GRAPH.n_items, len(GRAPH), 1,
-                {}, {}, {}, {},
+                {}, asdict(embeddings.settings), {}, {},
             )  # fmt: skip
             ids = GRAPH.user_ids.values, GRAPH.item_ids.values
             snapshots.write(Snapshot(manifest, embeddings.embeddings, *ids))
@@ -82,7 +85,7 @@ class Serving:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        self.promote("1")
+        self.promote(FIRST)
         self.touch(*PAIRS)
         stop = threading.Event()
         process = Running(stop, Figures("serving"), Health())
@@ -222,7 +225,7 @@ def test_a_redis_that_was_killed_and_comes_back_empty_gets_all_lists_again(
     assert [line.split(" ")[:3] for line in sentences(caplog)] == [
         ["Redis", "does", "not"],
         ["Redis", "was", "restarted"],
-        ["Publishing", "snapshot", "1"],
+        ["Publishing", "snapshot", FIRST],
         ["Redis", "is", "back"],
         ["Published", "all", "lists"],
     ]
@@ -253,13 +256,27 @@ def test_what_a_flush_takes_in_the_middle_of_a_publish_is_written_too(
             yield share
 
     monkeypatch.setattr(refresh, "publish", interrupted)
-    serving.promote("2")
+    serving.promote(SECOND)
     wait_for("the flush", lambda: flushed)
     assert 0 < flushed[0] < 1  # users' lists were written, the rest was not
     wait_for("the end", lambda: "Published all lists of 2" in caplog.text)
     wait_for("the lists", serving.right)
-    serving.promote("1")
-    wait_for("the first model", lambda: serving.store.model().get("version") == "1")
+    serving.promote(FIRST)
+    wait_for("the first model", lambda: serving.store.model().get("version") == FIRST)
+
+
+def test_a_damaged_live_snapshot_is_passed_over_and_the_model_in_use_stays(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = Path(serving.settings.model_store) / SECOND
+    (damaged / "tables.safetensors").write_bytes(b"\x00" * 9)
+    serving.promote(SECOND)
+    wait_for("the line", lambda: f"Snapshot {SECOND} is passed over" in caplog.text)
+    serving.touch(("1-new", "1-1"))
+    wait_for("the lists", serving.right)
+    time.sleep(1.5)
+    assert len(sentences(caplog)) == 1
+    assert serving.store.model().get("version") == FIRST
 
 
 def test_an_old_dump_does_not_bring_back_the_list_of_a_forgotten_user(
@@ -293,7 +310,7 @@ def test_on_a_cluster_lists_are_published_refreshed_and_forgotten(
             wait_for("the newcomer's list", made.right)
             forget.publish(made.settings, "2-3")
             wait_for("the list to go", lambda: made.store.user("2-3") is None)
-            wait_for("the model", lambda: made.store.model().get("version") == "1")
+            wait_for("the model", lambda: made.store.model().get("version") == FIRST)
             del made.own["2-3"]
             for url in urls:
                 with Redis.from_url(url) as node:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -14,6 +15,7 @@ from tests.graphs import append, blocks, pairs, store
 from tests.rooms import STREAMGCN
 from tests.services import wait_for
 from trainer import choose, retrain
+from trainer.lifecycle import candidate, lease, schedule
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.retrain import Retrain
 from trainer.settings import TrainerSettings
@@ -43,11 +45,30 @@ def snapshots(settings: TrainerSettings) -> Snapshots:
     return Snapshots(settings.model_store)
 
 
-def once(trainer: Retrain) -> None:
+@pytest.fixture(autouse=True)
+def restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training begins as soon as one is due, and is tried again soon."""
+    monkeypatch.setattr(schedule, "REST", 0.0)
+    monkeypatch.setattr(schedule, "GROWN_REST", 0.0)
+    monkeypatch.setattr(schedule, "FIRST_RETRY", 0.2)
+    monkeypatch.setattr(lease, "SETTLE", 0.0)
+
+
+def once(trainer: Retrain) -> bool:
     """One look at the store."""
-    trainer._read()
-    if trainer._due():
-        trainer._retrain()
+    trainer._turn()
+    return True
+
+
+def again(trainer: Retrain, snapshots: Snapshots) -> str:
+    """Look until there is a new snapshot, and return its version."""
+    before = snapshots.versions()[-1:]
+
+    def newer() -> list[str]:
+        once(trainer)
+        return [version for version in snapshots.versions() if [version] > before]
+
+    return wait_for("a training", newer, 20)[-1]
 
 
 def test_an_empty_store_trains_nothing(settings: TrainerSettings, snapshots: Snapshots) -> None:
@@ -69,7 +90,7 @@ def test_a_grown_store_is_retrained_from_the_live_snapshot(
     once(trainer)
     assert snapshots.live() == first  # nothing new
     append(made, [(f"0-new{n}", f"0-{n % 12}") for n in range(12)], len(rows))
-    once(trainer)
+    again(trainer, snapshots)
     assert f"going on from {first}" in caplog.text
     live = snapshots.live()
     assert live is not None
@@ -89,17 +110,25 @@ def test_a_rejected_candidate_is_kept_and_said_and_the_live_model_stays(
     trainer = Retrain(settings, threading.Event())
     once(trainer)
     first = snapshots.live()
-    monkeypatch.setattr(retrain, "objection", lambda *_: "it is worse")
+    monkeypatch.setattr(candidate, "objection", lambda *_: "it is worse")
     append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
-    once(trainer)
-    newest = snapshots.versions()[-1]
+    newest = again(trainer, snapshots)
     assert snapshots.live() == first != newest
     assert snapshots.read(newest).manifest.rejected == "it is worse"
     assert f"Snapshot {newest} is rejected: it is worse." in caplog.text
 
 
-@pytest.mark.parametrize("fault", ["diverged", "full disk", "memory", "torch"])
-def test_a_training_that_fails_leaves_the_live_model(
+FAULTS = {
+    "diverged": Diverged("the loss is nan in epoch 3; nothing of it is kept"),
+    "full disk": OSError(28, "No space left on device"),
+    "memory": MemoryError("out of it"),
+    "torch": RuntimeError("DefaultCPUAllocator: can't allocate memory\nat a place of its own"),
+    "a fault of ours": KeyError("what"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_training_that_fails_leaves_the_live_model_and_is_tried_again_without_a_new_event(
     fault: str,
     settings: TrainerSettings,
     snapshots: Snapshots,
@@ -110,24 +139,50 @@ def test_a_training_that_fails_leaves_the_live_model(
     trainer = Retrain(settings, threading.Event())
     once(trainer)
     first = snapshots.live()
+    failures = 0
 
     def fail(*_: object, **__: object) -> None:
-        raise {
-            "diverged": Diverged("the loss is nan in epoch 3; nothing of it is kept"),
-            "full disk": OSError(28, "No space left on device"),
-            "memory": MemoryError("out of it"),
-            "torch": RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-        }[fault]
+        nonlocal failures
+        failures += 1
+        raise FAULTS[fault]
 
-    target = (
-        "trainer.lifecycle.snapshots.save_file" if fault == "full disk" else "trainer.retrain.fit"
-    )
-    monkeypatch.setattr(target, fail)
+    files = "trainer.lifecycle.snapshots.save_file"
+    target = files if fault == "full disk" else "trainer.lifecycle.candidate.fit"
     append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
-    once(trainer)
-    assert snapshots.live() == first
-    assert snapshots.versions() == [first]
-    assert "This training is lost, the live model stays:" in caplog.text
+    with monkeypatch.context() as broken:
+        broken.setattr(target, fail)
+        wait_for("the second failure", lambda: once(trainer) and failures == 2, 20)
+        assert snapshots.live() == first
+        assert snapshots.versions() == [first]
+    lines = [line for line in caplog.messages if "This training is lost" in line]
+    assert [line.rsplit(". ", 1)[1] for line in lines] == [
+        "It is tried again in 0 s.", "It is tried again in 0 s."
+    ]  # fmt: skip
+    assert not any("\n" in line for line in lines)
+    assert again(trainer, snapshots) == snapshots.live() != first
+
+
+def test_a_trainer_whose_reading_fails_says_so_in_one_line_and_goes_on(
+    settings: TrainerSettings,
+    snapshots: Snapshots,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.INFO)
+    store(Path(settings.edge_store), pairs(blocks()))
+    stop = threading.Event()
+    trainer = Retrain(settings, stop)
+    monkeypatch.setattr(retrain, "LOOK_EVERY", 0.01)
+    thread = threading.Thread(target=trainer.run)
+    with monkeypatch.context() as broken:
+        broken.setattr(retrain, "grow", lambda *_: dict[str, object]()["a column"])
+        thread.start()
+        wait_for("the line", lambda: "A fault that was not foreseen" in caplog.text)
+    wait_for("a model", snapshots.live, 20)
+    stop.set()
+    thread.join()
+    assert caplog.text.count("A fault that was not foreseen (KeyError at test_retrain.py:") == 1
+    assert "The trainer works again" in caplog.text
 
 
 def test_the_graph_is_weighed_as_the_settings_say(
@@ -161,8 +216,7 @@ def test_without_what_the_live_snapshot_left_to_go_on_from_it_starts_from_scratc
     assert first
     (Path(settings.model_store) / first / "start.safetensors").unlink()
     append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
-    once(trainer)
-    assert snapshots.live() != first
+    assert again(trainer, snapshots) == snapshots.live() != first
     assert caplog.text.count("from scratch") == 3  # twice for the training, once for the reason
 
 
@@ -181,24 +235,106 @@ def test_a_signal_in_the_middle_of_a_training_ends_it_and_keeps_nothing_of_it(
     finally:
         trainer.kill()
     assert "Told to stop in the middle of a training; the live model stays." in log.read_text()
-    assert list(Path(settings.model_store).rglob("*")) == []
+    assert list(Path(settings.model_store).rglob("*")) == []  # the lease is given back, too
 
 
-def test_retraining_is_due_at_first_then_after_enough_new_edges_or_a_doubling(
-    tmp_path: Path,
+def test_five_thousand_views_of_known_items_do_not_make_a_training_due(
+    settings: TrainerSettings, snapshots: Snapshots
 ) -> None:
-    settings = TrainerSettings(
-        edge_store=str(tmp_path / "edges"), model_store=str(tmp_path / "models"),
-        kafka_topic="t", min_edges=10, retrain_edges=30, epochs=1, embedding_dim=4,
-    )  # fmt: skip
+    rows = pairs(blocks())
+    made = store(Path(settings.edge_store), rows)
     trainer = Retrain(settings, threading.Event())
-    written = EdgeStore.begin(settings.edge_store, "t")
-    trained, before = [], 0
-    for edges in (9, 10, 15, 20, 35, 49, 50, 60, 80):
-        append(written, [("u", f"i{n}") for n in range(before, edges)], before)
-        before = edges
-        trainer._read()
-        if trainer._due():
-            trainer._retrain()
-            trained.append(edges)
-    assert trained == [10, 20, 49, 80]  # min_edges, doubled, past 30 new ones or doubled, 30 new
+    once(trainer)
+    append(made, [rows[n % 50] for n in range(5_000)], len(rows))
+    once(trainer)
+    assert len(snapshots.versions()) == 1
+
+
+def test_a_second_trainer_stands_by_and_takes_over_when_the_first_one_ends(
+    settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(Path(settings.edge_store), pairs(blocks()))
+    first, second = (Retrain(settings, threading.Event()) for _ in range(2))
+    once(first)
+    once(second)
+    assert len(snapshots.versions()) == 1
+    assert "Another trainer holds" in caplog.text
+    first._lease.release()
+    assert again(second, snapshots) == snapshots.live()
+
+
+def test_a_trainer_that_lost_the_lease_in_a_training_puts_nothing_live(
+    settings: TrainerSettings,
+    snapshots: Snapshots,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store(Path(settings.edge_store), pairs(blocks()))
+    trainer = Retrain(settings, threading.Event())
+
+    def taken_over(*arguments: object) -> str:
+        (Path(settings.model_store) / lease.LEASE).write_text('{"id": "another"}')
+        return ""
+
+    monkeypatch.setattr(candidate, "objection", taken_over)
+    once(trainer)
+    assert snapshots.live() is None
+    assert snapshots.versions() == []
+    assert "This training is dropped: another trainer has taken" in caplog.text
+
+
+def test_torchrun_with_several_trainers_is_refused_in_words(settings: TrainerSettings) -> None:
+    several = os.environ | {"WORLD_SIZE": "2", "RANK": "0"}
+    ended = subprocess.run([*STREAMGCN, "trainer"], env=several, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "WORLD_SIZE=2 is refused: the trainer runs in one process" in ended.stderr
+
+
+def test_a_file_in_the_place_of_the_model_store_is_refused_at_the_start(
+    settings: TrainerSettings,
+) -> None:
+    place = Path(settings.model_store)
+    place.write_text("a file")
+    for store_ in (place, place / "below"):
+        env = os.environ | {"MODEL_STORE": str(store_)}
+        ended = subprocess.run([*STREAMGCN, "trainer"], env=env, capture_output=True, text=True)
+        assert ended.returncode == 2
+        assert f"MODEL_STORE={store_} is refused: {place} is a file" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_a_model_store_that_is_deleted_is_said_and_gets_a_new_model(
+    settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(Path(settings.edge_store), pairs(blocks()))
+    trainer = Retrain(settings, threading.Event())
+    once(trainer)
+    once(trainer)
+    shutil.rmtree(settings.model_store)
+    assert again(trainer, snapshots) == snapshots.live()
+    assert caplog.text.count(f"{settings.model_store} holds no live model any more.") == 1
+
+
+def test_a_model_store_that_cannot_be_used_is_waited_for_and_one_that_is_restored_is_used(
+    settings: TrainerSettings,
+    snapshots: Snapshots,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    rows = pairs(blocks())
+    made = store(Path(settings.edge_store), rows)
+    trainer = Retrain(settings, threading.Event())
+    once(trainer)
+    first = snapshots.live()
+    place, aside = Path(settings.model_store), Path(settings.model_store + ".aside")
+    place.rename(aside)
+    place.write_text("a file")
+    append(made, [(f"0-{n}", "0-0") for n in range(30)], len(rows))
+    for _ in range(3):
+        once(trainer)
+    assert caplog.text.count("cannot be used") == 1
+    place.unlink()
+    aside.rename(place)
+    assert again(trainer, snapshots) == snapshots.live() != first
+    assert "can be used again" in caplog.text
+    assert f"going on from {first}" in caplog.text

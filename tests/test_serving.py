@@ -29,7 +29,7 @@ from trainer.embeddings import Embeddings, Own
 from trainer.fit import fit
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
-from trainer.lifecycle.snapshots import Manifest, Snapshot
+from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.weights import Weighing
 
 POPULAR = Recommendations(["p", "q", "r"], [3.0, 2.0, 1.0], [], "v", "popular", 1, 1)

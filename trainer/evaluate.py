@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from trainer.embeddings import Embeddings, Own
 from trainer.graph import InteractionGraph
 from trainer.largest import largest
 from trainer.popular import recent
-from trainer.weights import Float32s, Int64s
+from trainer.weights import Float32s, Float64s, Int64s
 
 BLOCK = 1_024  # users ranked at a time, fewer where items are many:
 SCORES = 50_000_000  # scores in memory at a time
@@ -148,11 +148,42 @@ def rankings(
         most: users to measure at most, evenly taken, for a quick look.
     """
     sums: list[Tensor] = []
+    users = 0
+    for number, recall, ndcg in _by_user(scores, train, test, k, most):
+        if number == len(sums):
+            sums.append(torch.zeros(2, dtype=torch.float64))
+        sums[number] += torch.stack([recall.sum(), ndcg.sum()])
+        users += len(recall) if number == 0 else 0
+    means = [(total / max(1, users)).tolist() for total in sums] or [[0.0, 0.0]]
+    return [{f"recall@{k}": recall, f"ndcg@{k}": ndcg} for recall, ndcg in means]
+
+
+def ndcgs(
+    score: Scorer,
+    train: InteractionGraph,
+    test: InteractionGraph,
+    k: int = 20,
+    most: int | None = None,
+) -> Float64s:
+    """NDCG@k of each user that `rankings` takes the mean of, in the same order; float64 [users]."""
+    found = [ndcg for _, _, ndcg in _by_user(lambda users: [score(users)], train, test, k, most)]
+    made: Float64s = torch.cat(found).numpy() if found else np.empty(0)
+    return made
+
+
+def _by_user(
+    scores: Callable[[Tensor], Iterable[Tensor]],
+    train: InteractionGraph,
+    test: InteractionGraph,
+    k: int,
+    most: int | None,
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """For each block of users and each of the `scores` its number, recall and NDCG [block]."""
     discounts = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
     ideal = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cumsum(0)])
     test = test.subset(test.strengths > 0)
     users = np.flatnonzero(test.user_degrees)
-    users = users[:: -(-len(users) // most)] if most else users
+    users = users[:: -(-len(users) // most)] if most and len(users) else users
     size = block_size(train.n_items)
     for begin in range(0, len(users), size):
         block = users[begin : begin + size]
@@ -163,13 +194,8 @@ def rankings(
         for number, scored in enumerate(scores(torch.from_numpy(block))):
             scored[seen] = -torch.inf
             hits = relevant.gather(1, largest(scored, min(k, scored.shape[1]))[1])
-            recall = hits.sum(1) / wanted
             ndcg = (hits * discounts[: hits.shape[1]]).sum(1) / ideal[wanted.clamp(max=k)]
-            if number == len(sums):
-                sums.append(torch.zeros(2, dtype=torch.float64))
-            sums[number] += torch.stack([recall.sum(), ndcg.sum()])
-    means = [(total / max(1, len(users))).tolist() for total in sums] or [[0.0, 0.0]]
-    return [{f"recall@{k}": recall, f"ndcg@{k}": ndcg} for recall, ndcg in means]
+            yield number, hits.sum(1) / wanted, ndcg
 
 
 def block_size(n_items: int) -> int:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from process.errors import StreamGCNError
@@ -22,17 +20,13 @@ from trainer.choose import PRIORS, Chooser
 from trainer.embeddings import Embeddings
 from trainer.evaluate import measure, predictions, rmse
 from trainer.graph import InteractionGraph
+from trainer.holdout import JUDGED_USERS, Bools, Int8s, held_out_edges, judged_users
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import LightGCN
 from trainer.train import EarlyStopping, Model, Progress, Tables, quiet, train
 
-HELD_OUT = 0.1  # newest share of each user's edges
-# Without times, a random share, as large as in the usual files for offline evaluation; the learned
-# part goes on over the whole graph afterwards, so what is held out is not lost.
-HELD_OUT_AT_RANDOM = 0.2
 OVER = 10  # of the epochs one in so many, to go on from the kept edges to the whole graph
 WARM = 50  # to go on from the last training, which has seen most of the edges; there and then
-JUDGED_USERS = 50  # with fewer of them held-out edges say nothing
 MEASURED = 5_000  # users on whom the figures are taken, at most
 CHOSEN_ON = 2_000_000  # edges; in a larger graph one user in so many is chosen on
 
@@ -53,12 +47,14 @@ class Start:
 class Fit:
     """Embeddings over the whole graph, and how they came about.
 
-    settings: with what was chosen. candidate: embeddings over `kept`, which the metrics are of.
-    start: what the next training may go on from; it has not seen `held_out`.
+    settings: with what was chosen. newest: bool [edges], those that are in `held_out`.
+    candidate: embeddings over `kept`, which the metrics are of. start: what the next training may
+    go on from; it has not seen `held_out`.
     """
 
     embeddings: Embeddings
     settings: Hyperparameters
+    newest: Bools
     kept: InteractionGraph
     held_out: InteractionGraph
     candidate: Embeddings
@@ -72,8 +68,13 @@ def fit(
     settings: Hyperparameters,
     progress: Progress = quiet,
     start: Start | None = None,
+    novelty: Int8s | None = None,
 ) -> Fit:
     """Hold out, choose, train, measure, and fit over the whole graph.
+
+    Args:
+        start: what to go on from.
+        novelty: of each edge to the last training, [edges], as `held_out_edges` has it.
 
     Raises:
         NothingToLearn: no edge says what users like.
@@ -81,13 +82,13 @@ def fit(
     """
     clock = _Clock()
     settings = settings.for_graph(len(graph), bool(graph.timed.any()))
-    newest = held_out_edges(graph)
+    newest = held_out_edges(graph, novelty)
     kept, held_out = graph.subset(~newest), graph.subset(newest)
     if settings.model != "gcn" and not kept.strengths.any():
         raise NothingToLearn(
             "no edge has a weight above 0; send positive interactions or set STREAMGCN_TYPE_WEIGHTS"
         )
-    if np.count_nonzero(held_out.user_strengths) < JUDGED_USERS:
+    if judged_users(held_out) < JUDGED_USERS:
         settings = settings.filled(PRIORS)
     if settings.model == "gcn":
         fitted = Fitted()
@@ -115,13 +116,9 @@ def fit(
     clock.lap("propagate")
     metrics = measure(candidate, kept, held_out, MEASURED) if held_out.strengths.any() else {}
     clock.lap("evaluate")
-    return Fit(made, settings, kept, held_out, candidate, metrics, clock.seconds, _start(fitted))
-
-
-def held_out_edges(graph: InteractionGraph) -> npt.NDArray[np.bool_]:
-    """Mask [edges] of what is held out: each user's newest, or random ones without times."""
-    timed = len(graph) > 0 and graph.timestamps.min() != graph.timestamps.max()
-    return graph.newest(HELD_OUT if timed else HELD_OUT_AT_RANDOM)
+    return Fit(
+        made, settings, newest, kept, held_out, candidate, metrics, clock.seconds, _start(fitted)
+    )
 
 
 def _stopping(

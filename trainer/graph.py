@@ -7,6 +7,7 @@ takes out a user: its edges, and its id, of which the node's number is left.
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -63,8 +64,8 @@ class InteractionGraph:
     """Edges sorted by user, then item; no pair twice.
 
     users, items: int32 [edges]; weights: float32 [edges], as `weighing` makes them;
-    timestamps: int64 [edges], epoch milliseconds of the last event; places: int64 [edges], where
-    that event was among all events read.
+    timestamps: int64 [edges], epoch milliseconds of the last event, none in the future; places:
+    int64 [edges], where that event was among all events read.
     """
 
     user_ids: Ids = field(default_factory=Ids)
@@ -95,23 +96,29 @@ class InteractionGraph:
         """Items seen, those without an edge included."""
         return len(self.item_ids)
 
+    @property
+    def keys(self) -> Int64s:
+        """One number for each edge, ascending; int64 [edges]."""
+        return keys_of(self.users, self.items)
+
     def extend(self, rows: pa.Table) -> None:
         """Add rows of the edge store's schema, in their order, to the graph in place."""
         rows, digests = split(rows)
         self.forget(matching(self.user_ids.values, digests))
         if not len(rows):
             return
+        now = int(time.time() * 1000)  # a clock that is ahead must not age all others' events
         interactions = np.clip(rows["interaction"].to_numpy(), -LARGEST, LARGEST)
         new = Pairs(
-            _keys(self.user_ids.grow(rows["user_id"]), self.item_ids.grow(rows["item_id"])),
+            keys_of(self.user_ids.grow(rows["user_id"]), self.item_ids.grow(rows["item_id"])),
             interactions.astype(np.float32) * self.weighing.factors(rows["type"]),
-            rows["timestamp"].cast(pa.int64()).to_numpy() // 1000,
+            np.minimum(rows["timestamp"].cast(pa.int64()).to_numpy() // 1000, now),
             self._read + np.arange(len(rows)),
         )
         self._read += len(rows)
         removals = pc.equal(rows["type"], REMOVE).combine_chunks().to_numpy(zero_copy_only=False)
-        old = Pairs(_keys(self.users, self.items), self.weights, self.timestamps, self.places)
-        touched = _contains(np.unique(new.keys), old.keys)
+        old = Pairs(self.keys, self.weights, self.timestamps, self.places)
+        touched = contained(np.unique(new.keys), old.keys)
         events = old.where(touched).then(new)
         removed = np.concatenate([np.zeros(touched.sum(), np.bool_), removals])
         merged = self.weighing.merge(events, removed)
@@ -161,9 +168,10 @@ class InteractionGraph:
         kept = self.timestamps >= oldest
         touched: Int32s = np.unique(self.users[~kept])
         if len(touched):
-            self.__dict__.pop("strengths", None)
+            self._drop_derived()
             self.users, self.items = self.users[kept], self.items[kept]
             self.weights, self.timestamps = self.weights[kept], self.timestamps[kept]
+            self.places = self.places[kept]
             self.user_ids.blank(touched[~np.isin(touched, self.users)].tolist())
         return touched
 
@@ -189,17 +197,23 @@ class InteractionGraph:
         made.users = made.users // nth
         return made
 
-    def newest(self, share: float) -> npt.NDArray[np.bool_]:
+    def newest(
+        self, share: float, novelty: npt.NDArray[np.int8] | None = None
+    ) -> npt.NDArray[np.bool_]:
         """Mask [edges] of each user's newest edges: `share` of them, at least one of five or more.
 
         Each user's own newest, not the newest of all: where users come in sessions the latter
         belong to users of whom nothing older is left to recommend from. Of users whose edges all
         have one time a hash of the two ends decides, so that data without times is held out at
         random, and mostly the same edges again when others have come.
+
+        Args:
+            novelty: of each edge, [edges]; it comes before the time, which a repeated event moves.
         """
-        chance = (_hashed(_keys(self.users, self.items)) >> np.uint64(1)).astype(np.int64)
+        novelty = np.zeros(len(self), np.int8) if novelty is None else novelty
+        chance = (_hashed(self.keys) >> np.uint64(1)).astype(np.int64)
         chance = np.where(self.timed[self.users], self.places, chance)
-        by_age = np.lexsort((chance, self.timestamps, self.users))
+        by_age = np.lexsort((chance, self.timestamps, novelty, self.users))
         start = self.row_starts()
         counts = np.diff(start)
         rank = np.arange(len(self)) - start[self.users]  # users are sorted, so by_age keeps rows
@@ -274,7 +288,8 @@ class InteractionGraph:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.user_degrees)])
 
 
-def _keys(users: Int32s, items: Int32s) -> Int64s:
+def keys_of(users: Int32s, items: Int32s) -> Int64s:
+    """One number for each edge, by which they sort by user, then item; int64 [edges]."""
     return (users.astype(np.int64) << 32) | items
 
 
@@ -287,8 +302,10 @@ def _hashed(keys: Int64s) -> npt.NDArray[np.uint64]:
     return mixed
 
 
-def _contains(sorted_keys: Int64s, keys: Int64s) -> npt.NDArray[np.bool_]:
+def contained(sorted_keys: Int64s, keys: Int64s) -> npt.NDArray[np.bool_]:
     """Mask of the `keys` that are among `sorted_keys`."""
+    if not len(sorted_keys):
+        return np.zeros(len(keys), np.bool_)
     at = np.searchsorted(sorted_keys, keys)
     at[at == len(sorted_keys)] = 0
     found: npt.NDArray[np.bool_] = sorted_keys[at] == keys

@@ -25,11 +25,17 @@ class OneProcess(StreamGCNError):
 
 def join(device: torch.device) -> None:
     """Join the processes that torchrun started, if it did."""
-    if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
+    if processes() > 1 and not distributed.is_initialized():
         cuda = device.type == "cuda"
         distributed.init_process_group(
             "nccl" if cuda else "gloo", device_id=device if cuda else None
         )
+
+
+def processes() -> int:
+    """How many processes torchrun says it has started, 1 if it did not start this one."""
+    given = os.environ.get("WORLD_SIZE", "1").strip()
+    return int(given) if given.isdecimal() else 1
 
 
 def several() -> bool:

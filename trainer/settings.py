@@ -28,13 +28,14 @@ class TrainerSettings(ConsumerSettings):
         100_000,
         ge=1,
         validation_alias="STREAMGCN_RETRAIN_EDGES",
-        description="New events that make a retraining due; so does a doubling.",
+        description="New or removed edges (pairs of user and item) that make a retraining due; so "
+        "does a doubling.",
     )
     retrain_seconds: float = Field(
         3_600.0,
         gt=0,
         validation_alias="STREAMGCN_RETRAIN_SECONDS",
-        description="Seconds after which any new event makes a retraining due.",
+        description="Seconds after which any event makes a retraining due, also a repeated one.",
     )
     edge_weight: Literal["last", "sum", "max"] = Field(
         "last",

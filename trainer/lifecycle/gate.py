@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.evaluate import predictions, ranking, rmse, scorer
-from trainer.fit import JUDGED_USERS, Fit
+from trainer.embeddings import Embeddings
+from trainer.evaluate import ndcgs, predictions, scorer
+from trainer.fit import Fit
 from trainer.graph import InteractionGraph
-from trainer.lifecycle.snapshots import Snapshot
+from trainer.holdout import JUDGED_USERS, UNSEEN, Int8s, judged_users
+from trainer.lifecycle.manifest import Snapshot
 from trainer.lifecycle.warm import aligned
+from trainer.weights import Float64s
 
 TOLERANCE = 0.98  # of the live model's NDCG@20
+CERTAIN = 2.0  # standard errors by which a candidate must be worse: one of forty is so by chance
 MOST_USERS = 10_000
 
 
-def objection(fitted: Fit, graph: InteractionGraph, live: Snapshot | None) -> str:
+def objection(
+    fitted: Fit, graph: InteractionGraph, live: Snapshot | None, novelty: Int8s | None
+) -> str:
     """Why the candidate must not go live, or nothing.
 
     It must beat popularity on the held-out edges (a gcn that predicts interactions: their mean),
-    and come up to the live model on those of them that are newer than the live model, which had the
-    others in its filters. With fewer than JUDGED_USERS users there is no verdict, and the candidate
-    goes live.
+    and must not be worse than the live model, by more than chance, on those of them that the live
+    model was not trained on. With fewer than JUDGED_USERS users there is no verdict, and the
+    candidate goes live.
+
+    Args:
+        novelty: of each edge to the live model, [edges]; None where that does not tell.
     """
     kept, held_out = fitted.kept, fitted.held_out
-    if _users(held_out) < JUDGED_USERS:
+    if judged_users(held_out) < JUDGED_USERS:
         return ""
     metrics, predicts = fitted.metrics, "rmse" in fitted.metrics
     own, popular = metrics["ndcg@20"], metrics["popularity_ndcg@20"]
@@ -36,30 +45,37 @@ def objection(fitted: Fit, graph: InteractionGraph, live: Snapshot | None) -> st
         return (
             f"its ndcg@20 of {own:.4f} on the newest edges is not above popularity's {popular:.4f}"
         )
-    if live is None:
+    if live is None or novelty is None:
         return ""
-    unseen = held_out.subset(held_out.timestamps > live.manifest.newest)
-    if _users(unseen) < JUDGED_USERS:
+    unseen = graph.subset(fitted.newest & (novelty == UNSEEN))
+    if judged_users(unseen) < JUDGED_USERS:
         return ""
-    embeddings = fitted.candidate, aligned(live, graph)
-    if predicts:
-        mine, its = (rmse(predictions(e, kept, unseen), unseen.weights) for e in embeddings)
-        if mine * TOLERANCE <= its:
-            return ""
-        return (
-            f"its rmse of {mine:.4f} on edges newer than the live model {live.manifest.version}, "
-            f"times {TOLERANCE}, is above that one's {its:.4f}"
-        )
     mine, its = (
-        ranking(scorer(e, kept), kept, unseen, most=MOST_USERS)["ndcg@20"] for e in embeddings
+        _errors(embeddings, kept, unseen)
+        if predicts
+        else ndcgs(scorer(embeddings, kept), kept, unseen, most=MOST_USERS)
+        for embeddings in (fitted.candidate, aligned(live, graph))
     )
-    if mine < TOLERANCE * its:
+    of = f"on edges that are new to the live model {live.manifest.version}"
+    if predicts and _below_zero(its - TOLERANCE**2 * mine):
+        mine_, its_ = (float(np.sqrt(errors.mean())) for errors in (mine, its))
+        return f"its rmse of {mine_:.4f} {of}, times {TOLERANCE}, is above that one's {its_:.4f}"
+    if not predicts and _below_zero(mine - TOLERANCE * its):
         return (
-            f"its ndcg@20 of {mine:.4f} on edges newer than the live model "
-            f"{live.manifest.version} is below {TOLERANCE} of that one's {its:.4f}"
+            f"its ndcg@20 of {mine.mean():.4f} {of} is below {TOLERANCE} of that one's "
+            f"{its.mean():.4f}"
         )
     return ""
 
 
-def _users(graph: InteractionGraph) -> int:
-    return int(np.count_nonzero(graph.user_strengths))
+def _errors(embeddings: Embeddings, kept: InteractionGraph, unseen: InteractionGraph) -> Float64s:
+    """Squared error of each edge that is predicted, float64 [edges of unseen]."""
+    predicted = predictions(embeddings, kept, unseen).astype(np.float64)
+    errors: Float64s = (predicted - unseen.weights.astype(np.float64)) ** 2
+    return errors
+
+
+def _below_zero(differences: Float64s) -> bool:
+    """Whether their mean is, by more than chance: a few users differ much from one another."""
+    spread = differences.std() / np.sqrt(len(differences))
+    return bool(differences.mean() + CERTAIN * spread < 0)

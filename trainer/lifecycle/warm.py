@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -14,7 +12,8 @@ from trainer.embeddings import Embeddings
 from trainer.fit import Start
 from trainer.graph import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
-from trainer.lifecycle.snapshots import Manifest, Snapshot
+from trainer.lifecycle.manifest import Manifest, Snapshot
+from trainer.lifecycle.trained import places
 
 CHOOSE_AGAIN = 1.5  # times the edges of the last choice
 
@@ -23,10 +22,12 @@ def goes_on(live: Snapshot, graph: InteractionGraph, settings: Hyperparameters) 
     """Whether a training can go on from a snapshot: the same model, not outgrown. The gcn is always
     trained anew."""
     was = live.manifest.settings
-    same = all(was[name] == getattr(settings, name) for name in ("model", "dim", "layers", "loss"))
+    same = all(
+        was.get(name) == getattr(settings, name) for name in ("model", "dim", "layers", "loss")
+    )
     same &= settings.model != "gcn"
     same &= not settings.filled(chosen(live.manifest)).missing()
-    same &= settings.low_pass_normalization in (None, was["low_pass_normalization"])
+    same &= settings.low_pass_normalization in (None, was.get("low_pass_normalization"))
     return same and len(graph) < CHOOSE_AGAIN * live.manifest.chosen_at
 
 
@@ -48,8 +49,8 @@ def aligned_start(live: Snapshot, kept: dict[str, Tensor], graph: InteractionGra
     A new node starts from zeros, which in the layers above is its fold-in.
     """
     rows = {
-        "users": _places(graph.user_ids.values, live.user_ids),
-        "items": _places(graph.item_ids.values, live.item_ids),
+        "users": _rows(graph.user_ids.values, live.user_ids),
+        "items": _rows(graph.item_ids.values, live.item_ids),
     }
     basis = kept.get("basis")
     tables = {name: _aligned(kept[name], rows[name]) for name in rows if name in kept}
@@ -58,8 +59,8 @@ def aligned_start(live: Snapshot, kept: dict[str, Tensor], graph: InteractionGra
 
 def aligned(live: Snapshot, graph: InteractionGraph) -> Embeddings:
     """A snapshot's embeddings with rows in the graph's numbering, zeros for new nodes."""
-    users = _places(graph.user_ids.values, live.user_ids)
-    items = _places(graph.item_ids.values, live.item_ids)
+    users = _rows(graph.user_ids.values, live.user_ids)
+    items = _rows(graph.item_ids.values, live.item_ids)
     made = dict(live.embeddings.tensors)
     for name, tensor in made.items():
         if name in ("base", "user_bias"):
@@ -67,19 +68,17 @@ def aligned(live: Snapshot, graph: InteractionGraph) -> Embeddings:
         elif name.startswith(("incoming", "outgoing", "neighbors", "similarities")):
             made[name] = _aligned(tensor, items)
     if "neighbors" in made:
-        numbers = _places(live.item_ids, graph.item_ids.values).clamp(min=0).int()
+        numbers = _rows(live.item_ids, graph.item_ids.values).clamp(min=0).int()
         made["neighbors"] = numbers[made["neighbors"].long()]
     return replace(live.embeddings, tensors=made)
 
 
-def _places(ids: pa.Array, among: pa.Array) -> Tensor:
-    """Position of each id, int64, -1 for one that is not there."""
-    places = pc.fill_null(pc.index_in(ids, value_set=among), -1)
-    return torch.from_numpy(places.to_numpy().astype(np.int64))
+def _rows(ids: pa.Array, among: pa.Array) -> Tensor:
+    return torch.from_numpy(places(ids, among))
 
 
-def _aligned(table: Tensor, places: Tensor) -> Tensor:
-    known = places >= 0
-    made = table.new_zeros((len(places), *table.shape[1:]))
-    made[known] = table[places[known]]
+def _aligned(table: Tensor, rows: Tensor) -> Tensor:
+    known = rows >= 0
+    made = table.new_zeros((len(rows), *table.shape[1:]))
+    made[known] = table[rows[known]]
     return made

@@ -1,0 +1,171 @@
+"""One trainer at a time writes to a MODEL_STORE."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.services import wait_for
+from trainer.lifecycle import lease
+from trainer.lifecycle.lease import LEASE, Lease, LeaseLost
+
+HOLD = """
+import pathlib, sys, time
+from trainer.lifecycle.lease import Lease
+held = Lease(pathlib.Path(sys.argv[1]))
+print(held.take(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "SETTLE", 0.1)
+    monkeypatch.setattr(lease, "BEAT", 0.1)
+
+
+def start(folder: Path) -> "subprocess.Popen[str]":
+    """Another process that takes the lease if it can."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def has_it(child: "subprocess.Popen[str]") -> bool:
+    assert child.stdout
+    with child.stdout as said:
+        return said.readline() == "True\n"
+
+
+def other(folder: Path) -> "subprocess.Popen[str]":
+    """Another process that holds the lease."""
+    child = start(folder)
+    assert has_it(child)
+    return child
+
+
+def foreign(folder: Path) -> None:
+    """Make the holder one of another machine, which cannot be asked whether it lives."""
+    said = json.loads((folder / LEASE).read_text())
+    (folder / LEASE).write_text(json.dumps(said | {"machine": "another", "host": "elsewhere"}))
+
+
+def test_a_second_trainer_stands_by_and_says_once_who_holds_the_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = Lease(tmp_path / "models"), Lease(tmp_path / "models")
+    assert first.take()
+    assert first.take()
+    assert not second.take()
+    assert not second.take()
+    assert len(caplog.messages) == 1
+    assert f"process {os.getpid()} on " in caplog.text
+    first.confirm()
+    with pytest.raises(LeaseLost):
+        second.confirm()
+    first.release()
+    assert second.take()
+    second.release()
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_the_lease_of_a_killed_trainer_is_taken_over_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = other(tmp_path)
+    mine = Lease(tmp_path)
+    assert not mine.take()
+    held.kill()
+    held.wait()
+    assert mine.take()
+    assert f"from process {held.pid} on" in caplog.text
+    mine.release()
+
+
+def test_the_lease_of_another_machine_is_taken_over_when_it_is_no_longer_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRES", 1.0)
+    held = other(tmp_path)
+    foreign(tmp_path)
+    mine = Lease(tmp_path)
+    began = time.monotonic()
+    while time.monotonic() - began < 2.0:  # it is touched, though later than here
+        (tmp_path / LEASE).touch()
+        assert not mine.take()
+    held.kill()
+    held.wait()
+    assert not mine.take()
+    wait_for("the lease", mine.take, 10)
+    assert time.monotonic() - began > 3.0
+    mine.release()
+
+
+def test_a_trainer_that_was_halted_writes_nothing_when_it_wakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRES", 0.5)
+    first, second = Lease(tmp_path), Lease(tmp_path)
+    assert first.take()
+    first._end.set()  # as if its thread were halted with it
+    foreign(tmp_path)
+    wait_for("the lease", second.take, 10)
+    with pytest.raises(LeaseLost, match="another trainer has taken"):
+        first.confirm()
+    assert not first.held
+    second.confirm()
+    second.release()
+
+
+def test_two_that_take_it_at_the_same_time_do_not_both_have_it(tmp_path: Path) -> None:
+    children = [start(tmp_path) for _ in range(3)]
+    try:
+        assert [has_it(child) for child in children].count(True) == 1
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{}", b'{"id": 7}', b"[" * 5_000])
+def test_a_lease_that_says_nothing_expires_as_well(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRES", 0.3)
+    (tmp_path / LEASE).write_bytes(content)
+    mine = Lease(tmp_path)
+    assert not mine.take()
+    wait_for("the lease", mine.take, 10)
+    mine.release()
+
+
+def test_a_lease_of_a_later_version_is_understood(tmp_path: Path) -> None:
+    held = other(tmp_path)
+    said = msgspec.json.decode((tmp_path / LEASE).read_bytes())
+    (tmp_path / LEASE).write_bytes(msgspec.json.encode(said | {"colour": "green"}))
+    os.kill(held.pid, signal.SIGKILL)
+    held.wait()
+    mine = Lease(tmp_path)
+    assert mine.take()
+    mine.release()
+
+
+def test_where_the_store_is_deleted_its_trainer_goes_on_holding_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    mine = Lease(tmp_path / "models")
+    assert mine.take()
+    (tmp_path / "models" / LEASE).unlink()
+    (tmp_path / "models").rmdir()
+    assert mine.take()
+    mine.confirm()
+    assert not caplog.messages
+    mine.release()

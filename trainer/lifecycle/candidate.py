@@ -1,0 +1,95 @@
+"""One training: from the graph and the live snapshot to a new snapshot, judged by the gate."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+
+from consumer.edge.store import Watermark
+from trainer.fit import Start, fit
+from trainer.graph import InteractionGraph
+from trainer.holdout import Int8s
+from trainer.hyperparameters import Hyperparameters
+from trainer.lifecycle.gate import objection
+from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_version
+from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.trained import Trained
+from trainer.lifecycle.warm import aligned_start, chosen, goes_on, tensors
+from trainer.train import Progress
+
+log = logging.getLogger("trainer")
+
+
+def candidate(
+    graph: InteractionGraph,
+    settings: Hyperparameters,
+    snapshots: Snapshots,
+    live: Snapshot | None,
+    progress: Progress,
+    read: Watermark,
+) -> Snapshot:
+    """Train, going on from the live snapshot where that is possible. Nothing is written.
+
+    Args:
+        read: up to where of the edge store the graph is.
+
+    Raises:
+        NothingToLearn, Diverged, Stopped, DeviceMissing: as `fit`.
+    """
+    start = _start(snapshots, live, graph) if live and goes_on(live, graph, settings) else None
+    novelty = _novelty(snapshots, live, graph) if live else None
+    chosen_at = len(graph)
+    if live and start:
+        settings = settings.filled(chosen(live.manifest))
+        chosen_at = live.manifest.chosen_at
+    log.info(
+        "Training %s on %d edges of %d users and %d items, %s.",
+        settings.model, len(graph), graph.n_users, graph.n_items,
+        f"going on from {live.manifest.version}" if live and start else "from scratch",
+    )  # fmt: skip
+    fitted = fit(graph, settings, progress, start, novelty)
+    manifest = Manifest(
+        version=new_version(snapshots.versions()),
+        model=settings.model,
+        layers=fitted.embeddings.layers,
+        cosine=fitted.embeddings.cosine,
+        trained_at=int(time.time() * 1000),
+        users=graph.n_users,
+        items=graph.n_items,
+        edges=len(graph),
+        store_version=max(read.version, 0),
+        offsets=dict(read.offsets),
+        log=read.log,
+        stamp=read.stamp or 0,
+        chosen_at=chosen_at,
+        settings=asdict(fitted.settings),
+        metrics=fitted.metrics,
+        seconds=fitted.seconds,
+        rejected=objection(fitted, graph, live, novelty),
+    )
+    return Snapshot(
+        manifest,
+        fitted.embeddings,
+        graph.user_ids.values,
+        graph.item_ids.values,
+        tensors(fitted.start),
+        Trained.of(graph, fitted.newest),
+    )
+
+
+def _start(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> Start | None:
+    try:
+        return aligned_start(live, snapshots.start(live.manifest), graph)
+    except SnapshotError as error:
+        log.warning("%s; training from scratch.", error)
+        return None
+
+
+def _novelty(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> Int8s | None:
+    try:
+        trained = snapshots.trained(live.manifest)
+    except SnapshotError as error:
+        log.warning("%s; the next model is not compared with %s.", error, live.manifest.version)
+        return None
+    return trained.novelty(live.user_ids, live.item_ids, graph) if trained else None

@@ -1,0 +1,240 @@
+"""What a snapshot's files hold is checked when they are read: names, shapes, types, ranges.
+
+A file that is whole may still be wrong: written by another program, half restored, or changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from trainer.lifecycle.manifest import Manifest, SnapshotError
+
+MOST_LAYERS = 64
+MODELS = ("blend", "lightgcn", "gcn")
+NEAR = ("neighbors", "transitions")  # parts that are rows of neighbours
+COUNTS = ("users", "items", "edges", "chosen_at", "log", "stamp")
+FLOATS, INTS = (torch.float32,), (torch.int32,)
+Shape = tuple[int, ...]
+
+
+def check_manifest(path: Path, manifest: Manifest) -> None:
+    """Raises SnapshotError where the manifest's own values cannot be."""
+    counts = {name: getattr(manifest, name) for name in COUNTS}
+    wrong = [f"{name}={value}" for name, value in counts.items() if value < 0]
+    wrong += [f"offset {at} of partition {p}" for p, at in manifest.offsets.items() if at < 0]
+    if manifest.model not in MODELS:
+        wrong.append(f"model={manifest.model!r}")
+    if not int(manifest.model == "gcn") <= manifest.layers <= MOST_LAYERS:
+        wrong.append(f"layers={manifest.layers}")
+    wrong += [f"no number for {name}" for name in _needed(manifest) if not _number(manifest, name)]
+    if wrong:
+        raise SnapshotError(f"{path} cannot be right: {', '.join(wrong)}")
+
+
+def read_ids(
+    path: Path, column: str, expected: int | None = None, blanks: bool = False
+) -> pa.Array:
+    """The ids of a snapshot's users or items, string [rows].
+
+    Args:
+        expected: rows that there must be.
+        blanks: the empty string may stand there, more than once, for users who were forgotten.
+
+    Raises:
+        SnapshotError: they are not what a snapshot holds.
+        OSError, ArrowException: the file cannot be read.
+    """
+    table = pq.read_table(regular(path))
+    if column not in table.column_names:
+        raise SnapshotError(f"{path} has no column {column}")
+    if table[column].type not in (pa.string(), pa.large_string()):
+        raise SnapshotError(f"{path}: {column} is of type {table[column].type}, not string")
+    ids = table[column].cast(pa.string()).combine_chunks()
+    named = ids.filter(pc.not_equal(ids, "")) if blanks else ids
+    if expected is not None and len(ids) != expected:
+        raise SnapshotError(f"{path} has {len(ids)} rows where the manifest says {expected}")
+    if ids.null_count:
+        raise SnapshotError(f"{path} has {ids.null_count} rows without an id")
+    if pc.any(pc.equal(named, "")).as_py():
+        raise SnapshotError(f"{path} has an empty id")
+    if pc.count_distinct(named).as_py() != len(named):
+        raise SnapshotError(f"{path} has an id twice")
+    return ids
+
+
+def read_tables(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+    """The tensors that the manifest's model has; others in the file are left out.
+
+    Raises:
+        SnapshotError: they are not what the model needs.
+        OSError, SafetensorError: the file cannot be read.
+    """
+    found = load_file(regular(path))
+    shapes = _gcn(manifest, found) if manifest.model == "gcn" else _blend(manifest, found)
+    kept = {
+        name: _shaped(path, found, name, shape, INTS if name == "neighbors" else FLOATS)
+        for name, shape in shapes.items()
+    }
+    if "neighbors" in kept:
+        _within(path, "neighbors", kept["neighbors"], manifest.items)
+    for name in ("strengths", "squares", "scales"):
+        if name in kept and bool((kept[name] < 0).any()):
+            raise SnapshotError(f"{path}: {name} has a negative value")
+    if "squares" in kept and not kept["scales"][1] > 0:
+        raise SnapshotError(f"{path}: scales has no factor for the low pass")
+    return kept
+
+
+def read_start(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+    """What the next training can go on from.
+
+    Raises:
+        SnapshotError: it does not fit the manifest.
+        OSError, SafetensorError: the file cannot be read.
+    """
+    found = load_file(regular(path))
+    dim = manifest.settings.get("dim")
+    shapes: dict[str, Shape] = {}
+    if {"users", "items"} & found.keys():
+        if not isinstance(dim, int):
+            raise SnapshotError(f"{path} has tables, and its manifest no dim")
+        shapes = {"users": (manifest.users, dim), "items": (manifest.items, dim)}
+    kept = {name: _shaped(path, found, name, shape) for name, shape in shapes.items()}
+    if "basis" in found:
+        shape = (manifest.items, _columns(found, "basis"))
+        kept["basis"] = _shaped(path, found, "basis", shape, (torch.float16, torch.float32))
+    return kept
+
+
+def read_trained(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+    """The edges that the snapshot was trained on, as `Trained` has them.
+
+    Raises:
+        SnapshotError: they do not fit the manifest.
+        OSError, SafetensorError: the file cannot be read.
+    """
+    found = load_file(regular(path))
+    starts = _shaped(path, found, "starts", (manifest.users + 1,), (torch.int64,))
+    n = int(starts[-1])
+    if starts[0] != 0 or bool((starts.diff() < 0).any()):
+        raise SnapshotError(f"{path}: starts does not ascend from 0")
+    items = _shaped(path, found, "items", (n,), INTS)
+    _within(path, "items", items, manifest.items)
+    held_out = _shaped(path, found, "held_out", (n,), (torch.bool,))
+    return {"starts": starts, "items": items, "held_out": held_out}
+
+
+def regular(path: Path) -> Path:
+    """The path, if it is a plain file: to open a named pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise SnapshotError(f"{path} is not a file")
+    return path
+
+
+def _blend(manifest: Manifest, found: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Names and shapes of the tensors of a blend or a lightgcn."""
+    items, dim, width = manifest.items, _columns(found, "base"), _columns(found, "outgoing")
+    shapes: dict[str, Shape] = {
+        "base": (manifest.users, dim),
+        "incoming": (items, max(dim, width)),
+        "outgoing": (items, max(dim, width)),
+        "strengths": (items,),
+        # The first edition had no transitions.
+        "scales": (3,) if _rows(found, "scales") == 3 else (4,),
+    }
+    if width > dim:
+        shapes["squares"] = (width - dim,)
+    neighbors = {"neighbors", "similarities"} & found.keys()
+    weighed = any(manifest.settings.get(f"{part}_weight") for part in NEAR)
+    if neighbors or (manifest.model == "blend" and weighed):
+        kept = _columns(found, "neighbors")
+        shapes |= {"neighbors": (items, kept), "similarities": (items, kept)}
+    return shapes
+
+
+def _gcn(manifest: Manifest, found: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Names and shapes of the tensors of a gcn."""
+    users, items, last = manifest.users, manifest.items, manifest.layers - 1
+    dim = _columns(found, "base")
+    shapes: dict[str, Shape] = {
+        "base": (users, dim),
+        "outgoing": (items, dim + 2),
+        "user_bias": (users,),
+        "unknown_bias": (1,),
+        "incoming": (items, dim),
+    }
+    for number in range(manifest.layers):
+        shapes |= {f"weight.{number}": (dim, dim), f"bias.{number}": (dim,)}
+        if number != last:
+            shapes[f"incoming.{number}"] = (items, dim)
+    return shapes
+
+
+def _needed(manifest: Manifest) -> list[str]:
+    """Settings by which new items are folded in."""
+    settings = manifest.settings
+    weighed = {part for part in (*NEAR, "low_pass") if settings.get(f"{part}_weight")}
+    if manifest.model != "blend":
+        return ["learned_power"] if manifest.model == "lightgcn" else []
+    names = ["learned_power"] if settings.get("learned_weight") else []
+    if "neighbors" in weighed:
+        names += [f"neighbors_{kind}_power" for kind in ("user", "own", "item")]
+    if "transitions" in weighed:
+        kinds = ("decay", "backward", "own_power", "item_power")
+        names += ["recency", *(f"transitions_{kind}" for kind in kinds)]
+    if "low_pass" in weighed:
+        names += [f"low_pass_{kind}" for kind in ("power", "normalization", "damping")]
+    return names
+
+
+def _number(manifest: Manifest, name: str) -> bool:
+    value = manifest.settings.get(name)
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _rows(found: Mapping[str, Tensor], name: str) -> int:
+    return len(found[name]) if name in found and found[name].dim() else 0
+
+
+def _columns(found: Mapping[str, Tensor], name: str) -> int:
+    """Columns of a matrix; 0 where there is none, which no shape of the manifest has."""
+    return found[name].shape[1] if name in found and found[name].dim() == 2 else 0
+
+
+def _shaped(
+    path: Path,
+    found: Mapping[str, Tensor],
+    name: str,
+    shape: Shape,
+    types: tuple[torch.dtype, ...] = FLOATS,
+) -> Tensor:
+    """The tensor of this name, shape and one of these types, all of its values finite."""
+    if name not in found:
+        raise SnapshotError(f"{path} lacks the tensor {name}")
+    tensor = found[name]
+    if tuple(tensor.shape) != shape:
+        raise SnapshotError(f"{path}: {name} has shape {list(tensor.shape)}, not {list(shape)}")
+    if tensor.dtype not in types:
+        raise SnapshotError(f"{path}: {name} has type {tensor.dtype}, not {types[0]}")
+    if tensor.is_floating_point() and tensor.numel():
+        least, largest = tensor.aminmax()  # takes no memory, and a NaN comes out
+        if not (math.isfinite(least) and math.isfinite(largest)):
+            raise SnapshotError(f"{path}: {name} has a value that is not finite")
+    return tensor
+
+
+def _within(path: Path, name: str, numbers: Tensor, n: int) -> None:
+    """Raises SnapshotError unless all numbers are from 0 up to and without n."""
+    if numbers.numel():
+        least, largest = map(int, numbers.aminmax())
+        if least < 0 or largest >= n:
+            raise SnapshotError(f"{path}: {name} has numbers {least} to {largest} of {n} items")

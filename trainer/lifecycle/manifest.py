@@ -1,0 +1,99 @@
+"""What a snapshot says of itself, and the names that snapshots have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+from torch import Tensor
+
+from process.errors import StreamGCNError
+from trainer.embeddings import Embeddings
+from trainer.lifecycle.trained import Trained
+
+FORMAT = 1  # of a snapshot; raised when what is written cannot be read by older code
+VERSION = re.compile(r"\d{8}T\d{6}\.\d{1,6}Z", re.ASCII)
+STAMP = "%Y%m%dT%H%M%S.%fZ"
+
+
+class SnapshotError(StreamGCNError):
+    """A snapshot cannot be read or written; the text names the file and what is wrong."""
+
+
+class Manifest(msgspec.Struct):
+    """What a snapshot was made of and how good it is. Fields that are not known are ignored."""
+
+    version: str
+    model: str
+    layers: int
+    cosine: bool
+    trained_at: int  # epoch milliseconds
+    users: int
+    items: int
+    edges: int
+    store_version: int  # of the edge store
+    offsets: dict[int, int]  # Kafka partition -> offset after the newest edge in it, in `log`
+    settings: dict[str, str | int | float | None]  # with what was chosen
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    log: int = 0  # of the edge store, that `offsets` belong to
+    stamp: int = 0  # ingest time of the newest edge in it, epoch microseconds
+    chosen_at: int = 0  # edges when what the settings leave open was chosen
+    rejected: str = ""  # why it did not go live
+    format: int = FORMAT
+
+
+class _Format(msgspec.Struct):
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A manifest, the embeddings, and the ids of their rows.
+
+    start, trained: left out of a snapshot that was read; `Snapshots` reads them by themselves.
+    """
+
+    manifest: Manifest
+    embeddings: Embeddings
+    user_ids: pa.Array
+    item_ids: pa.Array
+    start: dict[str, Tensor] = field(default_factory=dict)
+    trained: Trained | None = None
+
+
+def parse(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        SnapshotError: it is no manifest of a snapshot in this folder, or of a newer format.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        made_by = msgspec.json.decode(content, type=_Format).format
+        if made_by > FORMAT:
+            raise SnapshotError(
+                f"{path} has format {made_by}, and this version of StreamGCN reads up to {FORMAT}: "
+                "install the version that wrote it"
+            )
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise SnapshotError(f"{path} is no manifest: {error}") from error
+    if manifest.version != path.parent.name:
+        raise SnapshotError(f"{path} is of another snapshot, {manifest.version!r}")
+    return manifest
+
+
+def new_version(others: Sequence[str] = ()) -> str:
+    """A version name that sorts by time, behind all `others` even if the clock went back."""
+    now = datetime.now(UTC)
+    if others:
+        newest = datetime.strptime(max(others), STAMP).replace(tzinfo=UTC)
+        now = max(now, newest + timedelta(microseconds=1))
+    return now.strftime(STAMP)

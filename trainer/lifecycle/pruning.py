@@ -1,0 +1,42 @@
+"""Which snapshots are kept, and what a writer that was killed has left."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from trainer.lifecycle.manifest import SnapshotError
+from trainer.lifecycle.snapshots import Snapshots
+
+NEWEST = 5  # snapshots that are kept, live or not
+WERE_LIVE = 3  # that were live last, the live one among them: what one can go back to
+ABANDONED_AFTER = 3_600.0  # seconds without a change: another trainer may be at work on a draft
+
+
+def prune(snapshots: Snapshots) -> None:
+    """Delete all but the newest snapshots and those that were live last, and abandoned drafts."""
+    versions = snapshots.versions()
+    promoted = {v: at for v in versions if (at := snapshots.promoted_at(v)) is not None}
+    kept = set(versions[-NEWEST:])
+    kept |= set(sorted(promoted, key=lambda version: promoted[version])[-WERE_LIVE:])
+    try:
+        kept.add(snapshots.live() or "")
+    except SnapshotError:
+        return  # nobody knows what may go
+    for version in set(versions) - kept:
+        shutil.rmtree(snapshots.root / version, ignore_errors=True)
+    for draft in snapshots.root.glob(".*.draft"):
+        if time.time() - _changed(draft) > ABANDONED_AFTER:
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
+                draft.unlink(missing_ok=True)
+
+
+def _changed(draft: Path) -> float:
+    """When a draft was changed last, epoch seconds."""
+    try:
+        return max(path.stat().st_mtime for path in (draft, *draft.glob("*")))
+    except OSError:  # it is finished, or gone
+        return time.time()

@@ -1,0 +1,78 @@
+"""Which edges a snapshot was trained on, so that the next training knows what is new to it.
+
+Neither clocks nor offsets can tell: a user may repeat an event or set its time, an edge may go and
+come again. So a snapshot keeps the pairs themselves, five bytes an edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from trainer.graph import InteractionGraph, contained, keys_of
+from trainer.holdout import KNOWN, PUT_ASIDE, UNSEEN, Bools, Int8s
+from trainer.weights import Int64s
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The edges of each user, one user's behind the other's, in the snapshot's numbering.
+
+    starts: int64 [users + 1]; items: int32 [edges]; held_out: bool [edges], true for an edge that
+    the published model has seen, but not what the next training goes on from.
+    """
+
+    starts: Tensor
+    items: Tensor
+    held_out: Tensor
+
+    @classmethod
+    def of(cls, graph: InteractionGraph, held_out: Bools) -> Trained:
+        """All edges of the graph; `held_out` is bool [edges]."""
+        columns = graph.row_starts(), graph.items, held_out
+        return cls(*(torch.from_numpy(column) for column in columns))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, as they are stored."""
+        return {"starts": self.starts, "items": self.items, "held_out": self.held_out}
+
+    def without(self, users: list[int]) -> Trained:
+        """The same without the edges of these users."""
+        counts = self.starts.diff()
+        gone = torch.zeros(len(counts), dtype=torch.bool)
+        gone[users] = True
+        kept = ~gone.repeat_interleave(counts)
+        counts[gone] = 0
+        starts = torch.cat([self.starts[:1], counts.cumsum(0)])
+        return Trained(starts, self.items[kept], self.held_out[kept])
+
+    def novelty(self, users: pa.Array, items: pa.Array, graph: InteractionGraph) -> Int8s:
+        """How new each edge of the graph is to the snapshot: KNOWN, PUT_ASIDE or UNSEEN.
+
+        Args:
+            users, items: the ids of the snapshot's rows.
+
+        Returns:
+            int8 [edges of the graph].
+        """
+        user = places(users, graph.user_ids.values)
+        item = places(items, graph.item_ids.values)[self.items.numpy()]
+        user = np.repeat(user, self.starts.diff().numpy())
+        there = (user >= 0) & (item >= 0)
+        keys = keys_of(user[there].astype(np.int32), item[there].astype(np.int32))
+        was_held_out = self.held_out.numpy()[there]
+        own, made = graph.keys, np.full(len(graph), UNSEEN, np.int8)
+        made[contained(np.sort(keys), own)] = KNOWN
+        made[contained(np.sort(keys[was_held_out]), own)] = PUT_ASIDE
+        return made
+
+
+def places(ids: pa.Array, among: pa.Array) -> Int64s:
+    """Position of each id, int64, -1 for one that is not there."""
+    found: Int64s = pc.fill_null(pc.index_in(ids, value_set=among), -1).to_numpy().astype(np.int64)
+    return found

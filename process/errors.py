@@ -2,13 +2,16 @@
 
 StreamGCNError
 ├── SettingsError    process/settings.py       a variable's value or name is wrong
+│   └── WrongTopic   consumer/edge/logs.py     the edge store belongs to another topic
 ├── EventError       consumer/event/rules.py   a message is no valid event
-├── StoreError       consumer/edge/store.py    the edge store cannot be read or written now
+├── StoreError       consumer/edge/table.py    the edge store cannot be read or written now
+│   ├── StoreMissing                           there is none at the place
+│   ├── Replaced                               another one, or an older state, is at the place
 │   └── Conflict                               another process changed the same files
-├── Fenced           consumer/edge/store.py    another consumer has the partition
+├── Fenced           consumer/edge/table.py    another consumer has the partition
 ├── StreamError      consumer/kafka/client.py  Kafka refuses or does not answer
 │   ├── AccessRefused (a SettingsError too)    Kafka does not let the process in, or not do that
-│   ├── TopicShorter                           the topic was created anew
+│   ├── TopicShorter                           the topic ends before what is stored of it
 │   └── TooLarge                               the broker takes no message of that size
 ├── NothingToLearn   trainer/fit.py            no edge has a weight above 0
 ├── Diverged         trainer/train.py          the loss is not finite

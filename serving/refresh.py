@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from consumer.edge.retention import Retention
-from consumer.edge.store import StoreError, wait_for_store
+from consumer.edge.store import Log, StoreError, wait_for_store
 from consumer.edge.traces import digest
 from consumer.event.json import FORGET, Event
 from consumer.ingest.decode import Position, events, rows, sent_at
-from consumer.kafka.client import Message
+from consumer.kafka.client import Message, TopicShorter
 from consumer.kafka.subscription import Stream
 from consumer.kafka.topics import wait_for_topics
 from process.health import Health
@@ -99,6 +99,7 @@ class Refresh:
         self._grow_at = self._settle_at = 0.0  # at the earliest
         self._refused: str | None = None  # snapshot for which the edges could not be read
         self._due = DueUsers()
+        self._log: Log | None = None  # that is read
         self._mine: set[int] = set()  # partitions that are read here
         self._forgotten: set[str] = set()  # users whose list must go
         self._erased: set[str] = set()  # digests of users whose list is gone
@@ -143,7 +144,11 @@ class Refresh:
         working = self._block or self._publishing or self._behind()
         if self._due and not working and not idle:
             self._stop.wait(self._gathering())
-        for messages in self._stream.poll(0.0 if (working or self._due) and not idle else GATHER):
+        try:
+            polled = self._stream.poll(0.0 if (working or self._due) and not idle else GATHER)
+        except TopicShorter:
+            return  # until the consumer has begun another log
+        for messages in polled:
             self._take(messages)
 
     def _serve(self) -> None:
@@ -168,7 +173,7 @@ class Refresh:
 
         The edge store may hold them already: they change nothing, but their users are due.
         """
-        edge_log = self._edge_store.newest()
+        edge_log = self._edge_log()
         stored = self._edge_store.next_offset(partition, edge_log)
         answered = self._stream.committed(partition)
         self._digests |= self.edges.grow(self._edge_store)
@@ -182,6 +187,19 @@ class Refresh:
         if start is not None:
             self._due.read(partition, start)  # told at once, lest another goes on behind it
         return start
+
+    def _edge_log(self) -> Log:
+        """The topic's log in the edge store, as the consumer has numbered it."""
+        topic, topic_id = self._settings.kafka_topic, self._stream.topic_id
+        found = self._edge_store.log(topic_id)
+        if found is None:
+            if not self._edge_store.before_logs():
+                raise StoreError(f"the consumer has not begun with this log of topic {topic}")
+            found = self._edge_store.newest()
+        if self._log and found != self._log:
+            log.warning("Topic %s was created anew; following it from its start.", topic)
+        self._log = found
+        return found
 
     def _lost(self) -> None:
         """Another process may have these partitions now, and write newer lists than this one."""

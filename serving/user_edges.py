@@ -103,6 +103,7 @@ class UserEdges:
         self.settled: set[str] = set()
         self._cut: set[str] = set()  # of these, who were forgotten in one of the partitions
         self.watermark = Watermark()
+        self._log = 0  # that `apply` is told of
         self._numbers: dict[str, int] = {}
         self._starts: Int64s = np.zeros(1, np.int64)
         self._partitions: Int32s = np.empty(0, np.int32)  # of each user's newest row
@@ -140,7 +141,8 @@ class UserEdges:
 
     def begin(self, log: int, partition: int, offset: int) -> None:
         """The store has all of the partition before this offset, and so has the graph."""
-        if log != self.watermark.log:  # what an older log has told and the store has not is gone
+        if log != self._log:  # what another log has told and the store has not is gone
+            self._log = log
             self.settled |= self.changed.keys()
             self.changed.clear()
             self.unsettled.clear()
@@ -154,7 +156,7 @@ class UserEdges:
         until then it is the order in which they came here.
         """
         user = event.user_id
-        if at.offset < self.watermark.offsets.get(partition, 0):
+        if at.offset < self.watermark.offsets(self._log).get(partition, 0):
             return  # the graph has it
         change = self.changed.get(user)
         own = self.partition(user) if change is None else change.partition
@@ -336,7 +338,7 @@ class UserEdges:
 
     def _read_again(self, store: EdgeStore) -> None:
         """Take users from the store who were forgotten in one of several partitions."""
-        changed, offsets = self.changed, self.watermark.offsets
+        changed, offsets = self.changed, self.watermark.offsets(self._log)
         users = {u for u in self._cut if u not in changed or changed[u].is_before(offsets)}
         if users:
             self._note_partitions(read_again(self.graph, store, self.watermark, users))
@@ -369,7 +371,7 @@ class UserEdges:
         self._starts = self.graph.row_starts()
         kept = {}
         for user, change in self.changed.items():
-            if not change.is_before(self.watermark.offsets):
+            if not change.is_before(self.watermark.offsets(self._log)):
                 kept[user] = change
             elif user in self.unsettled:
                 self.unsettled.discard(user)

@@ -149,6 +149,7 @@ def forget(
     settings = _settings()
     configure(settings.log_format)
     try:
+        forgetting.refuse_another_topic(settings)
         wait_for_topics(settings, stop_on_signals(), logging.getLogger("forget"), "WRITE")
         places = forgetting.publish(settings, user)
         out.print(f"Published to {len(places)} partitions of {settings.kafka_topic}.")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property
 from typing import NamedTuple
 
-from consumer.edge.store import EdgeStore
+from consumer.edge.store import EdgeStore, StoreError
 from consumer.event.json import FORGET, Event, encode
 from consumer.ingest.letters import Letters, mark_forgotten
 from consumer.ingest.reinject import transactional_id
+from consumer.kafka.identity import topic_id
 from consumer.kafka.publisher import Publisher
 from consumer.settings import ConsumerSettings
 from process.errors import StreamGCNError
+from process.settings import SettingsError
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from trainer.lifecycle.snapshots import Snapshots
@@ -58,6 +62,16 @@ def publish(settings: ConsumerSettings, user: str) -> dict[int, int]:
     return places
 
 
+def refuse_another_topic(settings: ConsumerSettings) -> None:
+    """Look that the edge store, if it can be reached, is the topic's.
+
+    Raises:
+        SettingsError: it belongs to another topic, where nothing would be erased.
+    """
+    with suppress(StoreError):
+        EdgeStore(settings.edge_store, settings.kafka_topic)
+
+
 class Search:
     """Every place that a user could be in: what is from before `places`, partition -> offset."""
 
@@ -87,19 +101,22 @@ class Search:
         yield _place("Redis: the list", self._list)
 
     def _behind(self) -> Place:
-        stored = {
-            partition: self._store().next_offset(partition) or 0 for partition in self._places
-        }
-        behind = [p for p, offset in self._places.items() if stored[p] <= offset]
+        store = self._store()
+        log = store.log(self._topic_id)
+        stored = store.offsets(list(self._places), log) if log else {}
+        behind = [p for p, offset in self._places.items() if stored.get(p, 0) <= offset]
         what = f"it is not yet up to the erasure in partitions {behind}; is the consumer running?"
         return Place("", unknown=what if behind else "")
 
     def _rows(self) -> Place:
-        rows = self._store().of_user(self._user, self._places)
+        store = self._store()
+        rows = store.of_user(self._user, self._places, store.log(self._topic_id))
         return Place("", f"{rows} rows" if rows else "")
 
     def _files(self) -> Place:
-        return Place("", ", ".join(self._store().files_with(self._user, self._places)))
+        store = self._store()
+        found = store.files_with(self._user, self._places, store.log(self._topic_id))
+        return Place("", ", ".join(found))
 
     def models(self) -> Place:
         """Which snapshots hold the user; they are read again only when one was written."""
@@ -123,6 +140,10 @@ class Search:
 
         return _place(f"{self._settings.kafka_topic}.dead: rejected messages", look)
 
+    @cached_property
+    def _topic_id(self) -> str | None:
+        return topic_id(self._settings)
+
     def _store(self) -> EdgeStore:
         return EdgeStore(self._settings.edge_store, self._settings.kafka_topic)
 
@@ -130,5 +151,7 @@ class Search:
 def _place(name: str, look: Callable[[], Place]) -> Place:
     try:
         return look()._replace(name=name)
+    except SettingsError:
+        raise
     except (StreamGCNError, OSError) as error:
         return Place(name, unknown=str(error))

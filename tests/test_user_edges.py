@@ -23,7 +23,7 @@ def times(edges: UserEdges, user: str) -> dict[str, int]:
 def test_edges_are_the_stores_and_what_the_log_says_since(tmp_path: Path) -> None:
     edges = UserEdges(Weighing())
     edges.grow(store(tmp_path, [("u", "i", 1.0, 5), ("u", "j", 1.0, 6), ("v", "i", 1.0, 7)]))
-    assert edges.watermark.offsets == {0: 3}
+    assert edges.watermark.offsets(0) == {0: 3}
     edges.apply(event("u", "k", 9), 0, Position(3, 0))
     edges.apply(event("u", "i", kind="remove"), 0, Position(4, 0))
     edges.apply(event("w", "i", 8), 0, Position(5, 0))

@@ -83,6 +83,8 @@ class Retrain:
             try:
                 self._turn()
                 self._unforeseen.worked()
+            except SettingsError:
+                raise  # the edge store is not of this topic
             except Exception as error:
                 wait = max(wait, self._unforeseen.failed(_in_words(error)))
             self._health.needs(

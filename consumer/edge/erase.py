@@ -22,17 +22,15 @@ Offsets = Mapping[int, int]
 
 
 def before(log: int, offsets: Offsets) -> pc.Expression:
-    """Rows of older logs, and those of `log` before the offsets, partition -> offset."""
-    older, same = pc.field("log") < log, pc.field("log") == log
-    if not log:
-        older, same = pc.scalar(False), (pc.field("log") == 0) | pc.field("log").is_null()
-    else:
-        older |= pc.field("log").is_null()
+    """Rows of other logs, and those of `log` before the offsets, partition -> offset."""
+    first = pc.field("log").is_null()  # a null means 0
+    same = (pc.field("log") == 0) | first if log == 0 else pc.field("log") == log
+    other = pc.field("log") != log if log == 0 else (pc.field("log") != log) | first
     spans = [
         (pc.field("kafka_partition") == partition) & (pc.field("kafka_offset") < offset)
         for partition, offset in offsets.items()
     ]
-    return older | (same & windows.either(spans)) if spans else older
+    return other | (same & windows.either(spans)) if spans else other
 
 
 def of_users(table: Table, users: Collection[str], log: int, offsets: Offsets) -> pa.Table:
@@ -66,6 +64,8 @@ def files_with(table: Table, user: str, log: int, offsets: Offsets) -> list[str]
                 continue
             try:
                 rows = dataset(file.path, filesystem=place)
+                if "user_id" not in rows.schema.names:
+                    continue  # a foreign file
                 wanted = pc.field("user_id") == user
                 if "log" in rows.schema.names:
                     wanted &= before(log, offsets)
@@ -86,7 +86,7 @@ def notices(forgets: pa.Table, held: pa.Table, log: int) -> pa.Table:
         held: what `of_users` found.
     """
     columns = (held[name].to_pylist() for name in ("user_id", "log", "kafka_partition"))
-    places = {(user, None if of < log else p) for user, of, p in zip(*columns, strict=True)}
+    places = {(user, None if of != log else p) for user, of, p in zip(*columns, strict=True)}
     users, partitions = forgets["user_id"].to_pylist(), forgets["kafka_partition"].to_pylist()
     pairs = zip(users, partitions, strict=True)
     hit = [bool(places & {(user, partition), (user, None)}) for user, partition in pairs]
@@ -104,7 +104,7 @@ def replaced_by(made: pa.Table, log: int) -> str:
         digests.append(f"'{row['user_id']}'")
         offsets.append(str(row["kafka_offset"]))
     return " OR ".join(
-        f"((coalesce(log, 0) < {log} OR kafka_partition = {partition}) AND "
+        f"((coalesce(log, 0) <> {log} OR kafka_partition = {partition}) AND "
         f"encode(sha256(user_id), 'hex') IN ({', '.join(digests)})) OR "
         f"(kafka_partition = {partition} AND coalesce(log, 0) = {log} AND type = '{FORGET}' AND "
         f"user_id IN ({', '.join(digests)}) AND kafka_offset IN ({', '.join(offsets)}))"

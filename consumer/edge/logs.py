@@ -14,7 +14,7 @@ transactions of the table itself:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -111,12 +111,11 @@ class Logs:
         """Whether the table knows any log; one of the first edition does not."""
         return self._count() is not None
 
-    def begin(self, topic_id: str | None, another: bool, offsets: Mapping[int, int]) -> int:
+    def begin(self, topic_id: str | None, another: bool) -> int:
         """Add a log, and return its number.
 
         Args:
             another: whether what a table of the first edition holds is of another log.
-            offsets: partition -> offset that the log begins at, where that is not its beginning.
 
         Raises:
             Conflict: another consumer was quicker; look again.
@@ -126,10 +125,9 @@ class Logs:
         count = self._count()
         number = (1 if another else 0) if count is None else count
         topic_id = topic_id or f"unnamed-{uuid4()}"
-        begun = {self.app(number, partition): offset for partition, offset in offsets.items()}
         self._table.append(
             TABLE.empty_table(),
-            {f"{self._topic}/log/{topic_id}": number, f"{self._topic}/logs": number + 1, **begun},
+            {f"{self._topic}/log/{topic_id}": number, f"{self._topic}/logs": number + 1},
         )
         self._table.refresh()
         return number

@@ -121,11 +121,10 @@ class News:
 
     def _windows(self) -> Iterator[windows.Window]:
         if self.watermark.stamp is None:
-            yield from windows.unstamped(self._files.all, self.watermark.offsets)
+            yield from windows.unstamped(self._files.all, self.watermark.offsets(0))
         yield from windows.stamped(self._files.all, self.watermark.stamp)
 
     def _refuse_known(self, rows: pa.Table) -> None:
-        known = self.watermark.offsets
-        for partition, (first, _) in spans(rows, self.watermark.log).items():
-            if first < known.get(partition, 0):
+        for (log, partition), (first, _) in spans(rows).items():
+            if first < self.watermark.offsets(log).get(partition, 0):
                 raise Replaced(f"the edge store {self._table.uri} was put back and filled anew")

@@ -1,9 +1,9 @@
-"""The one order of all rows: (log, ingest time, partition, offset, row).
+"""The one order of all rows: (ingest time, partition, offset, row).
 
 The ingest time is the consumer's clock at the poll that brought the message. Each commit moves
-the times of the commit's rows behind every time that the table holds, so the order of the rows
-is also the order of the commits: what a reader has not read yet comes after all that it has read.
-Rows of the first edition have no ingest time; they come first.
+the times of the commit's rows behind every time that the table holds. So the order of the rows is
+also the order of the commits and of the logs, and what a reader has not read yet comes after all
+that it has read. Rows of the first edition have no ingest time; they come first.
 """
 
 from __future__ import annotations
@@ -19,54 +19,64 @@ import pyarrow.compute as pc
 from consumer.edge.schema import ADDED, ORDER, TABLE
 from consumer.edge.traces import FORGET
 
+Offsets = Mapping[int, int]  # Kafka partition -> offset
+
 
 @dataclass(frozen=True)
 class Watermark:
     """How far a reader has read a table.
 
     table: Delta's id of the table, empty before the first read; stamp: ingest time of the newest
-    row that was read, epoch microseconds, None before the first row that has one; offsets:
-    partition -> offset after the newest row of `log` that was read; version: Delta version that
-    was read to its end.
+    row that was read, epoch microseconds, None before the first row that has one; logs: log ->
+    partition -> offset after the newest row that was read; version: Delta version that was read to
+    its end.
     """
 
     table: str = ""
     version: int = -1
     stamp: int | None = None
-    log: int = 0
-    offsets: Mapping[int, int] = field(default_factory=dict)
+    logs: Mapping[int, Offsets] = field(default_factory=dict)
+
+    def offsets(self, log: int) -> Offsets:
+        """Partition -> offset after the newest row of a log that was read."""
+        return self.logs.get(log, {})
 
     def begin(self, log: int, partition: int, offset: int) -> Self:
-        """The same, where all of a partition of `log` before `offset` was read."""
-        offsets = dict(self.offsets) if log == self.log else {}
-        offsets[partition] = max(offset, offsets.get(partition, 0))
-        return replace(self, log=log, offsets=offsets)
+        """The same, where all of a partition of a log before `offset` was read."""
+        return self._past({log: {partition: offset}}, self.stamp)
 
     def after(self, rows: pa.Table) -> Self:
         """The watermark after `rows`, which are in the order and past this watermark."""
         if not len(rows):
             return self
         stamp = rows["ingested_at"][-1].cast(pa.int64()).as_py()
-        log = max(self.log, rows["log"][-1].as_py() or 0)
-        offsets = dict(self.offsets) if log == self.log else {}
-        for partition, (_, last) in spans(rows, log).items():
-            offsets[partition] = max(offsets.get(partition, 0), last + 1)
-        return replace(self, stamp=self.stamp if stamp is None else stamp, log=log, offsets=offsets)
+        ends: dict[int, dict[int, int]] = {}
+        for (log, partition), (_, last) in spans(rows).items():
+            ends.setdefault(log, {})[partition] = last + 1
+        return self._past(ends, self.stamp if stamp is None else stamp)
+
+    def _past(self, ends: Mapping[int, Offsets], stamp: int | None) -> Self:
+        logs = {log: dict(offsets) for log, offsets in self.logs.items()}
+        for log, offsets in ends.items():
+            of = logs.setdefault(log, {})
+            for partition, offset in offsets.items():
+                of[partition] = max(offset, of.get(partition, 0))
+        return replace(self, stamp=stamp, logs=logs)
 
 
-def spans(rows: pa.Table, log: int) -> dict[int, tuple[int, int]]:
-    """Partition -> first and last offset of the rows of `log`.
+def spans(rows: pa.Table) -> dict[tuple[int, int], tuple[int, int]]:
+    """Log and partition -> first and last offset of the rows.
 
     Without rows of type `forget`: an erasure is stored ahead of the rows of the same commit.
     """
-    mine = pc.equal(pc.fill_null(rows["log"], 0), log)
-    rows = rows.filter(pc.and_(mine, pc.not_equal(rows["type"], FORGET)))
-    found = rows.group_by("kafka_partition").aggregate(
+    rows = rows.filter(pc.not_equal(rows["type"], FORGET))
+    rows = rows.set_column(0, "log of", pc.fill_null(rows["log"], 0))
+    found = rows.group_by(["log of", "kafka_partition"]).aggregate(
         [("kafka_offset", "min"), ("kafka_offset", "max")]
     )
-    names = ("kafka_partition", "kafka_offset_min", "kafka_offset_max")
+    names = ("log of", "kafka_partition", "kafka_offset_min", "kafka_offset_max")
     columns = (found[name].to_pylist() for name in names)
-    return {partition: (first, last) for partition, first, last in zip(*columns, strict=True)}
+    return {(log, p): (first, last) for log, p, first, last in zip(*columns, strict=True)}
 
 
 def ordered(rows: pa.Table) -> pa.Table:

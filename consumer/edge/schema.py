@@ -25,12 +25,12 @@ ADDED = pa.schema(
     ]
 )
 TABLE = pa.schema([*SCHEMA, *ADDED])
-ORDER = ["log", "ingested_at", "kafka_partition", "kafka_offset", "kafka_row"]
+ORDER = ["ingested_at", "kafka_partition", "kafka_offset", "kafka_row"]
 
 KEEP_REPLACED_HOURS = 1  # for readers that still hold an older version
 TOPIC = "streamgcn.topic"  # the table's property that names the topic of the rows
 # Statistics of ids would put users' ids into the log, where no erasure reaches them.
-STATISTICS = {"delta.dataSkippingStatsColumns": ",".join(["timestamp", *ORDER])}
+STATISTICS = {"delta.dataSkippingStatsColumns": ",".join(["timestamp", "log", *ORDER])}
 CONFIGURATION = {
     **STATISTICS,
     "delta.checkpointInterval": "100",

@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 
 from consumer.edge import erase, place
 from consumer.edge.logs import Log, Logs, WrongTopic
-from consumer.edge.news import News
+from consumer.edge.news import Files, News
 from consumer.edge.order import Watermark, stamped
 from consumer.edge.schema import CONFIGURATION, KEEP_REPLACED_HOURS, TABLE, TOPIC
 from consumer.edge.table import (
@@ -136,26 +136,42 @@ class EdgeStore:
         number = self._logs.number(topic_id)
         return None if number is None else Log(self.id, number)
 
-    def is_first_edition(self) -> bool:
-        """Whether the store was filled before it knew logs."""
-        return not self._logs.is_known()
+    def before_logs(self) -> dict[int, int]:
+        """The next offsets of what was stored before the store knew logs; none if it knows any.
 
-    def begin_log(
-        self, topic_id: str | None, another: bool = False, offsets: Offsets | None = None
-    ) -> Log:
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self._refresh()
+        if self._logs.is_known():
+            return {}
+        held = (file.partitions for file in Files(self._table).all if file.partitions)
+        return self._logs.offsets(0, range(1 + max((last for _, last in held), default=0)))
+
+    def begin_log(self, topic_id: str | None, another: bool = False) -> Log:
         """Add a log, whose events come after all that is stored.
 
         Args:
             another: whether what a store of the first edition holds is of another log than this.
-            offsets: partition -> offset that the log begins at, where that is not its beginning.
+
+        Where another consumer is quicker with the same log, it is that consumer's.
 
         Raises:
-            Conflict: another consumer was quicker; look again.
             StoreError: the store cannot be written.
         """
-        self._refresh()
-        number = self._logs.begin(topic_id, another, offsets or {})
-        return Log(self.id, number)
+        for left in reversed(range(TRIES)):
+            self._refresh()
+            known = self._logs.number(topic_id)
+            try:
+                return Log(self.id, self._logs.begin(topic_id, another))
+            except Conflict:
+                self._refresh()
+                number = self._logs.number(topic_id)
+                if number is not None and number != known:
+                    return Log(self.id, number)
+                if not left:
+                    raise
+        raise AssertionError  # the last try returns or raises
 
     def next_offset(self, partition: int, log: Log | None = None) -> int | None:
         """Kafka offset to go on from in `partition`, None if nothing of it is stored.
@@ -187,7 +203,7 @@ class EdgeStore:
             first: partition -> offset that the rows begin at, which must be the stored one; None
                 where nothing of it must be stored.
             after: partition -> offset to go on from.
-            log: that the rows are of, which must be the newest.
+            log: that the rows are of.
 
         Raises:
             Fenced: the store has moved on without this consumer; nothing was written.
@@ -227,7 +243,7 @@ class EdgeStore:
             return int(self._table.delta.count())
 
     def of_user(self, user: str, before: Offsets, log: Log | None = None) -> int:
-        """Number of the user's rows in older logs, and in `log` before the offsets `before`.
+        """Number of the user's rows in other logs, and in `log` before the offsets `before`.
 
         Raises:
             StoreError: the store cannot be read.
@@ -249,7 +265,7 @@ class EdgeStore:
     def erase(self, forgets: pa.Table, first: Mapping[int, int | None], log: Log) -> int:
         """Take users' rows out of the partitions in which they are forgotten, and their bytes.
 
-        Older logs are ended by a `forget` in any partition. A row of type `forget` takes the rows'
+        A `forget` in any partition ends all other logs. A row of type `forget` takes the rows'
         place where there was any, with the user's digest for an id, so that readers learn of it.
         To repeat an erasure does no harm.
 
@@ -336,8 +352,8 @@ class EdgeStore:
             )
 
     def _check_fence(self, first: Mapping[int, int | None], log: Log) -> None:
-        if log != self._logs.newest():
-            raise Fenced("the edge store is another one, or has begun another log")
+        if log.table != self.id:
+            raise Fenced("the edge store is another table than before")
         for partition, offset in first.items():
             stored = self._logs.next_offset(log.number, partition)
             if (stored or 0) != (offset or 0):

@@ -17,7 +17,7 @@ from consumer.ingest.batch import Batch
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
 from consumer.ingest.housekeeping import Housekeeping
-from consumer.kafka.client import Message
+from consumer.kafka.client import Message, TopicShorter
 from consumer.kafka.subscription import Stream
 from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
@@ -52,9 +52,8 @@ class Ingest:
             self._store, store = (
                 wait_for_store(uri, topic, stop, log, begin=True) for _ in range(2)
             )
-        if self._store.is_first_edition():
-            self._store.begin_log(None)
         self._log: Log | None = None  # that is read
+        self._known: Log | None = None  # that was read last
         self._writer = Writer(store, DeadLetters(settings), log)
         self._housekeeping = Housekeeping(settings, log)
         self._batch = Batch()
@@ -83,7 +82,11 @@ class Ingest:
             self._finish_commit(HEARTBEAT_SECONDS)
             self._stream.heartbeat()
         else:
-            polled = self._stream.poll(0.1)
+            try:
+                polled = self._stream.poll(0.1)
+            except TopicShorter as error:
+                self._begin_another(error)
+                polled = []
             self._polled_at = max(self._polled_at + 1, time.time_ns() // 1000)
             for messages in polled:
                 self._take(messages)
@@ -120,6 +123,9 @@ class Ingest:
     def _begin_commit(self) -> None:
         if not self._log:
             return  # nothing is read before it is known
+        if not self._stream.is_same_log():
+            self._start_anew()
+            return
         self._writer.begin(self._batch, self._log)
         self._position |= self._batch.after
         self._batch = Batch()
@@ -138,21 +144,54 @@ class Ingest:
             self._housekeeping.committed()
 
     def _start_at(self, partition: int) -> int | None:
-        self._log = self._log or self._store.newest()
+        self._log = self._log or self._find_log()
         offset = self._store.next_offset(partition, self._log)
         self._position.pop(partition, None)
         if offset is not None:
             self._position[partition] = offset
         return offset
 
+    def _find_log(self) -> Log:
+        """The log that the topic's name stands for now; the store learns of it if it is another."""
+        topic, topic_id = self._settings.kafka_topic, self._stream.topic_id
+        before = self._known
+        found = self._store.log(topic_id)
+        begun = found is None
+        if found is None:
+            stored = self._store.before_logs()
+            ends = self._stream.ends(stored) if stored else {}
+            another = any(offset > ends.get(p, 0) for p, offset in stored.items())
+            found = self._store.begin_log(topic_id, another)
+        if (begun and found.number) or (before and before != found and before.table == found.table):
+            log.warning(
+                "Topic %s was created anew: this is another log, number %d in the edge store. What "
+                "is stored stays, and the events of the new log come after it.",
+                topic, found.number,
+            )  # fmt: skip
+        self._known = found
+        return found
+
+    def _begin_another(self, error: TopicShorter) -> None:
+        """Read the topic from its start as another log: what is behind its end was lost."""
+        try:
+            self._store.begin_log(self._stream.topic_id)
+        except StoreError as failed:
+            log.warning("%s; another log cannot be begun yet: %s.", error, failed)
+            return
+        log.warning(
+            "%s. Kafka has lost messages, nothing tells where, so the topic is read from its start "
+            "as another log, whose events come after what is stored.", error,
+        )  # fmt: skip
+        self._start_anew()
+
     def _start_anew(self) -> None:
         """Ask the store again where each partition goes on."""
         self._drop()
-        self._log = None
         self._stream.restart()
 
     def _drop(self) -> None:
         """Drop what is not stored: it is the next owner's, or will be read again."""
+        self._log = None
         stored = self._writer.drop()
         self._events += len(stored or ())
         self._batch = Batch()
@@ -195,7 +234,6 @@ def run(settings: ConsumerSettings, process: Running) -> None:
 
     Raises:
         Stopped: told to stop before it had all that it waits for.
-        TopicShorter: the topic was created anew since the store was filled.
         StreamError: the broker refuses.
     """
     # A poll makes tens of thousands of small objects, none of them in a cycle; looking through

@@ -37,6 +37,7 @@ from consumer.kafka.client import (
     in_words,
     make_client,
 )
+from consumer.kafka.identity import ask, known_id
 from consumer.kafka.reach import broker_outage, log_reader, until_it_answers
 from consumer.kafka.records import reading_client
 from consumer.settings import ConsumerSettings
@@ -92,6 +93,7 @@ class Stream:
         self._admitted = False  # whether the group ever gave partitions to this process
         self._shut_out = False  # whether the client has to be made anew once it is let in
         self._again = 0.0  # when the broker is asked again after it refused
+        self.topic_id: str | None = None  # of what is read; None where the broker gives none
         self._join()
 
     def poll(self, seconds: float) -> list[Sequence[Message]]:
@@ -99,19 +101,20 @@ class Stream:
 
         Raises:
             AccessRefused: a right is missing from the start; later it is waited for.
-            TopicShorter: a partition ends before the offset it should start at.
+            TopicShorter: a partition ends before the offset it should start at, and waits.
             StreamError: the broker refuses.
         """
         if self._kept_out():
             self._stop.wait(seconds)
             return []
         self._join_anew_if_stuck()
+        self._notice(known_id(self._consumer, self._topic))
         self._settle()
         try:
             polled = self._consumer.poll(timeout_ms=int(seconds * 1000))
         except OffsetOutOfRangeError:
             self._on_lost()
-            self.restart()  # which tells whether the topic is shorter or was cut off
+            self.restart()  # which tells whether the topic is another, shorter or was cut off
             return []
         except KafkaError as error:
             self._refused(error)
@@ -140,21 +143,47 @@ class Stream:
         """Ask again where each assigned partition starts, and go there."""
         self.assigned(self._consumer.assignment())
 
+    def is_same_log(self) -> bool:
+        """Whether what was read is of the log that the topic's name stands for now.
+
+        Asks the broker; where it does not answer, nothing speaks against it.
+        """
+        try:
+            ask(self._consumer)
+        except KafkaError:
+            return True
+        return known_id(self._consumer, self._topic) in (None, self.topic_id)
+
+    def ends(self, offsets: Mapping[int, int]) -> dict[int, int]:
+        """Where the topic's partitions end: partition -> offset; those of `offsets` for certain.
+
+        Raises:
+            KafkaError, StreamError: the broker does not answer; for `start`, which is asked again.
+        """
+        partitions = [self._tp(number) for number in self.all_partitions()]
+        ends = self._consumer.end_offsets(partitions, timeout_ms=CHECK_MS) if partitions else {}
+        return {
+            tp.partition: self._read_end(tp, end) if end < offsets.get(tp.partition, 0) else end
+            for tp, end in ends.items()
+        }
+
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Tell Kafka how far the group is; not waited for."""
+        """Tell Kafka how far the group is in this log; not waited for."""
+        note = self.topic_id or ""
         self._consumer.commit_async(
-            {self._tp(p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()},
+            {self._tp(p): OffsetAndMetadata(offset, note, -1) for p, offset in offsets.items()},
             callback=lambda *_: None,  # a lost one is made good by the next
         )
 
     def committed(self, partition: int) -> int | None:
-        """The offset that the group has committed, None if there is none.
+        """The offset that the group has committed in this log, None if there is none.
 
         Raises:
             KafkaError: the broker does not answer; for `start`, which is asked again then.
         """
-        offset: int | None = self._consumer.committed(self._tp(partition), timeout_ms=CHECK_MS)
-        return offset
+        found = self._consumer.committed(self._tp(partition), metadata=True, timeout_ms=CHECK_MS)
+        of_this_log = found and found.metadata in (None, "", self.topic_id)
+        return int(found.offset) if of_this_log else None
 
     def lag(self) -> int:
         """Messages of the assigned partitions that were not polled yet, as the broker counts."""
@@ -178,10 +207,14 @@ class Stream:
         """Why nothing comes from the broker; empty while it answers."""
         return self._outage.trouble
 
+    def all_partitions(self) -> list[int]:
+        """Partitions of the topic, whoever reads them."""
+        return sorted(self._consumer.partitions_for_topic(self._topic) or ())
+
     @property
     def n_partitions(self) -> int:
-        """Partitions of the topic, whoever reads them."""
-        return len(self._consumer.partitions_for_topic(self._topic) or ())
+        """Number of the topic's partitions, whoever reads them."""
+        return len(self.all_partitions())
 
     def close(self) -> None:
         """Leave the group."""
@@ -238,6 +271,7 @@ class Stream:
             fetch_min_bytes=FETCH_BYTES,
             fetch_max_wait_ms=FETCH_MS,
             metadata_max_age_ms=METADATA_MS,
+            allow_auto_create_topics=False,  # who deletes a topic creates it anew, as it should be
         )
         try:
             self._await_partitions(consumer)
@@ -276,6 +310,12 @@ class Stream:
             self._on_lost()
         if not self._unplaced or time.monotonic() < self._place_at:
             return
+        try:
+            ask(self._consumer)
+        except KafkaError as error:
+            self._place_later(error)
+            return
+        self.topic_id = known_id(self._consumer, self._topic) or self.topic_id
         placed = []
         for partition in sorted(self._unplaced):
             # Taken out before it is placed: if it is lost and gained again meanwhile, which puts it
@@ -300,11 +340,18 @@ class Stream:
     def _place_later(self, error: Exception) -> None:
         self._unplaced_since = self._unplaced_since or time.monotonic()
         waited = time.monotonic() - self._unplaced_since
-        if isinstance(error, TopicShorter) and waited > SHORT_SECONDS:
-            raise error
         if not self._place_at:
             self._log.warning("Partitions wait for where they start: %s.", error)
         self._place_at = time.monotonic() + RETRY_SECONDS
+        if isinstance(error, TopicShorter) and waited > SHORT_SECONDS:
+            raise error
+
+    def _notice(self, topic_id: str | None) -> None:
+        """Place everything anew where the topic's name stands for another log than before."""
+        if topic_id is not None and self.topic_id not in (None, topic_id):
+            self.topic_id = topic_id
+            self._on_lost()
+            self.restart()
 
     def _seek(self, tp: TopicPartition) -> None:
         stored = self._start(tp.partition)
@@ -314,8 +361,7 @@ class Stream:
         if offset > end and offset > (end := self._read_end(tp, end)):
             raise TopicShorter(
                 f"partition {tp.partition} of topic {self._topic} ends before offset {offset}, up "
-                "to which the edge store holds it: the topic was created anew. Point EDGE_STORE at "
-                "a new place, or KAFKA_TOPIC at the topic that it was filled from"
+                "to which the edge store holds it"
             )
         if offset < first:
             self._log.error(

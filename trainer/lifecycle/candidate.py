@@ -49,6 +49,7 @@ def candidate(
         f"going on from {live.manifest.version}" if live and start else "from scratch",
     )  # fmt: skip
     fitted = fit(graph, settings, progress, start, novelty)
+    newest = max(read.logs, default=0)
     manifest = Manifest(
         version=new_version(snapshots.versions()),
         model=settings.model,
@@ -59,8 +60,8 @@ def candidate(
         items=graph.n_items,
         edges=len(graph),
         store_version=max(read.version, 0),
-        offsets=dict(read.offsets),
-        log=read.log,
+        offsets=dict(read.offsets(newest)),
+        log=newest,
         stamp=read.stamp or 0,
         chosen_at=chosen_at,
         settings=asdict(fitted.settings),

@@ -286,6 +286,7 @@ class Refresh:
         self._generation = generation
         self._write_popular()
         self._grow()
+        self._settle()
         live = self._live.version()
         if live and (self._recommender is None or live != self._recommender.version):
             self._load()
@@ -306,7 +307,6 @@ class Refresh:
         now = time.monotonic()
         self._grow_at = now + max(GROW_AFTER, GROW_TIMES * (now - begun))
         self._settle_at = now + max(SETTLE_AFTER, GROW_TIMES * (now - begun))
-        self._settle()
 
     def _settle(self) -> None:
         """Write the lists of users anew whose edges the edge store told otherwise than the log."""

@@ -32,7 +32,7 @@ FIRST_EDITION = Path(__file__).parent / "data" / "first_edition" / "models"
 MODELS = ("blend", "gcn")
 OLD, LIVE = "20260101T000000.0Z", "20260102T000000.0Z"
 SETTINGS = Hyperparameters(dim=8, epochs=5, vectors=4, negatives=32, layers=2).filled(PRIORS)
-READ = Watermark(offsets={0: 840})
+READ = Watermark(logs={0: {0: 840}})
 log = logging.getLogger("trainer")
 
 

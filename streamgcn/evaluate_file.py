@@ -13,7 +13,8 @@ import typer
 from serving.settings import ServingSettings
 from streamgcn import file_options as given
 from streamgcn.files.columns import Columns
-from streamgcn.files.load import Options, load
+from streamgcn.files.load import load
+from streamgcn.files.options import Options
 from streamgcn.files.source import FileError
 from streamgcn.terminal import progress
 

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from streamgcn.files.columns import Columns
-from streamgcn.files.load import Loaded, Options
+from streamgcn.files.load import Loaded
+from streamgcn.files.options import Options
 from streamgcn.terminal import err, say
 
 UserColumn = Annotated[str | None, typer.Option(help="Column of the users' ids, as in user_id.")]

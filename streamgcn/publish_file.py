@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import numpy as np
@@ -17,13 +18,14 @@ from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher, partition_of
 from consumer.kafka.topics import wait_for_topics
 from process.log import configure
-from process.shutdown import stop_on_signals
+from process.shutdown import Stopped, stop_on_signals
 from serving.settings import ServingSettings
 from streamgcn import file_options as given
 from streamgcn.files.columns import Columns
 from streamgcn.files.load import Loaded, load
 from streamgcn.terminal import out, progress
 
+Send = Callable[[Publisher, str, Loaded, int], Iterator[int]]
 ROWS = 10_000  # of one message, at most
 BYTES = 800_000  # of one message; a broker takes 1 MiB if not told otherwise
 
@@ -62,24 +64,30 @@ def publish(
     configure(settings.log_format)
     named = Columns(user_column, item_column, interaction_column, timestamp_column, type_column)
     options = given.options(named, columns, separator, encoding, timestamp_format, skip_invalid)
-    with load(files, options) as loaded:
-        given.tell(loaded)
-        stop = stop_on_signals()
-        wait_for_topics(settings, stop, logging.getLogger("publish"), "WRITE", None)
-        publisher = Publisher(settings)
-        started, sent = time.time(), 0
-        send = _one_by_one if one_by_one else _in_bulk
-        with progress("publishing", len(loaded)) as bar:
-            for sent in send(publisher, settings.kafka_topic, loaded, int(started * 1000)):
-                bar(sent)
-                if stop.is_set():
-                    break
-            publisher.flush()
-        publisher.close()
-        seconds = time.time() - started
-        out.print(f"Published {sent} events to {settings.kafka_topic} in {seconds:.1f} s.")
-        if sent < len(loaded):
-            raise typer.Exit(130)
+    stop = stop_on_signals()
+    try:
+        with load(files, options, stop) as loaded:
+            given.tell(loaded)
+            wait_for_topics(settings, stop, logging.getLogger("publish"), "WRITE", None)
+            _publish(settings, loaded, _one_by_one if one_by_one else _in_bulk, stop)
+    except Stopped:
+        raise typer.Exit(130) from None
+
+
+def _publish(settings: ServingSettings, loaded: Loaded, send: Send, stop: threading.Event) -> None:
+    publisher = Publisher(settings)
+    started, sent = time.time(), 0
+    with progress("publishing", len(loaded)) as bar:
+        for sent in send(publisher, settings.kafka_topic, loaded, int(started * 1000)):
+            bar(sent)
+            if stop.is_set():
+                break
+        publisher.flush()
+    publisher.close()
+    seconds = time.time() - started
+    out.print(f"Published {sent} events to {settings.kafka_topic} in {seconds:.1f} s.")
+    if sent < len(loaded):
+        raise Stopped("publishing")
 
 
 def _one_by_one(publisher: Publisher, topic: str, loaded: Loaded, now_ms: int) -> Iterator[int]:

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from streamgcn.files.columns import Columns
-from streamgcn.files.load import Options, load
+from streamgcn.files.load import load
+from streamgcn.files.options import Options
 
 NOW = 1_795_000_000_000  # the time of events without one
 Row = tuple[str, str, float, str]

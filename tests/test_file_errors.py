@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamgcn.files import text
-from streamgcn.files.load import Options, load
+from streamgcn.files.load import load
+from streamgcn.files.options import Options
 from streamgcn.files.source import FileError
 from tests.interactions import events, of, written
 from tests.test_cli import streamgcn

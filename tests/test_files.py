@@ -193,6 +193,7 @@ def test_several_files_and_patterns_are_one_stream_in_order(tmp_path: Path) -> N
         "user_id,item_id,interaction,\nu1,i1,5,\nu2,i2,4,\n",
         "user_id,item_id,interaction\n\nu1,i1,5\n   \nu2,i2,4\n\n",
         "user_id, item_id, interaction\nu1, i1, 5\nu2, i2, 4\n",
+        "user_id | item_id | interaction\nu1 | i1 | 5\nu2 | i2 | 4\n",
         '"user_id","item_id","interaction"\r\n"u1","i1","5"\r\n"u2","i2","4"\r\n',
         "interaction\tuser_id\titem_id\r5\tu1\ti1\r4\tu2\ti2",
         '[{"user_id": "u1", "item_id": "i1", "interaction": 5},\n'

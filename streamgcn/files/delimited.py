@@ -1,23 +1,18 @@
-"""Text with a row on each line: separated by commas, semicolons, bars, tabs, `::` or spaces.
-
-Fields in double quotes may hold commas, semicolons or bars, and line ends; in a text separated by
-tabs, `::` or spaces they may hold no separator.
-"""
+"""Separated text: its separator, the names of its columns, its rows as blocks of columns."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from process.text import visible
-from streamgcn.files.block import ROWS, Block, Wrong
+from streamgcn.files.block import Block, Wrong
 from streamgcn.files.columns import Columns, Roles, known
+from streamgcn.files.fields import Part, filled, parts
 from streamgcn.files.source import FileError, Source
 from streamgcn.files.text import opened
 
@@ -25,19 +20,8 @@ SEPARATORS = {
     "::": "double colons", "\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars",
     " ": "spaces",
 }  # fmt: skip
-QUOTED = ",;|"  # separators that a quoted field may hold
 SPELLED = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";", "bar": "|"}
 SAMPLE = 100  # lines from which the separator is read
-FIELD = 1024 * 1024  # characters of a field; an open quote swallows no more
-csv.field_size_limit(FIELD)
-
-
-class Part(NamedTuple):
-    """Rows as they come, blank ones too, and the line at which each begins, from 1."""
-
-    numbers: list[int]
-    rows: list[list[str]]
-    wrong: list[Wrong]
 
 
 class Delimited:
@@ -77,7 +61,7 @@ class Delimited:
             reason = f"line {wrong[0].number}: {wrong[0].reason}" if wrong else "no row is found"
             raise FileError(f"{source.name}, {reason}")
         first = rows[0]
-        self._spaced = len(first) > 1 and all(field[:1] == " " for field in first[1:])
+        self._spaced = _spaced(first)
         header = [name.strip(" \t\ufeff") for name in first]
         self.names = header if self._headed else list(names)
         while self.names and not self.names[-1]:
@@ -99,7 +83,7 @@ class Delimited:
         places = {name: self.names.index(name) for name in roles.used()}
         headed = self._headed
         with opened(self._source, self._encoding) as text:
-            for part in _parts(text, self._separator, self._spaced):
+            for part in parts(text, self._separator, self._spaced):
                 numbers, rows, wrong = self._regular(part)
                 if headed and (numbers or wrong):
                     numbers, rows, headed = numbers[1:], rows[1:], False
@@ -112,14 +96,17 @@ class Delimited:
         Empty fields at the end are none.
         """
         width = len(self.names)
+        if self._spaced:
+            rows = [[field.strip(" ") for field in row] for row in part.rows]
+            part = part._replace(rows=rows)
         if set(map(len, part.rows)) == {width}:
             return part
         made = Part([], [], list(part.wrong))
         for number, row in zip(part.numbers, part.rows, strict=True):
-            if len(row) == width or (len(row) > width >= len(_filled(row)) > 0):
+            if len(row) == width or (len(row) > width >= len(filled(row)) > 0):
                 made.numbers.append(number)
                 made.rows.append(row)
-            elif _filled(row):
+            elif filled(row):
                 made.wrong.append(Wrong(number, self._ragged(row)))
         return made
 
@@ -130,9 +117,9 @@ class Delimited:
     def _first(self, separator: str) -> tuple[list[list[str]], list[Wrong]]:
         """The rows of the first lines that are not blank, and the wrong ones."""
         with opened(self._source, self._encoding) as text:
-            parts = list(_parts(islice(text, SAMPLE), separator, False))
-        rows = [row for part in parts for row in part.rows if _filled(row)]
-        return rows, [wrong for part in parts for wrong in part.wrong if not rows]
+            found = list(parts(islice(text, SAMPLE), separator, False))
+        rows = [row for part in found for row in part.rows if filled(row)]
+        return rows, [wrong for part in found for wrong in part.wrong if not rows]
 
     def _found(self, names: list[str], given: Columns) -> str:
         """The separator with which the first row has the columns, or else most rows alike."""
@@ -141,63 +128,17 @@ class Delimited:
             rows, _ = self._first(separator)
             if not rows or len(rows[0]) < 2:
                 continue
-            fits = len(_filled(rows[0])) == len(names) if names else _has_columns(rows[0], given)
-            alike = Counter(len(_filled(row)) for row in rows).most_common(1)[0][1] / len(rows)
+            fits = len(filled(rows[0])) == len(names) if names else _has_columns(rows[0], given)
+            alike = Counter(len(filled(row)) for row in rows).most_common(1)[0][1] / len(rows)
             if (fits, alike) > best:
                 best, found = (fits, alike), separator
         return found
 
 
-def _parts(text: Iterator[str], separator: str, spaced: bool) -> Iterator[Part]:
-    return _quoted(text, separator, spaced) if separator in QUOTED else _split(text, separator)
-
-
-def _quoted(text: Iterator[str], separator: str, spaced: bool) -> Iterator[Part]:
-    reader = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=spaced)
-    while True:
-        part, before = Part([], [], []), reader.line_num
-        try:
-            for row in islice(reader, ROWS):
-                part.rows.append(row)
-                part.numbers.append(before + 1)
-                before = reader.line_num
-        except csv.Error as error:
-            part.wrong.append(_unquoted(error, before + 1, reader.line_num))
-        if not part.rows and not part.wrong:
-            return
-        yield part
-
-
-def _split(text: Iterator[str], separator: str) -> Iterator[Part]:
-    first = 1
-    while lines := [line.rstrip("\r\n") for line in islice(text, ROWS)]:
-        rows = [line.split(separator) for line in lines]
-        if separator == " ":
-            rows = [[field for field in row if field] for row in rows]
-        if any('"' in line for line in lines):
-            rows = [[_bare(field) for field in row] for row in rows]
-        yield Part(list(range(first, first + len(rows))), rows, [])
-        first += len(rows)
-
-
-def _bare(field: str) -> str:
-    """A field without the quotes around it, and with one quote where two stand for one."""
-    if len(field) > 1 and field[0] == field[-1] == '"':
-        return field[1:-1].replace('""', '"')
-    return field
-
-
-def _unquoted(error: csv.Error, first: int, last: int) -> Wrong:
-    through = f", which goes on to line {last}," if last > first else ""
-    return Wrong(first, f"a quoted field{through} does not end as it should: {error}")
-
-
-def _filled(row: list[str]) -> list[str]:
-    """A row without the empty fields at the end."""
-    length = len(row)
-    while length and not row[length - 1].strip():
-        length -= 1
-    return row[:length]
+def _spaced(row: list[str]) -> bool:
+    """Whether a space stands before or after every separator, so that it is a part of them."""
+    before = all(field[:1] == " " for field in row[1:])
+    return len(row) > 1 and (before or all(field[-1:] == " " for field in row[:-1]))
 
 
 def _has_columns(row: list[str], given: Columns) -> bool:

@@ -70,19 +70,20 @@ def survey(file: str, rows: Rows, roles: Roles, form: str | None) -> Survey:
 
 
 def events(
-    rows: Rows, roles: Roles, known: Survey, form: str | None, found: Found
+    file: str, rows: Rows, roles: Roles, known: Survey, form: str | None, found: Found
 ) -> Iterator[Read]:
     """The events of a file, in its order; `found` is told what the times were.
 
     Raises:
-        FileError: the file cannot be read on.
-        TypeError: the type of a column cannot be right.
+        FileError: the file cannot be read on, or the type of a column cannot be right.
     """
     for block in rows.blocks(roles):
-        yield _checked(block, roles, known, form, found)
+        yield _checked(file, block, roles, known, form, found)
 
 
-def _checked(block: Block, roles: Roles, known: Survey, form: str | None, found: Found) -> Read:
+def _checked(
+    file: str, block: Block, roles: Roles, known: Survey, form: str | None, found: Found
+) -> Read:
     columns = block.columns
     fields = {
         "user_id": _ids(columns[roles.user], roles.user in known.whole),
@@ -90,14 +91,14 @@ def _checked(block: Block, roles: Roles, known: Survey, form: str | None, found:
     }
     reasons: dict[int, str] = {}
     if roles.type is not None:
-        with _column(roles.type):
+        with _named(file, roles.type):
             fields["type"] = _labels(columns[roles.type])
     if roles.interaction is not None:
-        with _column(roles.interaction):
+        with _named(file, roles.interaction):
             fields["interaction"], wrong = _numbers(columns[roles.interaction], roles.interaction)
         reasons |= wrong
     if roles.timestamp is not None:
-        with _column(roles.timestamp):
+        with _named(file, roles.timestamp):
             fields["timestamp"], wrong = moments(columns[roles.timestamp], form, known.order, found)
         reasons |= wrong
     table, numbers = pa.table(fields), np.array(block.numbers, np.int64)
@@ -107,7 +108,7 @@ def _checked(block: Block, roles: Roles, known: Survey, form: str | None, found:
         left[list(reasons)] = False
         table, numbers = table.filter(pa.array(left)), numbers[left]
     checked = check(table)
-    refused += [Wrong(int(numbers[bad.row]), _named(bad.reason, roles)) for bad in checked.bad]
+    refused += [Wrong(int(numbers[bad.row]), _by_column(bad.reason, roles)) for bad in checked.bad]
     return Read(checked.table, sorted(block.wrong + refused))
 
 
@@ -116,18 +117,18 @@ def _ids(column: pa.Array, whole: bool) -> pa.Array:
 
 
 @contextmanager
-def _column(name: str) -> Iterator[None]:
-    """Put the column's name before a TypeError."""
+def _named(file: str, column: str) -> Iterator[None]:
+    """Put the names before a FileError."""
     try:
         yield
-    except TypeError as error:
-        raise TypeError(f"column {visible(name)}: {error}") from error
+    except FileError as error:
+        raise FileError(f"{file}, column {visible(column)}: {error}") from error
 
 
 def _labels(column: pa.Array) -> pa.Array:
     kind = column.type
     if not (pt.is_string(kind) or pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_null(kind)):
-        raise TypeError(f"{visible(str(kind))} holds no labels")
+        raise FileError(f"{visible(str(kind))} holds no labels")
     return column.cast(pa.string())
 
 
@@ -135,13 +136,13 @@ def _numbers(column: pa.Array, name: str) -> tuple[pa.Array, dict[int, str]]:
     """A column as float64, null where nothing stands, and the reasons of rows without a number.
 
     Raises:
-        TypeError: the column's type holds no numbers.
+        FileError: the column's type holds no numbers.
     """
     kind = column.type
     if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or pt.is_null(kind):
         return column.cast(pa.float64(), safe=False), {}
     if not pt.is_string(kind):
-        raise TypeError(f"{visible(str(kind))} holds no numbers")
+        raise FileError(f"{visible(str(kind))} holds no numbers")
     column = pc.utf8_trim_whitespace(column)
     numeric = pc.match_substring_regex(column, NUMBER)
     wrong = pc.and_(pc.invert(numeric), pc.not_equal(column, "")).fill_null(False)
@@ -152,7 +153,7 @@ def _numbers(column: pa.Array, name: str) -> tuple[pa.Array, dict[int, str]]:
     return pc.if_else(numeric, column, None).cast(pa.float64()), reasons
 
 
-def _named(reason: str, roles: Roles) -> str:
+def _by_column(reason: str, roles: Roles) -> str:
     """A reason with the file's own name of the field; how to send it as a message is left out."""
     reason = reason.split("; send ")[0]
     for field, column in (("user_id", roles.user), ("item_id", roles.item)):

@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
-import re
+import logging
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 
+from process.shutdown import Stopped
 from process.text import visible
 from streamgcn.files.block import Rows
-from streamgcn.files.columns import Columns, Roles, choose, listed
+from streamgcn.files.columns import Roles, choose, listed
 from streamgcn.files.delimited import Delimited
 from streamgcn.files.events import events, survey
 from streamgcn.files.moments import Found
 from streamgcn.files.objects import Objects
+from streamgcn.files.options import Options
 from streamgcn.files.ordered import Ordered
 from streamgcn.files.parquet import Parquet
 from streamgcn.files.source import FileError, Source, sources
 from streamgcn.files.text import encoding_of
 
+log = logging.getLogger("files")
+PROGRESS_EVERY = 5.0  # seconds between two lines while files are read
 NAMED = 5  # wrong rows that a message names
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the files are to be read.
-
-    Attributes:
-        columns: which column holds what.
-        names: of the columns of text files without a header, in order.
-        separator, encoding: of text files; None to find them.
-        timestamp_format: of strptime, which all times have; None to tell by themselves.
-        skip_invalid: whether rows that are no events are left out.
-    """
-
-    columns: Columns = field(default_factory=Columns)
-    names: Sequence[str] = ()
-    separator: str | None = None
-    encoding: str | None = None
-    timestamp_format: str | None = None
-    skip_invalid: bool = False
 
 
 @dataclass
@@ -102,14 +86,17 @@ class Loaded:
 
 
 @contextmanager
-def load(names: list[str], options: Options | None = None) -> Iterator[Loaded]:
+def load(
+    names: list[str], options: Options | None = None, stop: threading.Event | None = None
+) -> Iterator[Loaded]:
     """Read files; what is read lies in a temporary folder until the end.
 
     Raises:
         FileError: a file cannot be read, or it is not clear how.
+        Stopped: `stop` was set before all was read.
     """
     options = options or Options()
-    _check(options)
+    options.check()
     with (
         tempfile.TemporaryDirectory(prefix="streamgcn-") as folder,
         Ordered(Path(folder)) as ordered,
@@ -120,8 +107,8 @@ def load(names: list[str], options: Options | None = None) -> Iterator[Loaded]:
         missing = 0
         for source in found:
             try:
-                sentence, empty = _add(source, loaded, len(found) > 1)
-            except (OSError, pa.ArrowException, TypeError) as error:
+                sentence, empty = _add(source, loaded, len(found) > 1, stop)
+            except (OSError, pa.ArrowException) as error:
                 raise FileError(f"{source.name} cannot be read: {visible(str(error))}") from error
             said.setdefault(sentence, []).append(source.name)
             missing += empty
@@ -133,27 +120,6 @@ def load(names: list[str], options: Options | None = None) -> Iterator[Loaded]:
         yield loaded
 
 
-def _check(options: Options) -> None:
-    """Raise FileError for an encoding or a form of times that there is not."""
-    if options.encoding:
-        try:
-            "".encode(options.encoding)
-        except (LookupError, ValueError):
-            raise FileError(
-                f"--encoding {visible(options.encoding)} is no encoding of text; latin-1, cp1252 "
-                "and utf-16 are"
-            ) from None
-    if options.timestamp_format:
-        form, now = options.timestamp_format, datetime.now(UTC)
-        try:
-            datetime.strptime(now.strftime(form), form)
-        except (ValueError, re.error) as error:
-            raise FileError(
-                f"--timestamp-format {visible(form)} is no form of times ({visible(str(error))}); "
-                "'%d/%m/%Y %H:%M' is one"
-            ) from None
-
-
 def table(file: Path) -> pa.Table:
     """The events of one file that has the usual columns; see Loaded.table."""
     with load([str(file)]) as loaded:
@@ -161,16 +127,24 @@ def table(file: Path) -> pa.Table:
         return loaded.table()
 
 
-def _add(source: Source, loaded: Loaded, several: bool) -> tuple[str, int]:
+def _add(
+    source: Source, loaded: Loaded, several: bool, stop: threading.Event | None
+) -> tuple[str, int]:
     """Read one file; returns what was read from where, and how many rows have no time."""
     options, times = loaded.options, Found()
     rows = _open(source, options)
     roles = choose(source.name, rows.names, options.columns, bool(options.names))
     known = survey(source.name, rows, roles, options.timestamp_format)
-    for read in events(rows, roles, known, options.timestamp_format, times):
+    told = time.monotonic()
+    for read in events(source.name, rows, roles, known, options.timestamp_format, times):
         loaded.events.add(read.table)
         loaded.rows += len(read.table) + len(read.wrong)
         loaded.wrong += len(read.wrong)
+        if stop and stop.is_set():
+            raise Stopped("reading")
+        if time.monotonic() - told >= PROGRESS_EVERY:
+            told = time.monotonic()
+            log.info("%d rows read.", loaded.rows)
         for wrong in read.wrong[: NAMED - len(loaded.named)]:
             where = f"{source.name} " if several or not loaded.named else ""
             loaded.named.append(f"{where}{rows.counted} {wrong.number}: {wrong.reason}")

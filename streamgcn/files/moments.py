@@ -18,6 +18,7 @@ import pyarrow.types as pt
 from consumer.event import times
 from process.text import visible
 from streamgcn.files import dates
+from streamgcn.files.source import FileError
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 TIMES = pa.timestamp("ms", "UTC")
@@ -50,7 +51,7 @@ def moments(
         column, have none although something stands there.
 
     Raises:
-        TypeError: the column's type holds no times.
+        FileError: the column's type holds no times.
     """
     kind = column.type
     if pt.is_string(kind):
@@ -69,7 +70,7 @@ def moments(
     elif pt.is_integer(kind) or pt.is_floating(kind) or pt.is_null(kind):
         numbers = column.cast(pa.float64(), safe=False)
     else:
-        raise TypeError(f"{visible(str(kind))} holds no times")
+        raise FileError(f"{visible(str(kind))} holds no times")
     made = times.of_column(numbers)
     told = made != 0
     _count_units(numbers.to_numpy(zero_copy_only=False)[told], found)

@@ -51,6 +51,7 @@ def evaluate(
     settings = ServingSettings.load()
     named = Columns(user_column, item_column, interaction_column, timestamp_column, type_column)
     options = given.options(named, columns, separator, encoding, timestamp_format, skip_invalid)
+    given.end_by_interrupts()
     started = time.monotonic()
     graph = InteractionGraph(weighing=settings.weighing())
     graph.extend(_rows(train, options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -56,6 +57,11 @@ def options(
     """The options as they were given on the command line."""
     listed = tuple(name.strip() for name in names.split(",")) if names else ()
     return Options(columns, listed, separator, encoding, timestamp_format, skip_invalid)
+
+
+def end_by_interrupts() -> None:
+    """Let SIGTERM end a command as Ctrl-C does, so that no temporary folder is left."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def tell(loaded: Loaded) -> None:

@@ -64,10 +64,11 @@ def publish(
     configure(settings.log_format)
     named = Columns(user_column, item_column, interaction_column, timestamp_column, type_column)
     options = given.options(named, columns, separator, encoding, timestamp_format, skip_invalid)
-    stop = stop_on_signals()
+    given.end_by_interrupts()
     try:
-        with load(files, options, stop) as loaded:
+        with load(files, options) as loaded:
             given.tell(loaded)
+            stop = stop_on_signals()
             wait_for_topics(settings, stop, logging.getLogger("publish"), "WRITE", None)
             _publish(settings, loaded, _one_by_one if one_by_one else _in_bulk, stop)
     except Stopped:

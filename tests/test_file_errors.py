@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from streamgcn.files.load import load
 from streamgcn.files.options import Options
 from streamgcn.files.source import FileError
 from tests.interactions import events, of, written
+from tests.rooms import STREAMGCN, without_settings
 from tests.test_cli import streamgcn
 
 GOOD = "user_id,item_id\nu,i\n"
+CLOSED = ["sh", "-c", 'exec "$0" "$@" <&-', *STREAMGCN, "publish", "-"]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +145,27 @@ def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(
     assert of(events(whole)[0]) == [("u", "i", 1.0)]
     with pytest.raises(FileError, match="has a line of more than 4194304 bytes"):
         events(written(tmp_path, "b.csv", GOOD + "x" * 6 * text.BLOCK))
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (
+            b"user_id,item_id\nu,\n",
+            "1 of 1 rows is no event (standard input line 2: item_id",
+        ),
+        (b"", "standard input is empty; give a file with rows"),
+        (None, "standard input is closed; give a file, or rows there"),
+    ],
+)
+def test_standard_input_is_read_and_checked_as_a_file(rows: bytes | None, reason: str) -> None:
+    command = [*STREAMGCN, "publish", "-"] if rows is not None else CLOSED
+    ended = subprocess.run(
+        command, input=rows, env=without_settings(), capture_output=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert reason in ended.stderr.decode()
+    assert b"Traceback" not in ended.stderr
 
 
 def test_an_error_is_one_line_and_code_1_also_in_the_shell(tmp_path: Path) -> None:

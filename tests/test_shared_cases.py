@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from streamgcn.files.source import FileError
 from tests.interactions import NOW, events
 from tests.services import ROOT
+from tests.test_cli import streamgcn
 
 CASES = ROOT.parent / "shared" / "cases"
 Expected = tuple[str, str, float, str, str | None]
@@ -149,6 +151,18 @@ def test_a_case_that_is_to_be_refused_names_the_rows_or_the_options(
 ) -> None:
     with pytest.raises(FileError, match=reason):
         events(case(name, tmp_path))
+
+
+def test_evaluate_on_a_split_by_time_counts_new_users_and_serves_them_the_popular_list(
+    tmp_path: Path,
+) -> None:
+    files = [case(f"split-by-time-{part}.csv", tmp_path) for part in ("train", "test")]
+    figures = json.loads(streamgcn("evaluate", "--train", files[0], "--test", files[1]).stdout)
+    assert (figures["test_edges"], figures["test_edges_in_train"]) == (12, 4)
+    assert (figures["known_users"]["users"], figures["new_users"]["users"]) == (0, 8)
+    assert figures["recall@20"] == figures["popularity_recall@20"] == 1.0
+    assert figures["ndcg@20"] == figures["new_users"]["ndcg@20"]
+    assert figures["ndcg@20"] >= figures["popularity_ndcg@20"]
 
 
 def utc(text: str) -> dt.datetime:

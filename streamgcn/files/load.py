@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from process.shutdown import Stopped
 from process.text import visible
 from streamgcn.files.block import Rows
 from streamgcn.files.columns import Roles, choose, listed
@@ -86,14 +84,11 @@ class Loaded:
 
 
 @contextmanager
-def load(
-    names: list[str], options: Options | None = None, stop: threading.Event | None = None
-) -> Iterator[Loaded]:
+def load(names: list[str], options: Options | None = None) -> Iterator[Loaded]:
     """Read files; what is read lies in a temporary folder until the end.
 
     Raises:
         FileError: a file cannot be read, or it is not clear how.
-        Stopped: `stop` was set before all was read.
     """
     options = options or Options()
     options.check()
@@ -107,7 +102,7 @@ def load(
         missing = 0
         for source in found:
             try:
-                sentence, empty = _add(source, loaded, len(found) > 1, stop)
+                sentence, empty = _add(source, loaded, len(found) > 1)
             except (OSError, pa.ArrowException) as error:
                 raise FileError(f"{source.name} cannot be read: {visible(str(error))}") from error
             said.setdefault(sentence, []).append(source.name)
@@ -127,9 +122,7 @@ def table(file: Path) -> pa.Table:
         return loaded.table()
 
 
-def _add(
-    source: Source, loaded: Loaded, several: bool, stop: threading.Event | None
-) -> tuple[str, int]:
+def _add(source: Source, loaded: Loaded, several: bool) -> tuple[str, int]:
     """Read one file; returns what was read from where, and how many rows have no time."""
     options, times = loaded.options, Found()
     rows = _open(source, options)
@@ -140,8 +133,6 @@ def _add(
         loaded.events.add(read.table)
         loaded.rows += len(read.table) + len(read.wrong)
         loaded.wrong += len(read.wrong)
-        if stop and stop.is_set():
-            raise Stopped("reading")
         if time.monotonic() - told >= PROGRESS_EVERY:
             told = time.monotonic()
             log.info("%d rows read.", loaded.rows)

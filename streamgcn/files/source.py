@@ -118,6 +118,8 @@ def _source(name: str, folder: Path, number: int) -> Source:
     path = folder / f"copy-{number}"
     try:
         if name == STDIN:
+            if sys.stdin is None:
+                raise FileError("standard input is closed; give a file, or rows there")
             with path.open("wb") as copy:
                 shutil.copyfileobj(sys.stdin.buffer, copy)
         elif stat.S_ISDIR(mode := os.stat(name).st_mode):

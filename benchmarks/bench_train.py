@@ -63,7 +63,7 @@ def movielens_split() -> tuple[InteractionGraph, InteractionGraph]:
     graph = InteractionGraph()
     path = Path(DATA) / "ml-latest-small-ratings.csv"
     graph.extend(table(path))
-    newest = held_out_edges(graph)
+    newest = held_out_edges(graph, Hyperparameters())
     return graph.subset(~newest), graph.subset(newest)
 
 

@@ -71,6 +71,7 @@ class Recommender:
         self._tensors = _with_room(self.trained.tensors)
         first = FirstPass.of(self.trained, k)
         self._first = first and first.with_room(SPARE)
+        self._unliked = _unliked(self.trained)
         self._quoted = lists.quoted(snapshot.item_ids)
         self._users = {user: number for number, user in enumerate(snapshot.user_ids.to_pylist())}
         self._items = {item: number for number, item in enumerate(self.item_ids)}
@@ -216,7 +217,7 @@ class Recommender:
     def _ranked_part(self, explained: bool, part: tuple[Tensor, Own]) -> Found:
         users, own = part
         embeddings = self.embeddings
-        scores, items = best(embeddings, self._first, users, own, self._k)
+        scores, items = best(embeddings, self._first, users, own, self._k, self._unliked)
         because = items
         if explained:
             because = _largest(embeddings.contributions(users, own, items), own)
@@ -277,8 +278,21 @@ def _known(own: Block) -> Own:
     return Own(*(torch.from_numpy(column) for column in columns))
 
 
+def _unliked(embeddings: Embeddings) -> Tensor | None:
+    """Items that nobody whom the model knows likes: in no list, not even behind bad ones."""
+    strengths = embeddings.tensors.get("strengths")
+    items = None if strengths is None else (strengths <= 0).nonzero()[:, 0]
+    return items if items is not None and len(items) else None
+
+
 def _largest(shares: Tensor, own: Own) -> Tensor:
-    """The own item with the largest of the shares [edges, k] of each score, int64 [users, k]."""
+    """The own item with the largest of the shares [edges, k] of each score, int64 [users, k].
+
+    What the user does not like is no reason.
+    """
+    disliked = own.strengths <= 0
+    if disliked.any():
+        shares[disliked] = -torch.inf
     lengths = own.starts.diff()
     made = own.items.new_zeros(len(lengths), shares.shape[1])
     some = lengths > 0

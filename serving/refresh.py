@@ -178,7 +178,7 @@ class Refresh:
         answered = self._stream.committed(partition)
         self._digests |= self.edges.grow(self._edge_store)
         if self._new_items:
-            self._new_items.find(self.edges)
+            self._new_items.find()
         if stored is not None:
             self.edges.begin(edge_log.number, partition, stored)
         self._mine.add(partition)
@@ -375,7 +375,7 @@ class Refresh:
         if time.monotonic() - self._folded_at < NEW_ITEMS_EVERY:
             return
         self._folded_at = time.monotonic()
-        numbers = self._new_items.fold(self.edges)
+        numbers = self._new_items.fold()
         self._renew |= bool(numbers)
         for made in self._recommender.neighbors(numbers):
             self._store.put_neighbors(*made)

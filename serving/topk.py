@@ -78,7 +78,12 @@ class FirstPass:
 
 
 def best(
-    embeddings: Embeddings, first: FirstPass | None, users: Tensor, own: Own, k: int
+    embeddings: Embeddings,
+    first: FirstPass | None,
+    users: Tensor,
+    own: Own,
+    k: int,
+    unliked: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k best items of each user that it has no edge to, best first.
 
@@ -86,6 +91,7 @@ def best(
         first: of the same items and perhaps more.
         users: int64 [block], the model's user numbers, -1 for users it has not seen.
         own: their edges.
+        unliked: int64 [any], items that are in no list.
 
     Returns:
         scores float [block, k] and items int64 [block, k], k at most the number of items; a score
@@ -93,11 +99,11 @@ def best(
     """
     vectors, outgoing = embeddings.user_vectors(users, own), embeddings.outgoing
     if first is None:
-        return topk(embeddings.add_near(vectors @ outgoing.T, own), own, k)
+        return topk(embeddings.add_near(vectors @ outgoing.T, own), own, k, unliked)
     table = first.table[: embeddings.n_items]
     rough = first.columns(embeddings, vectors).to(table.dtype) @ table.T
     scores = embeddings.add_near(rough.to(torch.float32, copy=True), own)
-    values, items = topk(scores, own, first.candidates * k)
+    values, items = topk(scores, own, first.candidates * k, unliked)
     values -= rough.gather(1, items)  # the neighbours' part is left, which was exact
     gathered = outgoing.new_empty(items.shape[1], outgoing.shape[1])
     # One user's candidates at a time, so that they stay in the cache.
@@ -108,11 +114,13 @@ def best(
     return ranked.values, items.gather(1, ranked.indices)
 
 
-def topk(scores: Tensor, own: Own, k: int) -> tuple[Tensor, Tensor]:
-    """The k best entries of each row but the own ones, exactly; as `best`.
+def topk(scores: Tensor, own: Own, k: int, unliked: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k best entries of each row but the own and the unliked ones, exactly; as `best`.
 
     Args:
         scores: float [block, items], overwritten.
     """
     scores[own.rows(), own.items] = -torch.inf
+    if unliked is not None:
+        scores[:, unliked] = -torch.inf
     return largest(scores, min(k, scores.shape[1]))

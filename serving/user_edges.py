@@ -187,7 +187,7 @@ class UserEdges:
         change.forgotten = False
         old = change.items.pop(event.item_id, None)
         if old:
-            self._count(event.item_id, old.timestamp, -1)
+            self._count(event.item_id, old, -1)
         if event.type == REMOVE:
             return
         timestamp = min(event.timestamp, int(time.time() * 1000))  # as the graph takes it
@@ -197,7 +197,7 @@ class UserEdges:
             weight = weighing.after(old.weight, old.timestamp, weight, timestamp)
         change.items[event.item_id] = Edge(timestamp, weight)
         self._latest = max(self._latest, timestamp)
-        self._count(event.item_id, timestamp, 1)
+        self._count(event.item_id, change.items[event.item_id], 1)
 
     def expire(self, oldest: int) -> dict[str, int]:
         """Take out the edges whose last event is older than `oldest`, epoch milliseconds.
@@ -243,6 +243,11 @@ class UserEdges:
         """Whether the user has come, and is not forgotten since."""
         change = self.changed.get(user)
         return not change.forgotten if change else user in self._numbers
+
+    def likes(self, user: str, item: str) -> bool:
+        """Whether the user has an edge of some strength to the item."""
+        edge = self._edges(user).get(item)
+        return edge is not None and edge.weight > 0
 
     def items(self, user: str) -> Edges:
         """The user's edges with their strengths, as of the newest event in the graph."""
@@ -320,7 +325,11 @@ class UserEdges:
         return [*known, *new]
 
     def popular(self, n: int) -> tuple[list[str], Float32s]:
-        """At most n items, recently popular ones first, and their decayed number of edges."""
+        """At most n items, recently popular ones first, and their decayed number of edges.
+
+        An edge counts 1 whatever its strength, lest one user's large number outweighs many users.
+        One that tells a dislike, or whose type weighs nothing, does not count.
+        """
         ids = self.graph.item_ids.values
         changed = pa.array(self._counts, pa.string())
         places = pc.index_in(changed, value_set=ids).fill_null(-1).to_numpy()
@@ -386,15 +395,19 @@ class UserEdges:
         self._newest = int(graph.timestamps.max(initial=0))
         self._reference, self._latest = self._newest, max(self._latest, self._newest)
         age = (self._reference - graph.timestamps) / HALF_LIFE_MS
-        decayed = np.bincount(graph.items, np.exp2(-age), minlength=graph.n_items)
+        parts = np.where(graph.weights > 0, np.exp2(-age), 0)
+        decayed = np.bincount(graph.items, parts, minlength=graph.n_items)
         self._graph_counts = decayed.astype(np.float64)  # it is int64 without an edge
         self._counts.clear()
         for user, change in self.changed.items():
             for edges, sign in ((self._of_graph(user), -1), (change.items, 1)):
                 for item, edge in edges.items():
-                    self._count(item, edge.timestamp, sign)
+                    self._count(item, edge, sign)
 
-    def _count(self, item: str, at: int, sign: int) -> None:
+    def _count(self, item: str, edge: Edge, sign: int) -> None:
+        if edge.weight <= 0:
+            return
+        at = edge.timestamp
         if (at - self._reference) / HALF_LIFE_MS > FAR:
             faded = 2.0 ** ((self._reference - at) / HALF_LIFE_MS)
             self._graph_counts *= faded
@@ -409,7 +422,7 @@ class UserEdges:
 
     def _forget(self, user: str) -> None:
         for item, edge in self._edges(user).items():
-            self._count(item, edge.timestamp, -1)
+            self._count(item, edge, -1)
         number = self._numbers.pop(user, None)
         if number is not None:
             self.graph.forget([number])

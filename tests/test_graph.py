@@ -1,8 +1,10 @@
 import numpy as np
 import torch
 
-from tests.graphs import blocks, graph, pairs, table
+from tests.graphs import Row, blocks, graph, pairs, table
 from trainer.graph import Adjacency, InteractionGraph
+from trainer.holdout import held_out_edges
+from trainer.hyperparameters import Hyperparameters
 
 
 def edges(made: InteractionGraph) -> dict[tuple[str, str], float]:
@@ -114,3 +116,15 @@ def test_what_is_held_out_at_random_is_held_out_again_when_others_have_come() ->
     assert len(held) == 80
     assert pairs(after.subset(after.newest(0.2))) == pairs(held)
     assert len(set(held.items.tolist())) > 5
+
+
+def test_what_users_dislike_is_not_held_out_from_a_model_that_ranks() -> None:
+    rows: list[Row] = [("u", f"i{n}", 1.0, n) for n in range(20)]
+    rows += [("u", f"d{n}", -1.0, 100 + n) for n in range(20)]
+    made = graph(rows)
+    held_out = made.subset(held_out_edges(made, Hyperparameters()))
+    names = made.item_ids.values.take(held_out.items).to_pylist()
+    assert sorted(names) == ["i18", "i19"]
+    ratings = made.subset(held_out_edges(made, Hyperparameters(model="gcn")))
+    assert len(ratings) == 4
+    assert (ratings.weights < 0).all()

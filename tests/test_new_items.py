@@ -1,6 +1,7 @@
 """The item side of fold-in, on a planted structure and on items that the model already has."""
 
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,7 @@ def test_a_new_item_touched_by_users_of_one_taste_is_recommended_to_that_taste_a
         event = Event(f"2-{offset}", "brand new", 1.0, offset, "view")
         edges.apply(event, 1, Position(offset, 0))
         found.note(event)
-        folded = found.fold(edges)
+        folded = found.fold()
         assert folded == ([made.n_items] if offset + 1 >= FEWEST else [])
     shown = found_lists(recommender, edges.users(), edges)
     with_it = {u for u, each in zip(edges.users(), shown, strict=True) if "brand new" in each.items}
@@ -176,7 +177,7 @@ def test_an_item_of_the_store_that_the_model_has_not_seen_is_found(
     recommender = recommender_of(made, embeddings)
     edges = UserEdges(Weighing())
     edges.grow(store(tmp_path, [("0-1", "0-2"), *((f"1-{n}", "since") for n in range(FEWEST))]))
-    assert NewItems(recommender, edges).fold(edges) == [made.n_items]
+    assert NewItems(recommender, edges).fold() == [made.n_items]
 
 
 def test_the_most_touched_new_items_come_first_and_none_that_there_is_no_room_for(
@@ -194,5 +195,61 @@ def test_the_most_touched_new_items_come_first_and_none_that_there_is_no_room_fo
     ]
     edges.grow(store(tmp_path, [*pairs(made), *rows]))
     found = NewItems(recommender, edges)
-    assert [found.fold(edges) for _ in range(4)] == [[made.n_items], [made.n_items + 1], [], []]
+    assert [found.fold() for _ in range(4)] == [[made.n_items], [made.n_items + 1], [], []]
     assert recommender.item_ids[-2:] == ["a", "b"]
+
+
+def test_users_who_dislike_a_new_item_do_not_make_it_recommended_nor_push_out_who_likes_it(
+    made: InteractionGraph, embeddings: Embeddings, tmp_path: Path
+) -> None:
+    recommender = recommender_of(made, embeddings)
+    edges = UserEdges(Weighing())
+    stored = [(f"3-{n}", "brand new", -1.0) for n in range(30)]
+    edges.grow(store(tmp_path, [*pairs(made), *stored]))
+    found = NewItems(recommender, edges)
+    offsets = count()
+    assert found.fold() == []
+
+    def touch(user: str, weight: float) -> list[int]:
+        event = Event(user, "brand new", weight, 0, "view")
+        edges.apply(event, 1, Position(next(offsets), 0))
+        found.note(event)
+        return found.fold()
+
+    assert touch("2-0", 1.0) == touch("2-1", 1.0) == []
+    for n in range(150):
+        assert touch(f"stranger {n}", -1.0) == []
+    assert touch("2-1", -1.0) == touch("2-2", 1.0) == []  # 2-1 has changed its mind
+    for n in range(3, 20):
+        assert touch(f"2-{n}", 1.0) == [made.n_items]
+    shown = found_lists(recommender, edges.users(), edges)
+    with_it = {u for u, each in zip(edges.users(), shown, strict=True) if "brand new" in each.items}
+    assert with_it == {f"2-{n}" for n in range(20, 30)}
+
+
+def test_however_many_new_items_come_while_no_model_does_so_many_touches_are_remembered(
+    made: InteractionGraph, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.new_items.MOST_TOUCHES", 200)
+    recommender = recommender_of(made, embeddings)
+    edges = UserEdges(Weighing())
+    found = NewItems(recommender, edges)
+    offsets = count()
+
+    def touch(user: str, item: str) -> None:
+        event = Event(user, item, 1.0, 0, "view")
+        edges.apply(event, 1, Position(next(offsets), 0))
+        found.note(event)
+
+    for n in range(3):
+        touch(f"2-{n}", "first")
+    assert found.fold() == [made.n_items]
+    for n in range(3_000):
+        touch(f"2-{n % 30}", f"once {n}")
+        assert sum(map(len, found._users.values())) == found._touches <= 200
+    for n in range(3, 6):
+        touch(f"2-{n}", "last")
+    assert found.fold() == [made.n_items + 1]  # what comes now is still taken up
+    touch("2-9", "first")
+    assert found.fold() == [made.n_items]  # and what is recommended is placed anew by all
+    assert len(found._users["first"]) == 4

@@ -23,6 +23,7 @@ from serving.refresh import Refresh
 from serving.topk import FirstPass, best, topk
 from serving.user_edges import UserEdges
 from tests.graphs import append, blocks, pairs
+from tests.graphs import graph as graph_of
 from tests.graphs import store as store_of
 from trainer.choose import PRIORS
 from trainer.embeddings import Embeddings, Own
@@ -43,8 +44,10 @@ def graph() -> InteractionGraph:
 @pytest.fixture(scope="module")
 def snapshot(graph: InteractionGraph) -> Snapshot:
     settings = Hyperparameters(dim=16, epochs=40, vectors=4).filled(PRIORS)
-    fitted = fit(graph, settings)
-    embeddings = fitted.embeddings
+    return snapshot_of(graph, fit(graph, settings).embeddings)
+
+
+def snapshot_of(graph: InteractionGraph, embeddings: Embeddings) -> Snapshot:
     manifest = Manifest(
         "v1", embeddings.model, embeddings.layers, embeddings.cosine, 7, graph.n_users,
         graph.n_items, len(graph), 1, {}, {}, {"recall@20": 0.5, "ndcg@20": 0.25}, {},
@@ -186,6 +189,29 @@ def test_because_names_the_own_item_with_the_largest_share_of_the_score(
         assert because.startswith("0-")  # what is recommended is of this block
     assert found.event_at == 3
     assert found.source == "live"
+
+
+def test_what_a_user_dislikes_is_no_reason_for_a_recommendation(snapshot: Snapshot) -> None:
+    whole = Recommender(snapshot, torch.device("cpu"), 40)  # so long that bad items are in it
+    disliked = [f"{block}-{item}" for block in (1, 2, 3) for item in range(4)]
+    edges = edges_of(("new", "0-1", 3, 1.0), *(("new", item, 3, -1.0) for item in disliked))
+    [found] = found_lists(whole, ["new"], edges)
+    assert len(found.items) > 30
+    assert set(found.because) == {"0-1"}
+
+
+def test_what_nobody_likes_is_in_no_list(tmp_path: Path) -> None:
+    rows = [*pairs(blocks()), *((f"0-{n}", "disliked", -1.0) for n in range(30))]
+    graph = graph_of(rows)
+    fitted = fit(graph, Hyperparameters(dim=16, epochs=40, vectors=4).filled(PRIORS))
+    recommender = Recommender(snapshot_of(graph, fitted.embeddings), torch.device("cpu"), 60)
+    edges = UserEdges(Weighing())
+    edges.grow(store_of(tmp_path, rows))
+    for found in found_lists(recommender, edges.users(), edges):
+        assert len(found.items) == 48 - 7
+        assert "disliked" not in found.items
+    for _, parts in recommender.neighbors(range(graph.n_items)):
+        assert all(b"disliked" not in value for value in parts)
 
 
 def test_a_user_without_a_known_item_gets_the_popular_list_without_what_it_has(

@@ -189,3 +189,31 @@ def test_ages_are_the_same_from_the_log_and_from_the_store(tmp_path: Path) -> No
     stored.grow(store(tmp_path / "whole", events))
     for user in ("u0", "u1", "u2", "u3"):
         assert ages_of(live, user) == ages_of(stored, user)
+
+
+def test_what_users_dislike_or_what_weighs_nothing_is_not_popular(tmp_path: Path) -> None:
+    weighing = Weighing(types=(("impression", 0.0),))
+    edges = UserEdges(weighing)
+    stored = [(f"u{n}", "disliked", -1.0, 5) for n in range(60)]
+    stored += [(f"u{n}", "seen", 1.0, 5, "impression") for n in range(60)]  # type: ignore[misc]
+    edges.grow(store(tmp_path, [*stored, ("u0", "liked", 1.0, 5), ("u1", "barely", 0.1, 5)]))
+    offset = len(stored) + 2
+    for n in range(60):
+        edges.apply(Event(f"v{n}", "disliked", -1.0, 5, "view"), 0, Position(offset + n, 0))
+        edges.apply(Event(f"v{n}", "seen", 1.0, 5, "impression"), 0, Position(offset + 60 + n, 0))
+    items, counts = edges.popular(9)
+    assert sorted(items) == ["barely", "liked"]
+    assert counts.tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_an_edge_that_turns_from_like_to_dislike_leaves_the_popular_list_and_comes_back(
+    tmp_path: Path,
+) -> None:
+    edges = UserEdges(Weighing())
+    edges.grow(store(tmp_path, [("u", "i", 1.0, 5), ("v", "j", 1.0, 5)]))
+    for offset, (weight, popular) in enumerate([(-1.0, ["j"]), (2.0, ["i", "j"]), (0.0, ["j"])], 2):
+        edges.apply(Event("u", "i", weight, 5, "view"), 0, Position(offset, 0))
+        assert sorted(edges.popular(9)[0]) == popular
+        assert edges.likes("u", "i") == (weight > 0)
+    edges.apply(event("u", "", kind="forget"), 0, Position(5, 0))
+    assert edges.popular(9)[0] == ["j"]

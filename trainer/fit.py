@@ -82,7 +82,7 @@ def fit(
     """
     clock = _Clock()
     settings = settings.for_graph(len(graph), bool(graph.timed.any()))
-    newest = held_out_edges(graph, novelty)
+    newest = held_out_edges(graph, settings, novelty)
     kept, held_out = graph.subset(~newest), graph.subset(newest)
     if settings.model != "gcn" and not kept.strengths.any():
         raise NothingToLearn(

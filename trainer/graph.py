@@ -198,7 +198,7 @@ class InteractionGraph:
         return made
 
     def newest(
-        self, share: float, novelty: npt.NDArray[np.int8] | None = None
+        self, share: float, novelty: npt.NDArray[np.int8] | None = None, liked: bool = False
     ) -> npt.NDArray[np.bool_]:
         """Mask [edges] of each user's newest edges: `share` of them, at least one of five or more.
 
@@ -209,8 +209,13 @@ class InteractionGraph:
 
         Args:
             novelty: of each edge, [edges]; it comes before the time, which a repeated event moves.
+            liked: of edges of some strength alone.
         """
         novelty = np.zeros(len(self), np.int8) if novelty is None else novelty
+        if liked and not self.strengths.all():
+            mask = self.strengths > 0
+            mask[mask] = self.subset(mask).newest(share, novelty[mask])
+            return mask
         chance = (_hashed(self.keys) >> np.uint64(1)).astype(np.int64)
         chance = np.where(self.timed[self.users], self.places, chance)
         by_age = np.lexsort((chance, self.timestamps, novelty, self.users))

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.graph import InteractionGraph
+from trainer.hyperparameters import Hyperparameters
 
 HELD_OUT = 0.1  # newest share of each user's edges
 # Without times, a random share, as large as in the usual files for offline evaluation; the learned
@@ -17,8 +18,12 @@ Int8s = npt.NDArray[np.int8]
 Bools = npt.NDArray[np.bool_]
 
 
-def held_out_edges(graph: InteractionGraph, novelty: Int8s | None = None) -> Bools:
+def held_out_edges(
+    graph: InteractionGraph, settings: Hyperparameters, novelty: Int8s | None = None
+) -> Bools:
     """Mask [edges] of what is held out: each user's newest, or random ones without times.
+
+    A model that ranks is judged by what users like, one that predicts interactions by all of them.
 
     Args:
         novelty: KNOWN, PUT_ASIDE or UNSEEN [edges], if there is a training to be compared with. Of
@@ -26,7 +31,8 @@ def held_out_edges(graph: InteractionGraph, novelty: Int8s | None = None) -> Boo
             UNSEEN ones alone: so this training knows all that the last one knew.
     """
     timed = len(graph) > 0 and graph.timestamps.min() != graph.timestamps.max()
-    newest = graph.newest(HELD_OUT if timed else HELD_OUT_AT_RANDOM, novelty)
+    share = HELD_OUT if timed else HELD_OUT_AT_RANDOM
+    newest = graph.newest(share, novelty, liked=settings.objective != "mse")
     if novelty is not None:
         unseen: Bools = newest & (novelty == UNSEEN)
         if judged_users(graph.subset(unseen)) >= JUDGED_USERS:

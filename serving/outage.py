@@ -7,7 +7,9 @@ import time
 
 from serving.redis.errors import RedisDown, RedisRefuses
 
-RETRY_EVERY = 0.5  # seconds
+RETRY_SECONDS = 0.5  # to the second try; then twice as long each time, up to
+LONGEST_AWAY = 4.0  # where Redis does not answer, and
+LONGEST_REFUSED = 30.0  # where it refuses, which somebody has to mend
 STEADY = 10.0  # seconds without a refusal before Redis, which refused writes, counts as back
 
 
@@ -16,23 +18,29 @@ class Outage:
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._began = self._failed = -float("inf")
+        self._began = self._again = -float("inf")
+        self._works_since: float | None = None
         self._refused = False
+        self._failures = 0
         self._told: set[str] = set()  # causes, since it began
         self.trouble = ""  # what is the matter with Redis now; empty if all works
 
     @property
     def paused(self) -> bool:
         """Whether something failed so short a time ago that nothing should be tried."""
-        return time.monotonic() - self._failed < RETRY_EVERY
+        return time.monotonic() < self._again
 
     def failed(self, error: RedisDown) -> None:
         """Take note of a failure; a line, unless this cause has had one since it began."""
-        self._failed = time.monotonic()
+        now = time.monotonic()
         self.trouble = str(error)
         self._refused = isinstance(error, RedisRefuses)
         if not self._told:
-            self._began = self._failed
+            self._began = now
+        self._works_since = None
+        longest = LONGEST_REFUSED if self._refused else LONGEST_AWAY
+        self._again = now + min(longest, RETRY_SECONDS * 2.0 ** min(self._failures, 30))
+        self._failures += 1
         if error.code not in self._told:
             self._told.add(error.code)
             self._log.warning("%s; lists wait until it takes them.", error)
@@ -43,8 +51,13 @@ class Outage:
         Near its limit of memory Redis takes one write and refuses the next. So after a refusal it
         is said to be back only when all is written and nothing was refused for a while.
         """
-        steady = time.monotonic() - self._failed > STEADY and not left
-        if self._told and (steady or not self._refused):
-            self._log.info("Redis is back after %.0f s.", time.monotonic() - self._began)
-            self._told.clear()
-            self.trouble = ""
+        if not self._told:
+            return
+        now = time.monotonic()
+        self._works_since = now if self._works_since is None else self._works_since
+        if self._refused and (left or now - self._works_since < STEADY):
+            return
+        self._log.info("Redis is back after %.0f s.", now - self._began)
+        self._told.clear()
+        self._failures = 0
+        self.trouble = ""

@@ -11,7 +11,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -30,32 +30,34 @@ from process.running import Running
 from process.text import visible
 from serving.due import DueUsers
 from serving.fold_in import Recommender
+from serving.net import Net
 from serving.new_items import NewItems
 from serving.outage import Outage
-from serving.publish import publish, refresh
-from serving.redis.contract import Recommendations
+from serving.popular import Popular
+from serving.publication import Publication
+from serving.publish import Block
 from serving.redis.errors import RedisDown
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from serving.user_edges import UserEdges
+from serving.watch import Watch
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.train import device
 
 log = logging.getLogger("serving")
 
+BEGINNING, WRITING = "beginning lists", "writing lists"  # steps
+
 GATHER = 0.03  # seconds in which users become due together: a list alone costs as much as a dozen
 LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot and at Redis
-POPULAR_EVERY = 10.0  # seconds between two popular lists
-POPULAR_SPARE = 20  # times the list's length, so that something is left without what a user has
 NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has not seen
-RENEW_AFTER = 5.0  # seconds from the end of a publish to the next one for new items' sake,
-RENEW_TIMES = 2.0  # and this many times as long as the last one took
 TURNS = 4  # of so many blocks one is of a publish, where users with new events fill blocks
 MANY = 50_000  # users changed by the log, from which their edges are taken from the edge store
 SETTLE_AFTER = 2.0  # seconds from one time to the next for users with events of several partitions,
 GROW_AFTER = 60.0  # for all others,
 GROW_TIMES = 20.0  # and this many times as long as the last one took
+KEEP_EVERY = 10.0  # seconds between two times that an evicting Redis is given small keys again
 TELL_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
 
 
@@ -82,20 +84,17 @@ class Refresh:
         self._figures = figures or Figures("serving")
         self._health = health or Health()
         self._store = Store(settings.redis_url, settings.redis_prefix, settings.redis_ttl_seconds)
-        self._outage = Outage(log)
-        self._generation = ""  # of what Redis holds
+        self._outage, self._net = Outage(log), Net(log)
+        self._watch = Watch(self._store, settings.redis_ttl_seconds is not None, log)
         self._live = LiveModel(Snapshots(settings.model_store), log)
         self._recommender: Recommender | None = None
         self._new_items: NewItems | None = None
-        self._publishing: Iterator[float] | None = None
-        self._block: Iterator[float] | None = None  # of lists, begun and not written
-        self._published = 0.0  # share of the current publish
-        self._publish_began = self._publish_ended = 0.0  # of the last one
-        self._renew = False  # new items were folded in since
-        self._renewing = False  # the publish is for their sake alone
+        self._publication = Publication(self._store, log)
+        self._block: Block | None = None  # begun and not written
+        self._of_publication = False  # the block is
         self._turn = 0
-        self._popular = Recommendations([], [], [], "", "popular", 0, 0)
-        self._popular_at = self._looked_at = self._folded_at = self._told_at = self._begun_at = 0.0
+        self._popular = Popular(settings.top_k)
+        self._looked_at = self._folded_at = self._told_at = self._begun_at = self._kept_at = 0.0
         self._grow_at = self._settle_at = 0.0  # at the earliest
         self._refused: str | None = None  # snapshot for which the edges could not be read
         self._due = DueUsers()
@@ -141,7 +140,8 @@ class Refresh:
     def _read(self) -> None:
         """Take the log's next events, and wait for them if there is nothing else to do."""
         idle = self._outage.paused or not self._recommender
-        working = self._block or self._publishing or self._behind()
+        idle = idle or self._net.paused(WRITING) or self._net.paused(BEGINNING)
+        working = self._block or self._publication.running or self._behind()
         if self._due and not working and not idle:
             self._stop.wait(self._gathering())
         try:
@@ -152,21 +152,26 @@ class Refresh:
             self._take(messages)
 
     def _serve(self) -> None:
+        """Write what was begun, see to all else, begin with the next lists.
+
+        What fails is not lost: users whose lists are not written stay due, and a publish goes on at
+        the block that failed.
+        """
         try:
-            self._write_block()
-            self._expire()
-            self._forget()
-            self._look()
-            self._fold_new_items()
-            self._begin_block()
+            self._net.run(WRITING, self._write_block)
+            self._net.run("taking out what has expired", self._expire)
+            self._net.run("deleting lists", self._forget)
+            self._net.run("looking for a snapshot", self._look)
+            self._net.run("folding in new items", self._fold_new_items)
+            if not self._net.paused(WRITING):
+                self._net.run(BEGINNING, self._begin_block)
         except RedisDown as error:
             self._outage.failed(error)
-            self._renew |= self._publishing is not None
-            self._publishing = None  # the block that failed is lost, so all of it is done again
             self._block = None
             self._due.give_back()
+            self._looked_at = 0.0  # the next try begins with a write
         else:
-            self._outage.worked(left=self._publishing is not None)
+            self._outage.worked(left=self._publication.running)
 
     def _start(self, partition: int) -> int | None:
         """Where a gained partition goes on: at the events that no one has answered yet.
@@ -203,10 +208,10 @@ class Refresh:
 
     def _lost(self) -> None:
         """Another process may have these partitions now, and write newer lists than this one."""
-        self._renew |= self._publishing is not None
         self._mine.clear()
         self._due.lose()
-        self._publishing = self._block = None
+        self._publication.drop()
+        self._block = None
 
     def _take(self, messages: Sequence[Message]) -> None:
         table, rejected = rows(messages)  # the consumer sends these to the dead letters
@@ -278,20 +283,17 @@ class Refresh:
         if time.monotonic() - self._looked_at < LOOK_EVERY:
             return
         self._looked_at = time.monotonic()
-        generation = self._store.generation()
-        if self._generation and generation != self._generation:
-            log.warning("Redis was restarted or flushed; writing all lists again.")
-            self._popular_at, self._publishing = 0.0, None
+        if self._watch.look():
+            self._popular.expire()
+            self._publication.start_over()
             self._digests |= self._erased  # an old dump may have brought their lists back
-        self._generation = generation
         self._write_popular()
         self._grow()
         self._settle()
         live = self._live.version()
         if live and (self._recommender is None or live != self._recommender.version):
             self._load()
-        ready = self._recommender and self._mine and self._stream.n_partitions
-        if self._recommender and ready and not self._publishing:
+        if self._recommender and self._watch.calm:
             self._see_to_publishing(self._recommender)
 
     def _grow(self) -> None:
@@ -335,38 +337,19 @@ class Refresh:
             )
         self._recommender.forget_digests(self._erased | self._digests)
         self._new_items = NewItems(self._recommender, self.edges)
-        self._popular_at, self._publishing = 0.0, None
+        self._popular.expire()
+        self._publication.start_over()
         gc.freeze()  # ids and numbers by the million; to look through them took most of the time
         self._write_popular()
 
     def _see_to_publishing(self, recommender: Recommender) -> None:
-        version, published, settings = (
-            recommender.version,
-            self._store.published(self._mine),
-            self._settings,
-        )
-        mark = f"{version} {self._generation} {settings.top_k} {settings.redis_ttl_seconds}"
-        missing = {p for p in self._mine if published.get(p) != mark}
-        renewing = False
-        if missing:
-            numbers = sorted(missing)
-            log.info("Publishing snapshot %s to the users of partitions %s.", version, numbers)
-        elif self._renew and self._renewal_due():
-            log.info("Publishing snapshot %s with the new items since.", version)
-            missing, self._renew = set(self._mine), False
-            renewing = True
-        else:
-            return
-        self._published, self._publish_began = 0.0, time.monotonic()
-        self._renewing = renewing
+        settings, generation = self._settings, self._watch.generation
+        mark = f"{recommender.version} {generation} {settings.top_k} {settings.redis_ttl_seconds}"
         of = self._stream.n_partitions
-        self._publishing = publish(
-            recommender, self.edges, self._popular, self._store, missing, of, mark, self._due.take
-        )
-
-    def _renewal_due(self) -> bool:
-        took = self._publish_ended - self._publish_began
-        return time.monotonic() - self._publish_ended > max(RENEW_AFTER, RENEW_TIMES * took)
+        self._publication.see_to(recommender, self.edges, set(self._mine), of, mark)
+        if self._watch.evicted and time.monotonic() - self._kept_at > KEEP_EVERY:
+            self._kept_at = time.monotonic()
+            self._publication.keep(recommender)
 
     def _fold_new_items(self) -> None:
         """Make items that the model has not seen recommendable, by those who touched them."""
@@ -376,7 +359,8 @@ class Refresh:
             return
         self._folded_at = time.monotonic()
         numbers = self._new_items.fold()
-        self._renew |= bool(numbers)
+        if numbers:
+            self._publication.renew(set(self._mine))
         for made in self._recommender.neighbors(numbers):
             self._store.put_neighbors(*made)
 
@@ -386,36 +370,51 @@ class Refresh:
             if self._due and not self._live.version():
                 self._due.drop()  # the first publish writes them
             return
-        block = self._next_block(self._recommender)
-        if not block:
-            return
-        if next(block, None) is not None:
-            self._block = block
-        else:
-            self._publishing, self._publish_ended = None, time.monotonic()
-            log.info("Published all lists of %s.", self._recommender.version)
+        self._due.wake()
+        try:
+            self._block = self._next_block(self._recommender)
+        except RedisDown:
+            raise
+        except Exception:
+            self._give_up_block()
+            raise
 
-    def _next_block(self, recommender: Recommender) -> Iterator[float] | None:
+    def _next_block(self, recommender: Recommender) -> Block | None:
         """Of users with new events, of the publish, or of both."""
-        behind = self._behind()
-        if self._publishing:
+        behind, publication = self._behind(), self._publication
+        self._of_publication = publication.running and not (publication.careful and self._due)
+        if self._of_publication:
             self._turn = (self._turn + 1) % TURNS
-            if not behind or not (self._turn or self._renewing):
-                return self._publishing
+            if not behind or not (self._turn or publication.renewing):
+                return publication.begin(self._popular.whole, self._due.take)
+            self._of_publication = False
         elif not behind and (not self._due or self._gathering() > 0):
             return None
         self._begun_at = time.monotonic()
         live = self._due.take(recommender.block)
-        return refresh(recommender, self.edges, self._popular, self._store, live)
+        return Block(recommender, self.edges, self._popular.whole, live)
 
     def _write_block(self) -> None:
         """Write the block that was begun, before anything newer is written."""
         block, self._block = self._block, None
-        if block:
-            share = next(block)
-            self._refreshed += self._due.answered()
-            if block is self._publishing:
-                self._published = share
+        if not block:
+            return
+        try:
+            block.write(self._store)
+        except RedisDown:
+            raise
+        except Exception:
+            self._give_up_block()
+            raise
+        self._refreshed += self._due.answered()
+        if self._of_publication:
+            self._publication.written()
+
+    def _give_up_block(self) -> None:
+        """Nobody knows which list it was: each is tried alone."""
+        self._due.doubt()
+        if self._of_publication:
+            self._publication.failed()
 
     def _tell(self) -> None:
         """Tell Kafka up to where the events are answered: where another process would go on."""
@@ -428,18 +427,8 @@ class Refresh:
             self._due.told(answered)
 
     def _write_popular(self) -> None:
-        if time.monotonic() - self._popular_at < POPULAR_EVERY:
-            return
-        now = int(time.time() * 1000)
-        k = self._settings.top_k
-        items, counts = self.edges.popular(k * POPULAR_SPARE)
-        scores = [round(count, 5) for count in counts.tolist()]
         version = self._recommender.version if self._recommender else ""
-        self._popular = Recommendations(items, scores, [], version, "popular", now, now)
-        shown = Recommendations(items[:k], scores[:k], [], version, "popular", now, now)
-        if items:
-            self._store.put_popular(shown)
-        self._popular_at = time.monotonic()
+        self._popular.write(self.edges, version, self._store)
 
     def _behind(self) -> bool:
         """Whether users with new events fill a block."""
@@ -461,7 +450,8 @@ class Refresh:
             freshness_p50_ms=round(p50 * 1000),
             freshness_p95_ms=round(p95 * 1000),
             freshness_p99_ms=round(p99 * 1000),
-            published=round(self._published, 3),
+            published=round(self._publication.share, 3),
+            redis_evicted=self._watch.evicted,
             model=self._recommender.version if self._recommender else "none",
             unforeseen=self._unforeseen,
         )

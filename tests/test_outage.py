@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +21,9 @@ from consumer.kafka.topics import wait_for_topics
 from process.health import Health
 from process.log import Figures
 from process.running import Running
-from serving import outage, publish, refresh
+from serving import outage, refresh
 from serving.outage import Outage
+from serving.publish import Publish
 from serving.redis.errors import RedisDown, RedisRefuses
 from serving.redis.store import Store
 from serving.settings import ServingSettings
@@ -145,23 +147,40 @@ def test_near_its_limit_of_memory_redis_is_not_said_to_come_and_go(
     monkeypatch.setattr(outage, "time", SimpleNamespace(monotonic=lambda: now))
     state = Outage(log)
     full = RedisRefuses("Redis is out of memory", "OOM")
-    for now in (10.0, 10.5, 21.0, 90.0):
+    for now in (10.0, 16.0, 30.0, 90.0):
         assert not state.paused
         state.failed(full)
         assert state.paused
-        now += 0.5
+        now += 5.0
+        assert not state.paused
         state.worked(left=True)  # it took one list and not the next
-    now = 99.0
-    state.worked(left=True)
+    now = 104.0
+    state.worked(left=False)
     assert len(caplog.messages) == 1
-    now = 100.1
+    now = 105.1
     state.worked(left=True)
     state.worked(left=False)
     state.worked(left=False)
     assert caplog.messages == [
         "Redis is out of memory; lists wait until it takes them.",
-        "Redis is back after 90 s.",
+        "Redis is back after 95 s.",
     ]
+
+
+def test_a_redis_that_goes_on_refusing_is_tried_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(outage, "time", SimpleNamespace(monotonic=lambda: now))
+    state = Outage(log)
+    tried = []
+    while now < 600:
+        if not state.paused:
+            tried.append(now)
+            state.failed(RedisRefuses("Redis is out of memory", "OOM"))
+        now += 0.25
+    assert [after - at for at, after in pairwise(tried)][:6] == [0.5, 1, 2, 4, 8, 16]
+    assert max(after - at for at, after in pairwise(tried)) == outage.LONGEST_REFUSED
 
 
 def test_causes_that_follow_one_another_have_a_line_each(
@@ -247,15 +266,15 @@ def test_what_a_flush_takes_in_the_middle_of_a_publish_is_written_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     flushed: list[float] = []
+    written = Publish.written
 
-    def interrupted(*arguments: object) -> Iterator[float]:
-        for share in publish.publish(*arguments):  # type: ignore[arg-type]
-            if share and not flushed:
-                flushed.append(share)
-                redis.flushall()
-            yield share
+    def interrupted(publish: Publish) -> None:
+        written(publish)
+        if publish.share and not flushed:
+            flushed.append(publish.share)
+            redis.flushall()
 
-    monkeypatch.setattr(refresh, "publish", interrupted)
+    monkeypatch.setattr(Publish, "written", interrupted)
     serving.promote(SECOND)
     wait_for("the flush", lambda: flushed)
     assert 0 < flushed[0] < 1  # users' lists were written, the rest was not

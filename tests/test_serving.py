@@ -16,7 +16,7 @@ from consumer.ingest.decode import Position
 from serving import refresh
 from serving.fold_in import Recommender, without
 from serving.lists import Lists, quoted, values
-from serving.publish import publish
+from serving.publish import Publish
 from serving.redis.contract import Recommendations
 from serving.redis.store import Store
 from serving.refresh import Refresh
@@ -252,17 +252,23 @@ def test_a_value_is_the_json_of_its_row_with_any_ids() -> None:
     assert second.event_at == 1_795_532_364_000
 
 
+def write_all(publish: Publish, store: Store, *due: str) -> Iterator[float]:
+    """Write block by block, the first with users who are due; yields the share that is written."""
+    waiting = [list(due)]
+    while block := publish.begin(POPULAR, lambda n: waiting.pop() if waiting else []):
+        yield publish.share
+        block.write(store)
+        publish.written()
+    publish.end(store)
+
+
 def test_users_who_are_due_are_written_with_the_blocks_of_a_publish(
     store: Store, recommender: Recommender
 ) -> None:
     users = sorted(recommender._users)
     edges = edges_of(*((user, "0-3", 12, 1.0) for user in [*users, "stranger"]))
-    due = [["stranger", users[0], "forgotten"]]
-    list(
-        publish(
-            recommender, edges, POPULAR, store, {0}, 1, "mark", lambda n: due.pop() if due else []
-        )
-    )
+    publish = Publish(recommender, edges, {0}, 1, "mark")
+    list(write_all(publish, store, "stranger", users[0], "forgotten"))
     found = {user: store.user(user) for user in [*users, "stranger", "forgotten"]}
     assert found.pop("forgotten") is None
     sources = {user: each and each.source for user, each in found.items()}
@@ -277,7 +283,7 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
     for partition, user in enumerate(("0-1", "stranger")):
         edges.apply(Event(user, "0-3", 1.0, 12, "view"), partition, Position(0, 0))
     edges.apply(Event("another's", "0-3", 1.0, 12, "view"), 2, Position(0, 0))
-    written = publish(recommender, edges, POPULAR, store, {0, 1}, 3, "mark", lambda n: [])
+    written = write_all(Publish(recommender, edges, {0, 1}, 3, "mark"), store)
     assert next(written) == 0
     assert store.user("0-1") is None  # it is only begun
     assert 0 < next(written) < 1
@@ -298,3 +304,30 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
     assert model.keys() == {
         "version", "trained_at", "users", "items", "edges", "recall@20", "ndcg@20"
     }  # fmt: skip
+
+
+def test_a_publish_that_failed_goes_on_at_the_block_that_failed(
+    store: Store, recommender: Recommender
+) -> None:
+    edges = edges_of(*((f"u{n}", "0-3", 12, 1.0) for n in range(300)))
+    publish = Publish(recommender, edges, {0}, 1, "mark")
+    blocks = [publish.begin(POPULAR, lambda n: []) for _ in range(3)]  # none of them is written
+    assert {tuple(block.users) for block in blocks if block} == {tuple(f"u{n}" for n in range(128))}
+    list(write_all(publish, store))
+    assert all(store.user(f"u{n}") for n in range(300))
+    assert publish.share == 1
+
+
+def test_a_list_that_cannot_be_made_costs_itself_alone(
+    store: Store, recommender: Recommender
+) -> None:
+    edges = edges_of(*((f"u{n}", "0-3", 12, 1.0) for n in range(300)))
+    publish = Publish(recommender, edges, {0}, 1, "mark")
+    while block := publish.begin(POPULAR, lambda n: []):
+        if "u200" in block.users:
+            publish.failed()
+            continue
+        block.write(store)
+        publish.written()
+    assert [n for n in range(300) if not store.user(f"u{n}")] == [200]
+    assert store.neighbors("2-2")

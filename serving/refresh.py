@@ -272,7 +272,7 @@ class Refresh:
         gone = self.edges.expire(oldest)
         self._expired |= {user for user, partition in gone.items() if partition in self._mine}
         if self.edges.settled or gone:
-            self._popular_at = 0.0
+            self._popular.expire()
         self._settle()
         if not self._looked_for_old:
             self._store.delete_older(oldest, keep=self.edges.has)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -152,8 +153,9 @@ class Commands:
             nodes = self._connection.nodes(client)
             return [key for node in nodes for key in node.scan_iter(_pattern(begin), count=1_000)]
 
-        keys = self._call(lambda client: self._may("SCAN", lambda: find(client))) or ()
-        return (key[len(begin) :].decode(errors="surrogateescape") for key in keys)
+        for key in self._call(lambda client: self._may("SCAN", lambda: find(client))) or ():
+            with suppress(UnicodeDecodeError):  # it is another program's
+                yield key[len(begin) :].decode()
 
     def server(self) -> Server | None:
         """What Redis tells of itself; None if it does not."""

@@ -142,7 +142,7 @@ class Store:
 
     def _get(self, key: str) -> Recommendations | None:
         value = self._commands.get(key)
-        return None if value is None else read(key, value)
+        return read(key, value) if value else None  # empty is what is being deleted
 
     def _user(self, user: str) -> str:
         return self._key(f"rec:{user}")

@@ -36,7 +36,7 @@ from serving.outage import Outage
 from serving.popular import Popular
 from serving.publication import Publication
 from serving.publish import Block
-from serving.redis.errors import RedisDown
+from serving.redis.errors import RedisDown, RedisMisconfigured
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from serving.user_edges import UserEdges
@@ -458,10 +458,27 @@ class Refresh:
 
 
 def run(settings: ServingSettings, process: Running) -> None:
-    """The process `streamgcn serving`."""
+    """The process `streamgcn serving`.
+
+    Raises:
+        RedisMisconfigured: waiting for Redis would not help.
+    """
+    _check_redis(settings)
     with process.health.waiting("Kafka"):
         wait_for_topics(settings, process.stop, log, dead=None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # each of them works for itself
     gc.set_threshold(100_000, 50, 100)  # edges are many objects, and in no cycles
     Refresh(settings, process.stop, threads, process.figures, process.health).run()
+
+
+def _check_redis(settings: ServingSettings) -> None:
+    store = Store(settings.redis_url, settings.redis_prefix)
+    try:
+        store.generation()
+    except RedisMisconfigured:
+        raise
+    except RedisDown:
+        pass  # it is waited for
+    finally:
+        store.close()

@@ -254,7 +254,11 @@ def status() -> None:
         rows.append(("edge store", str(error)))
         whole = False
     try:
-        model = Store(settings.redis_url, settings.redis_prefix).model()
+        lists = Store(settings.redis_url, settings.redis_prefix)
+        model, server = lists.model(), lists.ask_server()
+        if server and server.evicted and server.evicts(settings.redis_ttl_seconds is not None):
+            rows.append(("Redis", server.trouble))
+            whole = False
         shown = ", ".join(f"{name} {value}" for name, value in model.items())
         rows.append(("model", shown or "none yet"))
     except RedisDown as error:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from redis import Redis
 
+from consumer.edge.store import EdgeStore
 from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import wait_for_topics
@@ -65,6 +66,7 @@ class Serving:
             snapshots.write(Snapshot(manifest, embeddings.embeddings, *ids))
         self.promote = snapshots.promote
         self.own: dict[str, set[str]] = {}
+        EdgeStore.begin(self.settings.edge_store, self.settings.kafka_topic)
         wait_for_topics(self.settings, threading.Event(), log)
         self._publisher = Publisher(self.settings)
 

@@ -141,9 +141,8 @@ def test_what_the_log_changed_is_taken_from_the_edge_store_once_it_is_of_many_us
     monkeypatch.setattr(refresh, "MANY", 2)
     edges, rows = UserEdges(Weighing()), store_of(tmp_path, [("u", "i")])
     edges.grow(rows)
-    loop = SimpleNamespace(
-        edges=edges, _edge_store=rows, _digests=set(), _grow_at=0.0, _settle=lambda: None
-    )
+    loop = SimpleNamespace(edges=edges, _edge_store=rows, _digests=set(), _grow_at=0.0)
+    loop._settle = lambda: None
     for offset, user in enumerate("uv", 1):
         edges.apply(Event(user, "j", 1.0, 5, "view"), 0, Position(offset, 0))
         append(rows, [(user, "j", 1.0, 5)], offset)

@@ -20,7 +20,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from serving.redis.errors import RedisDown, RedisMisconfigured, connected, explained
-from serving.redis.tls import check_files, other_protocol
+from serving.redis.tls import cause_of_silence, check_files
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 4.0  # for a block of lists too
@@ -124,8 +124,8 @@ class Connection:
         made = explained(error, self._secret, self._prefix)
         if self._worked or type(made) is not RedisDown or not connected(error):
             return made
-        other = other_protocol(self._arguments, self._url.startswith("rediss:"))
-        return RedisMisconfigured(other, "TLS") if other else made
+        why = cause_of_silence(self._arguments, self._url.startswith("rediss:"))
+        return RedisMisconfigured(why, "TLS") if why else made
 
 
 def _retry() -> Retry:

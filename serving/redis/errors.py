@@ -21,6 +21,11 @@ from process.settings import SettingsError
 SERVING_RULE = "+get +set +mset +del +hset +hmget +scan +info"
 CLUSTER_RULE = "+cluster|slots +command"
 READER_RULE = "+get"
+CLEAR_HERE = "Redis does not speak TLS at this port: write redis:// in REDIS_URL"
+TLS_HERE = (
+    "Redis speaks TLS at this port: write rediss:// in REDIS_URL, and with ?ssl_ca_certs=FILE the "
+    "authority that signed its certificate"
+)
 _ANSWERS = (redis.AuthenticationError, NoPermissionError, InvalidResponse)
 NO_COMMAND = re.compile(r"unknown (?:sub)?command:? ['`]?([\w|]+)|run the '([\w|]+)' command")
 
@@ -54,7 +59,7 @@ def forbidden(error: Exception) -> str | None:
 
 def explained(error: Exception, secret: str, prefix: str) -> RedisDown:
     """The client's error in this project's words."""
-    if wrong_tls := _of_tls(error):
+    if wrong_tls := of_tls(error):
         return RedisMisconfigured(wrong_tls, "TLS")
     # The client of a Cluster tells first that it reached no node, then why.
     answers = (each for each in _causes(error) if isinstance(each, _ANSWERS))
@@ -115,7 +120,7 @@ def prefix_rule(prefix: str) -> str:
     return f"~{prefix}:*"
 
 
-def _of_tls(error: BaseException) -> str | None:
+def of_tls(error: BaseException) -> str | None:
     """What is wrong with the certificates, None if it is nothing of the kind."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -133,7 +138,7 @@ def _of_tls(error: BaseException) -> str | None:
         if "ALERT" in reason:
             return f"Redis refuses to speak TLS with this client ({reason}): see its tls settings"
         if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-            return "Redis does not speak TLS at this port: write redis:// in REDIS_URL"
+            return CLEAR_HERE
     return None
 
 

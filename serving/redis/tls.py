@@ -7,7 +7,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from serving.redis.errors import RedisMisconfigured
+from serving.redis.errors import CLEAR_HERE, TLS_HERE, RedisMisconfigured, of_tls
 
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 SECONDS = 1.0  # for the question what listens at the address
@@ -50,28 +50,48 @@ def check_files(arguments: dict[str, Any]) -> None:
         ) from None
 
 
-def other_protocol(arguments: dict[str, Any], encrypted: bool) -> str:
-    """What is wrong with REDIS_URL's scheme; nothing if it cannot be told."""
-    address = arguments.get("host"), int(arguments.get("port") or 6379)
+def cause_of_silence(arguments: dict[str, Any], encrypted: bool) -> str:
+    """Why a server that listens gives the client no answer; nothing if it cannot be told.
+
+    Args:
+        arguments: of the client's connection.
+        encrypted: whether REDIS_URL is rediss://.
+    """
+    if not arguments.get("host"):
+        return ""  # a socket in the file system
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = str(arguments["host"]), int(arguments.get("port") or 6379)
+    if not encrypted:
+        return TLS_HERE if _handshake(address, context) is not None else ""
+    if _answers_in_clear(address):
+        return CLEAR_HERE
+    if arguments.get("ssl_certfile"):
+        password = str(arguments.get("ssl_password") or "")
+        key = arguments.get("ssl_keyfile")
+        context.load_cert_chain(arguments["ssl_certfile"], key, lambda: password)
+    alert = _handshake(address, context)
+    return (alert and of_tls(alert)) or ""
+
+
+def _answers_in_clear(address: tuple[str, int]) -> bool:
     try:
         with socket.create_connection(address, SECONDS) as plain:
-            plain.settimeout(SECONDS)
-            if encrypted:
-                plain.sendall(b"PING\r\n")
-                answer = plain.recv(64)
-                if answer.startswith((b"+", b"-")):
-                    return "Redis does not speak TLS at this port: write redis:// in REDIS_URL"
-                return ""
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            with context.wrap_socket(plain):
-                pass
+            plain.sendall(b"PING\r\n")
+            return plain.recv(64).startswith((b"+", b"-"))
+    except OSError:
+        return False
+
+
+def _handshake(address: tuple[str, int], context: ssl.SSLContext) -> Exception | None:
+    """How a server that speaks TLS ends or holds the connection; None if it speaks none."""
+    try:
+        with socket.create_connection(address, SECONDS) as plain, context.wrap_socket(plain) as tls:
+            tls.recv(1)  # an alert may come after the handshake
     except ssl.SSLError as error:
-        if "ALERT" not in (error.reason or ""):
-            return ""
-    except (OSError, ValueError, TypeError):
-        return ""
-    return (
-        "Redis speaks TLS at this port: write rediss:// in REDIS_URL, and with "
-        "?ssl_ca_certs=FILE the authority that signed its certificate"
-    )
+        return error if "ALERT" in (error.reason or "") else None
+    except TimeoutError as error:
+        return error if "handshake" not in str(error) else None
+    except OSError:
+        return None
+    return EOFError("the server has closed the connection")

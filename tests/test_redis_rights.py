@@ -24,7 +24,7 @@ from serving.redis.errors import (
     prefix_rule,
 )
 from serving.redis.store import Store
-from tests.services import real_redis, redis_cluster, wait_for
+from tests.services import ROOT, real_redis, redis_cluster, wait_for
 from tests.test_outage import Serving
 
 LIST = Recommendations(["i", "j"], [0.5, 0.25], ["k", "k"], "v", "live", 3, 4)
@@ -64,7 +64,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-def test_serving_needs_no_more_rights_than_the_readme_names(server: str) -> None:
+def test_serving_needs_no_more_rights_than_docs_redis_md_names(server: str) -> None:
     store = Store(as_user(server, "serving", SERVING_RULE), "p")
     use_all(store)
     assert store.model() == {"version": "v1", "users": "3"}
@@ -76,7 +76,7 @@ def test_serving_needs_no_more_rights_than_the_readme_names(server: str) -> None
     assert reader.user("nobody") is None
     reader.close()
     for rule in (SERVING_RULE, READER_RULE, CLUSTER_RULE):
-        assert rule in (Path(__file__).parent.parent / "README.md").read_text()
+        assert rule in (ROOT / "docs" / "redis.md").read_text()
 
 
 def test_on_a_cluster_too(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it says not
 )
 from kafka import KafkaProducer
 
+from consumer.event import rules
 from consumer.ingest.letters import Letter, Letters
 from consumer.kafka import records
+from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import group_offsets
 from process.health import Health
 from process.log import Figures
@@ -216,3 +218,63 @@ def test_a_batch_whose_codec_is_missing_is_one_dead_letter_that_names_it(
     assert found
     assert all("Libraries for zstd compression codec not found" in each.reason for each in found)
     assert topic.rows()["item_id"].to_pylist() == ["good"]
+
+
+def test_an_error_that_nobody_foresaw_costs_one_message_and_is_counted(
+    topic: Topic,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    known = rules.check
+
+    def check(given: Any) -> rules.Checked:
+        if "cursed" in given["item_id"].to_pylist():
+            raise ZeroDivisionError("a surprise\nof a decoder")
+        return known(given)
+
+    monkeypatch.setattr(rules, "check", check)
+    for item in ("first", "cursed", "last"):
+        topic.send(event(item).encode())
+    topic.publisher.flush()
+
+    def counted() -> bool:
+        lines = [
+            line.getMessage() for line in caplog.records if "unforeseen=1" in line.getMessage()
+        ]
+        return {line.split()[0] for line in lines} == {"ingested", "served"}
+
+    with consuming(topic.settings), serving(topic, redis_url) as wait:
+        wait()
+        wait_for("the figures", counted)
+    [letter] = Letters(topic.settings).letters()
+    assert letter.reason == "ZeroDivisionError: a surprise\\nof a decoder"
+    assert letter.value == event("cursed").encode()
+    assert topic.rows()["item_id"].to_pylist() == ["first", "last"]
+    assert caplog.text.count("is skipped (ZeroDivisionError: a surprise\\nof a decoder)") == 1
+
+
+def test_a_dead_letter_that_the_client_refuses_is_written_without_what_it_refuses(
+    topic: Topic, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in (b"ordinary", b"refused headers", b"refused value"):
+        topic.send(value, [("own", b"header")])
+    topic.publisher.flush()
+    known = Publisher.send
+
+    def send(self: Publisher, name: str, value: bytes | None, *rest: Any, **named: Any) -> Any:
+        names = [key for key, _ in rest[1]]
+        if value == b"refused value" or (value == b"refused headers" and "own" in names):
+            raise TypeError("what the client refuses, nobody knows")
+        return known(self, name, value, *rest, **named)
+
+    monkeypatch.setattr(Publisher, "send", send)
+    found = {letter.source.split("/")[2]: letter for letter in take_all(topic, redis_url)}
+    kept = {offset: (each.value, each.headers, each.whole) for offset, each in found.items()}
+    assert kept == {
+        "0": (b"ordinary", [("own", b"header")], True),
+        "1": (b"refused headers", [], False),
+        "2": (b"", [], False),
+    }
+    assert all("not JSON" in each.reason for each in found.values())

@@ -67,7 +67,7 @@ def of_column(column: pa.Array) -> Milliseconds | None:
         # The numbers as they are: a cast to another unit could overflow.
         ticks = column.view(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         return _scaled(ticks, _ARROW_UNITS[kind.unit])
-    if pt.is_integer(kind) or pt.is_floating(kind):
+    if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind):
         wide = pa.int64() if pt.is_integer(kind) else pa.float64()
         numbers = column.cast(wide, safe=False)  # from 2^63 on they are negative, and no times
         return _of_numbers(numbers.fill_null(0).to_numpy(zero_copy_only=False))

@@ -16,9 +16,9 @@ from consumer.event.json import FORGET, LARGEST, REMOVE, Event
 from consumer.ingest.decode import Position
 from trainer.graph import Int32s, InteractionGraph
 from trainer.growth import grow, read_again
+from trainer.popular import HALF_LIFE_MS
 from trainer.weights import Float32s, Float64s, Int64s, Weighing
 
-HALF_LIFE_MS = 7 * 86_400_000  # of an edge's part in the popular list
 FAR = 50  # half-lives ahead of which the counts are taken anew as of then
 NOTHING = 1e-9  # what rounding leaves of the count of an item whose edges were taken back
 

@@ -7,8 +7,9 @@ import pytest
 
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
-from serving.user_edges import HALF_LIFE_MS, UserEdges
+from serving.user_edges import UserEdges
 from tests.graphs import append, store
+from trainer.popular import HALF_LIFE_MS
 from trainer.weights import DAY_MS, Weighing
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumer.edge.store import EdgeStore, Watermark
-from consumer.event.json import FORGET, LARGEST, REMOVE, Event
+from consumer.event.json import FORGET, REMOVE, Event
 from consumer.ingest.decode import Position
 from trainer.graph import Int32s, InteractionGraph
 from trainer.growth import grow, read_again
@@ -417,8 +417,7 @@ class UserEdges:
         self._counts[item] = self._counts.get(item, 0.0) + sign * part
 
     def _strength(self, edge: Edge) -> float:
-        decay = self.graph.weighing.decay(edge.timestamp, self._newest)
-        return min(max(edge.weight * decay, 0.0), LARGEST)
+        return self.graph.weighing.strength(edge.weight, edge.timestamp, self._newest)
 
     def _forget(self, user: str) -> None:
         for item, edge in self._edges(user).items():

@@ -95,6 +95,7 @@ def evaluate(
         "users": kept.n_users,
         "items": kept.n_items,
         "train_edges": len(kept),
+        "train_edges_without_strength": int((kept.strengths == 0).sum()),
         "test_edges": len(tested),
         "test_edges_in_train": len(tested) - len(asked),
         "held_out": _rounded(held_out),

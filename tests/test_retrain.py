@@ -77,6 +77,18 @@ def test_an_empty_store_trains_nothing(settings: TrainerSettings, snapshots: Sna
     assert snapshots.versions() == []
 
 
+def test_the_trainer_says_how_many_edges_have_no_strength(
+    settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rows = [*pairs(blocks()), ("0-0", "0-odd", 0.0), ("0-1", "0-odd", -1.0)]
+    store(Path(settings.edge_store), rows)
+    once(Retrain(settings, threading.Event()))
+    assert (
+        f"on {len(rows)} edges (2 of them without strength: a weight of 0 or less)" in caplog.text
+    )
+
+
 def test_a_grown_store_is_retrained_from_the_live_snapshot(
     settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
 ) -> None:

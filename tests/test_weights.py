@@ -1,7 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tests.graphs import Row, table
+from consumer.event.json import Event
+from consumer.ingest.decode import Position
+from serving.user_edges import UserEdges
+from tests.graphs import Row, store, table
 from trainer.graph import InteractionGraph
 from trainer.weights import DAY_MS, Weighing
 
@@ -20,7 +25,7 @@ def weights(weighing: Weighing, *batches: list[Row]) -> dict[str, float]:
     return {items[i]: float(w) for i, w in zip(made.items, made.weights, strict=True)}
 
 
-@pytest.mark.parametrize("events", ["last", "sum", "max"])
+@pytest.mark.parametrize("events", ["last", "sum", "max", "log"])
 @pytest.mark.parametrize("half_life", [None, 1.0])
 def test_an_edges_weight_is_the_same_in_one_batch_in_steps_and_one_by_one(
     events: str, half_life: float | None
@@ -30,6 +35,7 @@ def test_an_edges_weight_is_the_same_in_one_batch_in_steps_and_one_by_one(
         "last": {"i": 5.0, "j": 4.0},
         "sum": {"i": 8.0 if half_life is None else 6.5, "j": 4.0},
         "max": {"i": 5.0, "j": 4.0},
+        "log": {"i": 8.0 if half_life is None else 6.5, "j": 4.0},
     }[events]
     assert weights(weighing, ROWS) == expected
     assert weights(weighing, ROWS[:1], ROWS[1:]) == expected
@@ -37,7 +43,7 @@ def test_an_edges_weight_is_the_same_in_one_batch_in_steps_and_one_by_one(
     assert one == pytest.approx(expected["i"])
 
 
-@pytest.mark.parametrize("events", ["last", "sum", "max"])
+@pytest.mark.parametrize("events", ["last", "sum", "max", "log"])
 def test_a_removal_forgets_what_came_before(events: str) -> None:
     rows: list[Row] = [
         ("u", "i", 9.0, 0, "view"),
@@ -55,3 +61,21 @@ def test_a_strength_halves_with_each_half_life_and_is_never_negative() -> None:
     made.extend(table([*ROWS[1:], ("u", "k", -2.0, 2 * DAY_MS, "view")]))
     np.testing.assert_allclose(made.strengths, [0.5, 4.0, 0.0])
     assert made.weights.tolist() == [1.0, 4.0, -2.0]
+
+
+def test_counts_may_be_dampened_in_the_trainer_and_in_serving_alike(tmp_path: Path) -> None:
+    rows: list[Row] = [("u", "i", 1.0), ("u", "j", 352_697.0), ("u", "i", 2.0), ("u", "k", -1.0)]
+    weighing = Weighing("log")
+    made = InteractionGraph(weighing=weighing)
+    made.extend(table(rows))
+    np.testing.assert_allclose(made.strengths, np.log([4.0, 352_698.0, 1.0]), rtol=1e-6)
+    stored, logged = UserEdges(weighing), UserEdges(weighing)
+    stored.grow(store(tmp_path, rows))
+    for at, (user, item, interaction) in enumerate(rows):  # type: ignore[misc]
+        logged.apply(Event(user, item, interaction, 0, "view"), 0, Position(at, 0))
+    strengths = {item: edge.weight for item, edge in logged.items("u").items()}
+    assert strengths == pytest.approx({"i": np.log(4), "j": np.log(352_698), "k": 0.0})
+    again = {item: edge.weight for item, edge in stored.items("u").items()}
+    assert again == pytest.approx(strengths)
+    block = logged.block(["u"], np.arange(0), {"i": 0, "j": 1, "k": 2})
+    np.testing.assert_allclose(sorted(block.strengths), sorted(strengths.values()), rtol=1e-6)

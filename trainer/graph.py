@@ -140,8 +140,8 @@ class InteractionGraph:
         The weight, decayed to the graph's newest event; 0 where that is negative: a filter spreads
         what users liked, and such an edge only says what not to recommend again.
         """
-        decay = self.weighing.decay(self.timestamps, self.timestamps.max(initial=0))
-        return np.maximum(self.weights * decay, 0).astype(np.float32)
+        newest = int(self.timestamps.max(initial=0))
+        return self.weighing.strengths(self.weights, self.timestamps, newest)
 
     def forget(self, users: list[int]) -> None:
         """Take out these user numbers' edges and ids; an id that comes again is a new user."""

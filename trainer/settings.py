@@ -37,10 +37,11 @@ class TrainerSettings(ConsumerSettings):
         validation_alias="STREAMGCN_RETRAIN_SECONDS",
         description="Seconds after which any event makes a retraining due, also a repeated one.",
     )
-    edge_weight: Literal["last", "sum", "max"] = Field(
+    edge_weight: Literal["last", "sum", "max", "log"] = Field(
         "last",
         validation_alias="STREAMGCN_EDGE_WEIGHT",
-        description="An edge's weight: its last event's interaction, their sum, or the largest.",
+        description="An edge's weight: its last event's interaction, their sum, or the largest "
+        "(max); log is the logarithm of 1 + their sum, for counts.",
     )
     type_weights: str = Field(
         "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, overload
 
@@ -47,12 +48,13 @@ class Pairs(NamedTuple):
 class Weighing:
     """An edge's weight from its events since the pair's last removal.
 
-    events: the `last` one's, their `sum`, or the largest (`max`).
+    events: the `last` one's, their `sum`, or the largest (`max`); `log` is their sum, of which the
+    logarithm of 1 + sum is the strength, so that a count of thousands does not drown the others.
     types: factor of an interaction by its event's type; 1 for a type that is not named.
     half_life: days in which an event's weight halves; None for never.
     """
 
-    events: Literal["last", "sum", "max"] = "last"
+    events: Literal["last", "sum", "max", "log"] = "last"
     types: tuple[tuple[str, float], ...] = ()
     half_life: float | None = None
 
@@ -66,6 +68,18 @@ class Weighing:
         known = [self.factor(name) for name in coded.dictionary.to_pylist()]
         factors: Float32s = np.array(known, np.float32)[coded.indices.to_numpy()]
         return factors
+
+    def strengths(self, weights: Float32s, timestamps: Int64s, until: int) -> Float32s:
+        """What the filters take edges for, float32 [edges]: the weights as of `until`, dampened if
+        asked for; 0 where they are negative.
+        """
+        made = np.maximum(weights * self.decay(timestamps, np.int64(until)), 0)
+        return (np.log1p(made) if self.events == "log" else made).astype(np.float32)
+
+    def strength(self, weight: float, timestamp: int, until: int) -> float:
+        """The same of one edge."""
+        made = min(max(weight * self.decay(timestamp, until), 0.0), LARGEST)
+        return math.log1p(made) if self.events == "log" else made
 
     @overload
     def decay(self, timestamps: int, until: int) -> float: ...
@@ -86,7 +100,7 @@ class Weighing:
         if self.events == "last":
             return new
         old = weight * self.decay(at, now)
-        made = old + new if self.events == "sum" else max(old, new)
+        made = max(old, new) if self.events == "max" else old + new
         return max(-LARGEST, min(made, LARGEST))
 
     def merge(self, events: Pairs, removals: Bools) -> Pairs:
@@ -111,10 +125,10 @@ class Weighing:
             counts = np.diff(np.append(starts, len(keys)))
             live = numbers >= np.repeat(after_removal, counts)
             weights = weights * self.decay(timestamps, np.repeat(timestamps[last], counts))
-            if self.events == "sum":
-                merged = np.add.reduceat(np.where(live, weights, 0), starts)
-            else:
+            if self.events == "max":
                 merged = np.maximum.reduceat(np.where(live, weights, -np.inf), starts)
+            else:
+                merged = np.add.reduceat(np.where(live, weights, 0), starts)
         kept = np.clip(merged[alive], -LARGEST, LARGEST).astype(np.float32)
         places = events.places[order]
         return Pairs(keys[last][alive], kept, timestamps[last][alive], places[last][alive])

@@ -44,8 +44,8 @@ def candidate(
         settings = settings.filled(chosen(live.manifest))
         chosen_at = live.manifest.chosen_at
     log.info(
-        "Training %s on %d edges of %d users and %d items, %s.",
-        settings.model, len(graph), graph.n_users, graph.n_items,
+        "Training %s on %d edges%s of %d users and %d items, %s.",
+        settings.model, len(graph), _weak(graph), graph.n_users, graph.n_items,
         f"going on from {live.manifest.version}" if live and start else "from scratch",
     )  # fmt: skip
     fitted = fit(graph, settings, progress, start, novelty)
@@ -94,3 +94,9 @@ def _novelty(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> I
         log.warning("%s; the next model is not compared with %s.", error, live.manifest.version)
         return None
     return trained.novelty(live.user_ids, live.item_ids, graph) if trained else None
+
+
+def _weak(graph: InteractionGraph) -> str:
+    """Words on edges that no filter takes for anything, if there are any."""
+    n = int((graph.strengths == 0).sum())
+    return f" ({n} of them without strength: a weight of 0 or less)" if n else ""

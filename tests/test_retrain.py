@@ -350,3 +350,21 @@ def test_a_model_store_that_cannot_be_used_is_waited_for_and_one_that_is_restore
     assert again(trainer, snapshots) == snapshots.live() != first
     assert "can be used again" in caplog.text
     assert f"going on from {first}" in caplog.text
+
+
+def test_the_first_model_waits_for_no_choosing_and_the_chosen_one_follows_at_once(
+    settings: TrainerSettings, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PRIORS:
+        monkeypatch.delenv(name)
+    store(Path(settings.edge_store), pairs(blocks()))
+    trainer = Retrain(TrainerSettings.load(), threading.Event())
+    first = snapshots.read(again(trainer, snapshots)).manifest
+    assert snapshots.live() == first.version
+    assert first.chosen_at == 0
+    assert first.settings["learned_weight"] == 0
+    second = snapshots.read(again(trainer, snapshots)).manifest
+    assert snapshots.live() == second.version
+    assert second.chosen_at == second.edges
+    once(trainer)
+    assert snapshots.versions() == [first.version, second.version]

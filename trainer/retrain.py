@@ -75,6 +75,7 @@ class Retrain:
         self._forgotten: dict[str, int] = {}  # to be taken out of the snapshots
         self._retention = Retention(settings.retention_days)
         self._had_model = False
+        self._quick = True  # until a first model is there
 
     def run(self) -> None:
         """Look, train, wait, until told to stop. Nothing that goes wrong in between ends it."""
@@ -193,7 +194,9 @@ class Retrain:
                 _in_words(error), seconds,
             )  # fmt: skip
             return
-        self._schedule.succeeded(self._graph, began, time.monotonic())
+        self._quick = False
+        if manifest.chosen_at:  # else the one with chosen numbers follows at once
+            self._schedule.succeeded(self._graph, began, time.monotonic())
         if manifest.rejected:
             log.warning("Snapshot %s is rejected: %s.", manifest.version, manifest.rejected)
         else:
@@ -225,7 +228,8 @@ class Retrain:
         torch.set_num_threads(1 if len(graph) < SMALL else self._threads)
         progress = shown(self._figures, self._look)
         live = self._live_model.read()
-        return candidate(graph, settings, self._snapshots, live, progress, self._watermark)
+        quick = self._quick and live is None
+        return candidate(graph, settings, self._snapshots, live, progress, self._watermark, quick)
 
     def _look(self) -> None:
         """Within a training: whether it is still wanted."""

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 
 from consumer.edge.store import Watermark
+from trainer.choose import PRIORS
 from trainer.fit import Start, fit
 from trainer.graph import InteractionGraph
 from trainer.holdout import Int8s
@@ -20,6 +21,8 @@ from trainer.train import Progress
 
 log = logging.getLogger("trainer")
 
+QUICK = {"learned_weight": 0.0, "vectors": 256}
+
 
 def candidate(
     graph: InteractionGraph,
@@ -28,11 +31,14 @@ def candidate(
     live: Snapshot | None,
     progress: Progress,
     read: Watermark,
+    quick: bool = False,
 ) -> Snapshot:
     """Train, going on from the live snapshot where that is possible. Nothing is written.
 
     Args:
         read: up to where of the edge store the graph is.
+        quick: take usual numbers and no learned part instead of choosing, which takes minutes. The
+            manifest's `chosen_at` is then 0, so that the next training chooses.
 
     Raises:
         NothingToLearn, Diverged, Stopped, DeviceMissing: as `fit`.
@@ -43,6 +49,8 @@ def candidate(
     if live and start:
         settings = settings.filled(chosen(live.manifest))
         chosen_at = live.manifest.chosen_at
+    if quick and settings.for_graph(len(graph), bool(graph.timed.any())).missing():
+        settings, chosen_at = settings.filled(QUICK).filled(PRIORS), 0
     log.info(
         "Training %s on %d edges%s of %d users and %d items, %s.",
         settings.model, len(graph), _weak(graph), graph.n_users, graph.n_items,

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 from consumer.edge.retention import Retention
-from consumer.edge.store import Log, StoreError, wait_for_store
+from consumer.edge.store import Log, Replaced, StoreError, wait_for_store
 from consumer.edge.traces import digest
 from consumer.event.json import FORGET, Event
 from consumer.ingest.decode import Position, events, rows, sent_at
 from consumer.kafka.client import Message, TopicShorter
 from consumer.kafka.subscription import Stream
 from consumer.kafka.topics import wait_for_topics
+from process import outage
 from process.health import Health
 from process.log import Figures
 from process.running import Running
@@ -54,6 +55,7 @@ LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot and at Redis
 NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has not seen
 TURNS = 4  # of so many blocks one is of a publish, where users with new events fill blocks
 MANY = 50_000  # users changed by the log, from which their edges are taken from the edge store
+STORE_EVERY = 5.0  # seconds between two looks whether the edge store is there
 SETTLE_AFTER = 2.0  # seconds from one time to the next for users with events of several partitions,
 GROW_AFTER = 60.0  # for all others,
 GROW_TIMES = 20.0  # and this many times as long as the last one took
@@ -95,7 +97,10 @@ class Refresh:
         self._turn = 0
         self._popular = Popular(settings.top_k)
         self._looked_at = self._folded_at = self._told_at = self._begun_at = self._kept_at = 0.0
-        self._grow_at = self._settle_at = 0.0  # at the earliest
+        self._grow_at = self._settle_at = self._store_at = 0.0  # at the earliest
+        self._store_away = outage.Outage(
+            log, "The edge store cannot be read", "The edge store is back"
+        )
         self._refused: str | None = None  # snapshot for which the edges could not be read
         self._due = DueUsers()
         self._log: Log | None = None  # that is read
@@ -133,6 +138,7 @@ class Refresh:
         self._health.needs(
             Kafka=self._stream.trouble,
             Redis=self._outage.trouble,
+            store=self._store_away.trouble,
             model="" if self._recommender else "no model is live yet",
         )
         self._health.alive()
@@ -288,6 +294,7 @@ class Refresh:
             self._publication.start_over()
             self._digests |= self._erased  # an old dump may have brought their lists back
         self._write_popular()
+        self._look_at_store()
         self._grow()
         self._settle()
         live = self._live.version()
@@ -305,10 +312,43 @@ class Refresh:
         try:
             self._digests |= self.edges.grow(self._edge_store)
         except StoreError as error:
-            log.warning("%s; going on with what the log has told.", error)
+            self._store_away.failed(error)
         now = time.monotonic()
         self._grow_at = now + max(GROW_AFTER, GROW_TIMES * (now - begun))
         self._settle_at = now + max(SETTLE_AFTER, GROW_TIMES * (now - begun))
+
+    def _look_at_store(self) -> None:
+        """Notice that the edge store is away, or another one than before."""
+        if time.monotonic() < self._store_at:
+            return
+        self._store_at = time.monotonic() + STORE_EVERY
+        try:
+            self._edge_store.look(self.edges.watermark)
+        except Replaced as error:
+            self._read_anew(error)
+        except StoreError as error:
+            self._store_away.failed(error)
+        else:
+            self._store_away.worked()
+
+    def _read_anew(self, error: Replaced) -> None:
+        """Take all edges from a store that is another one than before, and write all lists."""
+        edges = UserEdges(self._settings.weighing())
+        try:
+            with self._health.busy("reading the edge store"):
+                self._digests |= edges.grow(self._edge_store)
+        except StoreError as failed:
+            self._store_away.failed(failed)
+            return
+        self._store_away.worked()
+        log.warning("%s; its edges were read from the start.", error)
+        self.edges, self._log = edges, None
+        if self._recommender:
+            self._new_items = NewItems(self._recommender, self.edges)
+        self._lost()
+        self._stream.restart()
+        self._publication.renew(self._stream.partitions())
+        self._popular.expire()
 
     def _settle(self) -> None:
         """Write the lists of users anew whose edges the edge store told otherwise than the log."""

@@ -227,6 +227,17 @@ def recommend(
     show(f"{user}: {found.source} {found.model}", ["item", "score", "because"], rows)
 
 
+@app.command(epilog=_settings_help("edge_store", "kafka_topic"))
+def new_edge_store() -> None:
+    """Begin an empty edge store at EDGE_STORE, where a consumer waits for the one it had.
+
+    A consumer begins one by itself only where its group has never stored anything.
+    """
+    settings = _settings()
+    store = EdgeStore.begin(settings.edge_store, settings.kafka_topic)
+    say(out, f"There is an edge store at {settings.edge_store}, with {store.count()} rows.")
+
+
 @app.command(epilog=_settings_help("kafka_", "edge_store", "redis_"))
 def status() -> None:
     """Show lag, edges, the live model and who is there."""

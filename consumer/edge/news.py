@@ -66,10 +66,7 @@ class News:
             Replaced: the watermark is of another table, or of a later state of this one.
             StoreError: the table cannot be read.
         """
-        if watermark.table not in ("", table.id):
-            raise Replaced(f"the edge store {table.uri} is another table than before")
-        if watermark.stamp is not None and watermark.stamp > newest:
-            raise Replaced(f"the edge store {table.uri} is in an older state than before")
+        refuse_replaced(table, newest, watermark)
         self._table = table
         self._files = Files(table)
         self._newest, self._version = newest, table.version
@@ -128,3 +125,18 @@ class News:
         for (log, partition), (first, _) in spans(rows).items():
             if first < self.watermark.offsets(log).get(partition, 0):
                 raise Replaced(f"the edge store {self._table.uri} was put back and filled anew")
+
+
+def refuse_replaced(table: Table, newest: int, watermark: Watermark) -> None:
+    """Look that a table is the one that was read up to a watermark.
+
+    Args:
+        newest: the table's newest ingest time, epoch microseconds.
+
+    Raises:
+        Replaced: it is another table, or an older state of this one.
+    """
+    if watermark.table not in ("", table.id):
+        raise Replaced(f"the edge store {table.uri} is another one than before")
+    if watermark.stamp is not None and watermark.stamp > newest:
+        raise Replaced(f"the edge store {table.uri} is in an older state than before")

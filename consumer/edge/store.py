@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 
 from consumer.edge import erase, place
 from consumer.edge.logs import Log, Logs, WrongTopic
-from consumer.edge.news import Files, News
+from consumer.edge.news import Files, News, refuse_replaced
 from consumer.edge.order import Watermark, stamped
 from consumer.edge.schema import CONFIGURATION, KEEP_REPLACED_HOURS, TABLE, TOPIC
 from consumer.edge.table import (
@@ -112,7 +112,18 @@ class EdgeStore:
             StoreError: the store cannot be read.
         """
         self._refresh()
-        return (self.id, self.version) != (watermark.table, watermark.version)
+        now = self.id, self.version, self._logs.stamp()
+        return now != (watermark.table, watermark.version, watermark.stamp or 0)
+
+    def look(self, watermark: Watermark) -> None:
+        """Look that the store is there, and the one that was read up to the watermark.
+
+        Raises:
+            Replaced: it is another one, or in an older state.
+            StoreError: it cannot be read.
+        """
+        self._refresh()
+        refuse_replaced(self._table, self._logs.stamp(), watermark)
 
     def newest(self) -> Log:
         """The log that is written to.
@@ -364,13 +375,8 @@ class EdgeStore:
         return made | {self._logs.order: stamp}
 
 
-def wait_for_store(
-    uri: str, topic: str, stop: threading.Event, log: logging.Logger, begin: bool = False
-) -> EdgeStore:
-    """Open the edge store, waiting for its place to be there.
-
-    Args:
-        begin: whether to create it where there is none.
+def wait_for_store(uri: str, topic: str, stop: threading.Event, log: logging.Logger) -> EdgeStore:
+    """Open the edge store, waiting for its place to be there, and for a consumer to begin it.
 
     Raises:
         SettingsError: the path cannot hold a table, or the table belongs to another topic.
@@ -379,7 +385,7 @@ def wait_for_store(
     outage = Outage(log, "The edge store cannot be opened", "The edge store is open")
     while True:
         try:
-            store = (EdgeStore.begin if begin else EdgeStore)(uri, topic)
+            store = EdgeStore(uri, topic)
         except StoreError as error:
             if stop.wait(outage.failed(error)):
                 raise Stopped("waiting for the edge store") from None

@@ -10,19 +10,20 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
-from consumer.edge.store import Fenced, Log, StoreError, wait_for_store
+from consumer.edge.store import Fenced, Log, StoreError
 from consumer.ingest.batch import Batch
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
 from consumer.ingest.housekeeping import Housekeeping
+from consumer.ingest.opening import open_store
 from consumer.kafka.client import Message, TopicShorter
 from consumer.kafka.subscription import Stream
 from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
 from process.health import Health
 from process.log import Figures
+from process.outage import Outage
 from process.running import Running
 
 log = logging.getLogger("consumer")
@@ -47,11 +48,9 @@ class Ingest:
         self._stop = stop
         self._figures = figures or Figures("consumer")
         self._health = health or Health()
-        uri, topic = settings.edge_store, settings.kafka_topic
         with self._health.waiting("the edge store"):  # one for each thread
-            self._store, store = (
-                wait_for_store(uri, topic, stop, log, begin=True) for _ in range(2)
-            )
+            self._store, store = (open_store(settings, stop, log) for _ in range(2))
+        self._store_away = Outage(log, "The edge store cannot be read", "The edge store is back")
         self._log: Log | None = None  # that is read
         self._known: Log | None = None  # that was read last
         self._writer = Writer(store, DeadLetters(settings), log)
@@ -96,7 +95,9 @@ class Ingest:
         self._housekeeping.look()
         if self._figures.due():
             self._report()
-        self._health.needs(Kafka=self._stream.trouble, store=self._writer.trouble)
+        self._health.needs(
+            Kafka=self._stream.trouble, store=self._writer.trouble or self._store_away.trouble
+        )
         self._health.alive()
 
     def _take(self, messages: Sequence[Message]) -> None:
@@ -208,12 +209,21 @@ class Ingest:
         else:
             log.info("Stopped; everything taken from Kafka is stored.")
 
-    def _count(self) -> None:
-        with suppress(StoreError):  # the commit says so
+    def _look_at_store(self) -> None:
+        """Count its rows; notice that it is away, or another one than before."""
+        try:
             self._edges = self._store.count()
+        except StoreError as error:
+            if not self._writer.busy:  # which says so itself
+                self._store_away.failed(error)
+            return
+        self._store_away.worked()
+        if self._log and self._store.id != self._log.table:
+            log.warning("The edge store is another one than before; going on at what it holds.")
+            self._start_anew()
 
     def _report(self) -> None:
-        self._count()
+        self._look_at_store()
         now = time.monotonic()
         rate = (self._events - self._reported) / (now - self._reported_at)
         self._reported, self._reported_at = self._events, now

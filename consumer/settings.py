@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from process.settings import ProcessSettings
+
+SERVER = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+(%[\w.-]+)?\])(:(?P<port>\d{1,5}))?")
 
 
 class ConsumerSettings(ProcessSettings):
@@ -72,3 +75,16 @@ class ConsumerSettings(ProcessSettings):
         validation_alias="STREAMGCN_RETENTION_DAYS",
         description="Age by timestamp after which edges leave everything; unset: never.",
     )
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        """Each is a host with or without a port; an IPv6 address stands in brackets."""
+        for server in value.split(","):
+            found = SERVER.fullmatch(server.strip())
+            if not found or not 1 <= int(found["port"] or 9092) <= 65_535:
+                raise ValueError(
+                    f"{server.strip()!r} is no host:port; write host:9092, or [::1]:9092 of IPv6, "
+                    "with commas between several"
+                )
+        return value

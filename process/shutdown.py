@@ -33,10 +33,10 @@ def stop_on_signals() -> threading.Event:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: stop.set())
 
-    def listen(_: socket.socket = told) -> None:
-        while heard.recv(1)[0] not in SIGNALS:
-            pass
-        stop.set()
+    def listen(_: socket.socket = told) -> None:  # which is closed with its last reference
+        while True:
+            if heard.recv(1)[0] in SIGNALS:
+                stop.set()
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
     return stop

@@ -117,8 +117,7 @@ class Refresh:
         with self._health.busy("reading the edge store"):
             self._digests = self.edges.grow(self._edge_store)  # of users whose list must go
         group = f"{settings.kafka_group}-serving"
-        with self._health.waiting("Kafka"):
-            self._stream = Stream(settings, group, log, stop, self._start, self._lost)
+        self._stream = Stream(settings, group, log, stop, self._start, self._lost, self._health)
 
     def run(self) -> None:
         """Take events, refresh, publish, until told to stop."""

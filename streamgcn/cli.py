@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, cast
@@ -23,7 +24,7 @@ from process.errors import StreamGCNError
 from process.log import configure
 from process.running import Running, running
 from process.settings import SettingsError, variable
-from process.shutdown import stop_on_signals
+from process.shutdown import Stopped, stop_on_signals
 from process.text import visible
 from serving.redis.contract import Recommendations
 from serving.redis.errors import RedisDown
@@ -31,10 +32,10 @@ from serving.redis.store import Store
 from serving.settings import ServingSettings
 from streamgcn import demo as demonstration
 from streamgcn.arguments import ForUser
-from streamgcn.embedded import Up
 from streamgcn.evaluate_file import evaluate
 from streamgcn.publish_file import publish
 from streamgcn.terminal import err, out, say, show
+from streamgcn.up import Up
 
 
 def _settings_help(*names: str) -> str:
@@ -55,6 +56,7 @@ def _user(user: str) -> str:
 
 
 UNKNOWN = 3  # exit code of `forget` where it cannot say whether a trace is left
+USUAL_MASKS = (0o022, 0o002)  # nobody has chosen these
 PROCESS = ("log_", "metrics_")
 TRAINING = ("model", "loss", "embedding_dim", "layers", "epochs", "device")
 app = typer.Typer(
@@ -79,15 +81,16 @@ def up() -> None:
     """Run everything on this machine until Ctrl-C.
 
     Starts an embedded broker if KAFKA_BOOTSTRAP_SERVERS is unset, an embedded Redis if REDIS_URL is
-    unset, then the consumer, the trainer and serving, and prints the addresses.
+    unset, then the consumer, the trainer and serving, and prints the addresses. Started again in
+    the same folder, it goes on with the edges and models in ./data.
     """
     settings = _settings()
     configure(settings.log_format)
     stop = stop_on_signals()
-    with Up(os.environ, Path("data")) as running:
+    with suppress(Stopped), Up(os.environ, Path("data"), stop) as running:
         out.print("StreamGCN is up. Other terminals need the settings given here, and")
         for name, value in running.addresses().items():
-            say(out, f"  export {name}={value}")
+            say(out, f"  export {name}={shlex.quote(value)}")
         sys.stdout.flush()
         while not stop.wait(0.5):
             running.watch()
@@ -292,6 +295,7 @@ def demo() -> None:
 
 def main() -> None:
     """Run the command; an expected failure is one line and exit code 1, a wrong setting 2."""
+    _keep_private()
     for stream in (sys.stdout, sys.stderr):  # where the terminal's encoding lacks a character
         cast(TextIOWrapper, stream).reconfigure(errors="backslashreplace")
     try:
@@ -309,6 +313,13 @@ def main() -> None:
             say(err, f"streamgcn: {text}", style="red")
         code = 2 if isinstance(error, SettingsError) else getattr(error, "exit_code", 1)
     sys.exit(code)
+
+
+def _keep_private() -> None:
+    """What is written is for its owner alone, unless the operator has set another umask."""
+    mask = os.umask(0o077)
+    if mask not in USUAL_MASKS:
+        os.umask(mask)
 
 
 def _refuse_bytes(argument: str) -> None:

@@ -22,7 +22,7 @@ from process.errors import StreamGCNError
 from process.text import visible
 from serving.redis.contract import Recommendations
 from serving.redis.store import Store
-from streamgcn.embedded import Up
+from streamgcn.up import Up
 
 Advance = Callable[[float], None]
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def run(console: Console, stop: threading.Event) -> None:
             "STREAMGCN_RETRAIN_SECONDS": "100000",
             "STREAMGCN_RETRAIN_EDGES": "1000000",
         }
-        with Up(env, Path(folder)) as running:
+        with Up(env, Path(folder), stop) as running:
             settings = ConsumerSettings(
                 kafka_bootstrap_servers=running.env["KAFKA_BOOTSTRAP_SERVERS"]
             )

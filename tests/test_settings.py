@@ -95,3 +95,42 @@ def test_weights_of_types_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMGCN_TYPE_WEIGHTS", "view")
     with pytest.raises(SettingsError, match="STREAMGCN_TYPE_WEIGHTS='view' is refused"):
         ServingSettings.load()
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "a:b:c",
+        "::1:9092",
+        "host:",
+        "host:0",
+        "host:65536",
+        "PLAINTEXT://h:9092",
+        "h:1,,i:2",
+        "h: 1",
+    ],
+)
+def test_brokers_that_are_no_host_and_port_are_refused_with_the_form(
+    monkeypatch: pytest.MonkeyPatch, servers: str
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+    with pytest.raises(SettingsError, match=r"write host:9092, or \[::1\]:9092"):
+        ServingSettings.load()
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "h",
+        "h:1",
+        "kafka-1.example.com:9092, kafka_2:65535",
+        "[::1]:9092",
+        "[fe80::1%eth0]",
+        "1.2.3.4:9",
+    ],
+)
+def test_brokers_are_hosts_with_ports_or_addresses_of_both_families(
+    monkeypatch: pytest.MonkeyPatch, servers: str
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+    assert ServingSettings.load().kafka_bootstrap_servers == servers

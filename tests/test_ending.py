@@ -102,7 +102,7 @@ def test_serving_ends_when_told_while_redis_takes_connections_and_answers_none(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         with own(tmp_path, "a", embedded, url) as rooms:
-            EdgeStore(rooms.env["EDGE_STORE"], rooms.settings.kafka_topic)
+            EdgeStore.begin(rooms.env["EDGE_STORE"], rooms.settings.kafka_topic)
             serving = Watched(rooms, "serving")
             serving.wait("Redis")
             serving.end()
@@ -117,7 +117,7 @@ def test_serving_without_redis_or_a_model_is_healthy_not_ready_and_says_what_is_
         own(tmp_path, "b", embedded, redis_url) as rooms,
     ):
         for each in (without, rooms):
-            EdgeStore(each.env["EDGE_STORE"], each.settings.kafka_topic)
+            EdgeStore.begin(each.env["EDGE_STORE"], each.settings.kafka_topic)
         redisless, serving = Watched(without, "serving"), Watched(rooms, "serving")
         redisless.wait("Redis does not answer")
         serving.wait("no model is live yet")

@@ -121,9 +121,12 @@ def test_on_a_quiet_topic_old_edges_leave_the_store_the_trainer_and_the_lists(
             return bool(found and first and found.updated_at > first.updated_at)
 
         wait_for("the list of the user who has an edge left", rewritten)
-        popular = rooms.store.popular()
-        assert popular
-        assert not any(item.startswith("old") for item in popular.items)
+
+        def without_old_items() -> bool:
+            popular = rooms.store.popular()
+            return bool(popular and not any(item.startswith("old") for item in popular.items))
+
+        wait_for("the popular list", without_old_items)
 
         def learned() -> bool:
             model = rooms.store.model()

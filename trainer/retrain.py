@@ -29,6 +29,7 @@ from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError
 from trainer.lifecycle.pruning import prune
 from trainer.lifecycle.schedule import Schedule
 from trainer.lifecycle.snapshots import Snapshots
+from trainer.memory import give_back
 from trainer.progress import shown
 from trainer.settings import TrainerSettings
 from trainer.train import Stopped, device
@@ -108,6 +109,7 @@ class Retrain:
         if self._schedule.due(self._graph, time.monotonic()):
             with self._health.busy("training"):
                 self._retrain()
+                give_back()
 
     def _read(self) -> None:
         """Grow the graph by the store's new rows."""

@@ -21,7 +21,9 @@ from trainer.train import Progress
 
 log = logging.getLogger("trainer")
 
-QUICK = {"learned_weight": 0.0, "vectors": 256}
+# The parts that take longer to make are left out; of two kinds of rows, one is enough.
+QUICK = {"learned_weight": 0.0, "low_pass_weight": 0.0}
+QUICK_WITH_ORDER = QUICK | {"neighbors_weight": 0.0}
 
 
 def candidate(
@@ -37,8 +39,8 @@ def candidate(
 
     Args:
         read: up to where of the edge store the graph is.
-        quick: take usual numbers and no learned part instead of choosing, which takes minutes. The
-            manifest's `chosen_at` is then 0, so that the next training chooses.
+        quick: make one part alone, with usual numbers, instead of choosing, which takes minutes.
+            The manifest's `chosen_at` is then 0, so that the next training chooses.
 
     Raises:
         NothingToLearn, Diverged, Stopped, DeviceMissing: as `fit`.
@@ -49,8 +51,10 @@ def candidate(
     if live and start:
         settings = settings.filled(chosen(live.manifest))
         chosen_at = live.manifest.chosen_at
-    if quick and settings.for_graph(len(graph), bool(graph.timed.any())).missing():
-        settings, chosen_at = settings.filled(QUICK).filled(PRIORS), 0
+    timed = bool(graph.timed.any())
+    if quick and settings.for_graph(len(graph), timed).missing():
+        parts = QUICK_WITH_ORDER if timed else QUICK
+        settings, chosen_at = settings.filled(parts).filled(PRIORS), 0
     log.info(
         "Training %s on %d edges%s of %d users and %d items, %s.",
         settings.model, len(graph), _weak(graph), graph.n_users, graph.n_items,

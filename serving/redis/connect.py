@@ -7,6 +7,7 @@ that hangs holds up neither the log's reading nor the end of the process.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -23,7 +24,8 @@ from serving.redis.errors import RedisDown, RedisMisconfigured, connected, expla
 from serving.redis.tls import cause_of_silence, check_files
 
 CONNECT_SECONDS = 2.0
-ANSWER_SECONDS = 4.0  # for a block of lists too
+ANSWER_SECONDS = 3.0  # for a block of lists too
+SILENCE_SECONDS = 60.0  # between two looks at why a server is silent, which cost time too
 PROBES = 32  # keys; a node with half of a Cluster's slots answers so many once in 4 billion times
 OPTIONS: dict[str, Any] = {
     "socket_connect_timeout": CONNECT_SECONDS,
@@ -48,6 +50,7 @@ class Connection:
         self._url, self._prefix = url, prefix
         self._open: Client | None = None
         self._worked = self._probed = False
+        self._silent_since = -float("inf")  # when a silent server was last looked into
         try:
             pool = redis.ConnectionPool.from_url(url)
             pool.make_connection()
@@ -124,6 +127,9 @@ class Connection:
         made = explained(error, self._secret, self._prefix)
         if self._worked or type(made) is not RedisDown or not connected(error):
             return made
+        if time.monotonic() - self._silent_since < SILENCE_SECONDS:
+            return made
+        self._silent_since = time.monotonic()
         why = cause_of_silence(self._arguments, self._url.startswith("rediss:"))
         return RedisMisconfigured(why, "TLS") if why else made
 

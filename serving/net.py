@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from traceback import extract_tb
 
 from process.errors import StreamGCNError
+from process.text import visible
 
 FIRST_SECONDS = 0.5  # that a step is left out after its first failure; then twice as long, up to
 LONGEST_SECONDS = 60.0
@@ -69,5 +70,5 @@ class Net:
             self._log.error(
                 "%s%s failed, which is a fault of StreamGCN (%s: %s, at %s); it is tried again and "
                 "the rest goes on.",
-                step.capitalize(), where, type(error).__name__, error, place,
+                step.capitalize(), where, type(error).__name__, visible(str(error), 200), place,
             )  # fmt: skip

@@ -2,7 +2,9 @@
 
 import time
 
-from serving.due import STAMPS, DueUsers
+import pytest
+
+from serving.due import STAMPS, TRIES, DueUsers
 
 
 def due_users(*events: tuple[int, int, str]) -> DueUsers:
@@ -80,3 +82,44 @@ def test_delays_are_of_each_event_since_the_start_and_told_once() -> None:
     assert len(delays) == STAMPS - 1
     assert all(-5.1 < delay < 0 for delay in delays)
     assert not due.take_delays()
+
+
+def test_after_a_failure_each_is_tried_alone_and_only_the_culprit_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    due = due_users((0, 1, "a"), (0, 2, "bad"), (0, 3, "c"))
+    made, now = [], 100.0
+    monkeypatch.setattr("serving.due.time.monotonic", lambda: now)
+    for _ in range(10):
+        due.wake()
+        taken = due.take(9)
+        if "bad" in taken:
+            due.doubt()
+        else:
+            made += taken
+            due.answered()
+    assert made == ["a", "c"]
+    assert due.offsets() == {0: 2}  # another process would go on at the event of the culprit
+    due.add("bad", 0, 4, 0)
+    due.read(0, 5)
+    assert due.take(9) == []
+    now = 103.0
+    due.wake()
+    assert due.take(9) == ["bad"]
+    due.answered()
+    assert due.offsets() == {0: 5}
+
+
+def test_who_fails_again_and_again_is_left_at_last() -> None:
+    due = due_users((0, 1, "bad"))
+    for _ in range(TRIES):
+        assert due.take(9) == ["bad"]
+        due.doubt()
+        for aside in due._aside.values():
+            aside.again = 0.0
+        due.wake()
+    assert due.take(9) == []
+    assert due.offsets() == {0: 2}
+    due.add("bad", 0, 2, 0)
+    due.read(0, 3)
+    assert due.take(9) == ["bad"]

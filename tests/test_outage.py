@@ -11,18 +11,21 @@ from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from consumer.edge.store import EdgeStore
 from consumer.event.json import Event, encode
+from consumer.kafka.identity import topic_id
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import wait_for_topics
 from process.health import Health
 from process.log import Figures
 from process.running import Running
 from serving import outage, refresh
+from serving.fold_in import Recommender
 from serving.outage import Outage
 from serving.publish import Publish
 from serving.redis.errors import RedisDown, RedisRefuses
@@ -66,8 +69,9 @@ class Serving:
             snapshots.write(Snapshot(manifest, embeddings.embeddings, *ids))
         self.promote = snapshots.promote
         self.own: dict[str, set[str]] = {}
-        EdgeStore.begin(self.settings.edge_store, self.settings.kafka_topic)
+        store = EdgeStore.begin(self.settings.edge_store, self.settings.kafka_topic)
         wait_for_topics(self.settings, threading.Event(), log)
+        store.begin_log(topic_id(self.settings))  # as the consumer does
         self._publisher = Publisher(self.settings)
 
     def touch(self, *pairs: tuple[str, str]) -> None:
@@ -259,6 +263,43 @@ def test_a_redis_that_was_flushed_gets_all_lists_again(
     wait_for("the line", lambda: "restarted or flushed" in caplog.text)
     wait_for("the lists", serving.right)
     assert "Redis is back" not in caplog.text
+
+
+def test_a_list_that_cannot_be_made_costs_no_other_and_is_made_once_it_can_be(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lists = Recommender.lists
+
+    def poisoned(self: Recommender, users: list[str], *more: Any) -> Any:
+        if "1-poison" in users:
+            raise ZeroDivisionError("nobody foresaw this")
+        return lists(self, users, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recommender, "lists", poisoned)
+        serving.touch(("1-poison", "1-1"), *((f"1-healthy {n}", "1-2") for n in range(20)))
+        del serving.own["1-poison"]
+        wait_for("the others' lists", serving.right)
+        assert serving.store.user("1-poison") is None
+    wait_for("the list", lambda: serving.store.user("1-poison"))
+    assert caplog.text.count("nobody foresaw this") == 1
+    assert "fault of StreamGCN (ZeroDivisionError" in caplog.text
+
+
+def test_a_full_redis_begins_one_publish_which_goes_on_when_there_is_room(
+    serving: Serving, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.config_set("maxmemory", 1)
+    serving.promote(SECOND)
+    wait_for("the line", lambda: "out of memory" in caplog.text)
+    time.sleep(6.0)  # several tries, each with waits that double
+    redis.config_set("maxmemory", 0)
+    wait_for("the end", lambda: "Published all lists of 2" in caplog.text)
+    assert caplog.text.count("Publishing snapshot") == 1
+    assert caplog.text.count("out of memory") == 1
+    wait_for("the lists", serving.right)
+    serving.promote(FIRST)
+    wait_for("the first model", lambda: serving.store.model().get("version") == FIRST)
 
 
 def test_what_a_flush_takes_in_the_middle_of_a_publish_is_written_too(

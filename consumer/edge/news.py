@@ -11,7 +11,8 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, Scanner
 from pyarrow.fs import PyFileSystem
 
-from consumer.edge import windows
+from consumer.edge import foreign, windows
+from consumer.edge.logs import Logs
 from consumer.edge.order import Watermark, ordered, spans
 from consumer.edge.schema import TABLE
 from consumer.edge.table import Replaced, Table
@@ -56,17 +57,16 @@ class Files:
 class News:
     """What a table holds past a watermark, as of the version that the table has read."""
 
-    def __init__(self, table: Table, newest: int, watermark: Watermark) -> None:
+    def __init__(self, table: Table, logs: Logs, watermark: Watermark) -> None:
         """Look what is there.
-
-        Args:
-            newest: the table's newest ingest time, epoch microseconds.
 
         Raises:
             Replaced: the watermark is of another table, or of a later state of this one.
             StoreError: the table cannot be read.
         """
+        newest = logs.stamp()
         refuse_replaced(table, newest, watermark)
+        self._logs = logs
         self._table = table
         self._files = Files(table)
         self._newest, self._version = newest, table.version
@@ -100,7 +100,8 @@ class News:
         if self.watermark.stamp is not None:
             before |= ~windows.behind(self.watermark.stamp)
         wanted = pc.field("user_id").isin(list(users)) & before
-        return ordered(self._files.read([file.path for file in self._files.all], wanted))
+        found = self._files.read([file.path for file in self._files.all], wanted)
+        return ordered(self._own(found))
 
     def read(self) -> Iterator[pa.Table]:
         """The new rows of TABLE in the order, a window at a time.
@@ -111,10 +112,13 @@ class News:
             StoreError: the table cannot be read.
         """
         for window in self._windows():
-            rows = self._files.read(window.paths, window.rows)
+            rows = self._own(self._files.read(window.paths, window.rows))
             self._refuse_known(rows)
             if len(rows):
                 yield ordered(rows)
+
+    def _own(self, rows: pa.Table) -> pa.Table:
+        return foreign.own(rows, self._table.uri, self._logs.next_offset)
 
     def _windows(self) -> Iterator[windows.Window]:
         if self.watermark.stamp is None:

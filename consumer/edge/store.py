@@ -241,7 +241,7 @@ class EdgeStore:
             StoreError: the store cannot be read.
         """
         self._refresh()
-        return News(self._table, self._logs.stamp(), watermark)
+        return News(self._table, self._logs, watermark)
 
     def count(self) -> int:
         """Number of rows, from the files' statistics.

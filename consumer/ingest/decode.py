@@ -223,9 +223,11 @@ def _without_value(message: Message) -> Message:
 
 def _table(good: pa.Table, messages: Sequence[Message], source: Numbers) -> pa.Table:
     """Rows of SCHEMA; `source` has the number of each row's message."""
-    now = int(time.time() * 1000)
-    sent = np.array([sent_at(message, now) for message in messages], np.int64)
-    times = pc.coalesce(good["timestamp"], pa.array(sent[source]))
+    times = good["timestamp"]
+    if times.null_count:
+        now = int(time.time() * 1000)
+        sent = np.array([sent_at(message, now) for message in messages], np.int64)
+        times = pc.coalesce(times, pa.array(sent[source]))
     partitions = np.array([message.partition for message in messages], np.int32)
     offsets = np.array([message.offset for message in messages], np.int64)
     columns = [

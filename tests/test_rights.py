@@ -139,6 +139,9 @@ def test_with_the_rights_of_the_readme_an_event_reaches_redis_and_every_command_
         wait_for("a list of a known user", lambda: store.user("u1"))
         place.send(b"no event", *(encode(event) for event in likes("new", ["i1", "i2"])))
         wait_for("the newcomer's list", lambda: store.user("new"))
+        rights = {("TOPIC", topic): "WRITE", ("TOPIC", f"{topic}.dead"): "WRITE"}
+        rights["TRANSACTIONAL_ID", f"{topic}.dead.reinject"] = "WRITE"
+        place.broker.allow(rights, "publisher")
         assert run(place, "publisher", "forget", "u1").returncode == 0
         wait_for("the list to go", lambda: store.user("u1") is None)
         wait_for("the dead letter", lambda: list(read_topic(place.all, dead)))

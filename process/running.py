@@ -11,6 +11,7 @@ from process.health import Health
 from process.http import endpoint
 from process.log import Figures, configure
 from process.shutdown import Stopped, ending_in_time, stop_on_signals
+from process.stderr import own_stderr
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,17 @@ def running(name: str, log_format: str, host: str, port: int) -> Iterator[Runnin
     Raises:
         SettingsError: the endpoint cannot be opened.
     """
-    configure(log_format)
-    figures, health = Figures(name), Health()
-    stop = stop_on_signals()
-    with (
-        endpoint(host, port, figures.registry, health),
-        ending_in_time(stop, figures.log, lambda: health.doing),
-    ):
-        if port:
-            figures.log.info("Metrics are at %s:%d.", host, port)
-        try:
-            yield Running(stop, figures, health)
-        except Stopped as stopped:
-            figures.log.info("Stopped %s.", stopped)
+    with own_stderr():
+        configure(log_format)
+        figures, health = Figures(name), Health()
+        stop = stop_on_signals()
+        with (
+            endpoint(host, port, figures.registry, health),
+            ending_in_time(stop, figures.log, lambda: health.doing),
+        ):
+            if port:
+                figures.log.info("Metrics are at %s:%d.", host, port)
+            try:
+                yield Running(stop, figures, health)
+            except Stopped as stopped:
+                figures.log.info("Stopped %s.", stopped)

@@ -241,7 +241,7 @@ def new_edge_store() -> None:
     say(out, f"There is an edge store at {settings.edge_store}, with {store.count()} rows.")
 
 
-@app.command(epilog=_settings_help("kafka_", "edge_store", "redis_"))
+@app.command(epilog=_settings_help("kafka_", "edge_store", "model_store", "redis_"))
 def status() -> None:
     """Show lag, edges, the live model and who is there."""
     settings = _settings()
@@ -261,6 +261,9 @@ def status() -> None:
         except StreamError as error:
             rows.append((room, str(error)))
             whole = False
+    from trainer.lifecycle.current import doing
+
+    rows.append(("trainer", doing(Path(settings.model_store))))
     try:
         store = EdgeStore(settings.edge_store, settings.kafka_topic)
         rows.append(("edge store", f"{store.count()} rows, version {store.version}"))

@@ -1,5 +1,7 @@
 """What `streamgcn status` says."""
 
+import os
+import time
 from pathlib import Path
 
 from confluent_kafka import Producer
@@ -9,6 +11,8 @@ from consumer.event.json import encode
 from consumer.kafka.topics import group_lag
 from tests.ingesting import Topic, consuming, likes
 from tests.services import wait_for
+from trainer.lifecycle.current import TRAINING, CurrentTraining, doing
+from trainer.lifecycle.lease import EXPIRES, LEASE, Lease
 
 
 def transaction(topic: Topic, name: str) -> Producer:
@@ -80,3 +84,24 @@ def test_the_lag_of_the_embedded_broker_counts_every_message(embedded: str, tmp_
         topic.wait_stored()
         wait_for("that nothing is left", lambda: lag(topic) == 0, 60)
     topic.publisher.close()
+
+
+def test_status_tells_of_a_training_that_runs_and_of_a_trainer_that_was_killed(
+    tmp_path: Path,
+) -> None:
+    assert doing(tmp_path) == "not running"
+    lease, current = Lease(tmp_path), CurrentTraining(tmp_path)
+    wait_for("the lease", lease.take)
+    assert doing(tmp_path).endswith("waiting for new edges")
+    with current.of(edges=7):
+        assert "training on 7 edges since 20" in doing(tmp_path)
+        assert doing(tmp_path).endswith("beginning")
+        current.note("choosing weights", 3, 30)
+        current._write()
+        assert doing(tmp_path).endswith("choosing weights, step 3 of 30")
+        past = time.time() - 2 * EXPIRES
+        os.utime(tmp_path / LEASE, (past, past))
+        assert doing(tmp_path) == "not running"
+    assert not (tmp_path / TRAINING).exists()
+    lease.release()
+    assert doing(tmp_path) == "not running"

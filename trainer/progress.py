@@ -9,15 +9,17 @@ from collections.abc import Callable
 from rich.progress import Progress as Bar
 
 from process.log import Figures
+from trainer.lifecycle.current import CurrentTraining
 from trainer.train import Progress
 
 LINE_EVERY = 10.0  # seconds between two log lines of a training
 
 
-def shown(figures: Figures, look: Callable[[], None]) -> Progress:
+def shown(figures: Figures, current: CurrentTraining, look: Callable[[], None]) -> Progress:
     """The progress of one training.
 
     Args:
+        current: is told, for others to read.
         look: is called at each step; what it raises ends the training.
     """
     bar = Bar(transient=True) if sys.stderr.isatty() else None
@@ -30,6 +32,7 @@ def shown(figures: Figures, look: Callable[[], None]) -> Progress:
         now = time.monotonic()
         if stage != at:
             started, at = now, stage
+        current.note(stage, done, steps)
         if bar and task is not None:
             bar.start()
             bar.update(task, total=steps, completed=done, description=stage)

@@ -22,6 +22,7 @@ from trainer import parallel
 from trainer.graph import InteractionGraph
 from trainer.growth import grow
 from trainer.lifecycle.candidate import candidate
+from trainer.lifecycle.current import CurrentTraining
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.lease import Lease, LeaseLost
 from trainer.lifecycle.live import LiveModel
@@ -60,6 +61,7 @@ class Retrain:
         self._health = health or Health()
         self._snapshots = Snapshots(settings.model_store)
         self._lease = Lease(self._snapshots.root)
+        self._current = CurrentTraining(self._snapshots.root)
         self._live_model = LiveModel(self._snapshots, log)
         self._threads = torch.get_num_threads()
         self._schedule = Schedule(settings)
@@ -182,7 +184,8 @@ class Retrain:
     def _retrain(self) -> None:
         began = time.monotonic()
         try:
-            manifest = self._trained()
+            with self._current.of(len(self._graph)):
+                manifest = self._trained()
         except Stopped:
             log.info("Told to stop in the middle of a training; the live model stays.")
             return
@@ -228,7 +231,7 @@ class Retrain:
         graph, settings = self._graph, self._settings.hyperparameters()
         # A small graph is as quick on one core, and leaves the others to those that share them.
         torch.set_num_threads(1 if len(graph) < SMALL else self._threads)
-        progress = shown(self._figures, self._look)
+        progress = shown(self._figures, self._current, self._look)
         live = self._live_model.read()
         quick = self._quick and live is None
         return candidate(graph, settings, self._snapshots, live, progress, self._watermark, quick)

@@ -174,6 +174,17 @@ class Lease:
             return None
 
 
+def holder(folder: Path) -> Holder | None:
+    """Who holds the lease of a folder, None if nobody does or it has expired by this clock."""
+    path = folder / LEASE
+    try:
+        found = _parsed(path.read_bytes()[:MOST])
+        fresh = time.time() - path.stat().st_mtime < EXPIRES
+    except OSError:
+        return None
+    return found if found and fresh and not found.is_gone() else None
+
+
 def _parsed(content: bytes) -> Holder | None:
     try:
         return msgspec.json.decode(content, type=Holder)

@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import torch
 
 from tests.graphs import Row, blocks, graph, pairs, table
@@ -128,3 +129,12 @@ def test_what_users_dislike_is_not_held_out_from_a_model_that_ranks() -> None:
     ratings = made.subset(held_out_edges(made, Hyperparameters(model="gcn")))
     assert len(ratings) == 4
     assert (ratings.weights < 0).all()
+
+
+def test_no_event_has_happened_after_it_was_taken_whenever_the_graph_is_made() -> None:
+    """A client's clock that is ahead: the edge is of when the consumer took it, now and later."""
+    rows = table([("u", "i", 1.0, 9_000), ("u", "j", 1.0, 4_000), ("u", "k", 1.0, 4_000)])
+    taken = pa.array([5_000_000, 5_000_000, None], pa.timestamp("us", tz="UTC"))
+    made = InteractionGraph()
+    made.extend(rows.append_column("ingested_at", taken))
+    assert made.timestamps.tolist() == [5_000, 4_000, 4_000]

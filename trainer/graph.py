@@ -107,12 +107,11 @@ class InteractionGraph:
         self.forget(matching(self.user_ids.values, digests))
         if not len(rows):
             return
-        now = int(time.time() * 1000)  # a clock that is ahead must not age all others' events
         interactions = np.clip(rows["interaction"].to_numpy(), -LARGEST, LARGEST)
         new = Pairs(
             keys_of(self.user_ids.grow(rows["user_id"]), self.item_ids.grow(rows["item_id"])),
             interactions.astype(np.float32) * self.weighing.factors(rows["type"]),
-            np.minimum(rows["timestamp"].cast(pa.int64()).to_numpy() // 1000, now),
+            np.minimum(_milliseconds(rows["timestamp"]), _taken_at(rows)),
             self._read + np.arange(len(rows)),
         )
         self._read += len(rows)
@@ -291,6 +290,22 @@ class InteractionGraph:
     def row_starts(self) -> Int64s:
         """CSR row pointer by user, int64 [users + 1]."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.user_degrees)])
+
+
+def _taken_at(rows: pa.Table) -> Int64s | int:
+    """When the rows were taken, epoch milliseconds; no event has happened later, whatever the clock
+    of a client said, which would age all other events.
+    """
+    now = int(time.time() * 1000)
+    if "ingested_at" not in rows.schema.names:
+        return now
+    taken = rows["ingested_at"].cast(pa.int64()).fill_null(now * 1000)
+    return np.minimum(_milliseconds(taken), now)
+
+
+def _milliseconds(times: pa.ChunkedArray) -> Int64s:
+    made: Int64s = times.cast(pa.int64()).to_numpy() // 1000
+    return made
 
 
 def keys_of(users: Int32s, items: Int32s) -> Int64s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def append(made: EdgeStore, rows: Sequence[Row], offset: int) -> None:
     columns = columns.append_column("kafka_partition", pa.array([0] * len(rows), pa.int32()))
     offsets = pa.array(range(offset, offset + len(rows)), pa.int64())
     columns = columns.append_column("kafka_offset", offsets).select(SCHEMA.names).cast(SCHEMA)
-    made.append(taken(columns, 0), {0: offset}, {0: offset + len(rows)}, made.newest())
+    now = time.time_ns() // 1000
+    made.append(taken(columns, now), {0: offset}, {0: offset + len(rows)}, made.newest())
 
 
 def stored(made: EdgeStore, watermark: Watermark | None = None) -> pa.Table:

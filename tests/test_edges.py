@@ -1,4 +1,7 @@
 import logging
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -128,3 +131,25 @@ def test_waiting_for_a_store_ends_when_told_to_stop(tmp_path: Path) -> None:
     stop.set()
     with pytest.raises(Stopped):
         wait_for_store(str(tmp_path / "file" / "edges"), "t", stop, logging.getLogger("t"))
+
+
+COMMITS = """
+import os, sys
+from tests.test_edges import rows
+from consumer.edge.store import EdgeStore
+store = EdgeStore.begin(sys.argv[1], "t")
+log = store.begin_log("id")
+for n in range(95):
+    store.append(rows(0, n, n + 1), {0: n}, {0: n + 1}, log)
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="/proc has no list of threads")
+def test_the_threads_of_a_consumer_do_not_grow_with_its_commits(tmp_path: Path) -> None:
+    """Whoever opens the table reads the commits since the last checkpoint, on a thread for each."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMMITS, str(tmp_path / "edges")],
+        check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert int(done.stdout) < 50 + (os.cpu_count() or 1)

@@ -23,7 +23,7 @@ from deltalake import Field, Schema
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSelector, PyFileSystem
 
-from consumer.edge.schema import ADDED, STATISTICS, TABLE, TOPIC
+from consumer.edge.schema import ADDED, CONFIGURATION, TABLE, TOPIC
 from consumer.edge.table import NO_CLEANUP, Table
 from process.settings import SettingsError
 
@@ -146,7 +146,7 @@ class Logs:
                 table.alter.add_columns(fields, post_commithook_properties=NO_CLEANUP)
             if table.metadata().configuration.get(TOPIC) is None:
                 table.alter.set_table_properties(
-                    {**STATISTICS, TOPIC: self._topic},
+                    {**CONFIGURATION, TOPIC: self._topic},
                     raise_if_not_exists=False,
                     post_commithook_properties=NO_CLEANUP,
                 )

@@ -33,7 +33,7 @@ TOPIC = "streamgcn.topic"  # the table's property that names the topic of the ro
 STATISTICS = {"delta.dataSkippingStatsColumns": ",".join(["timestamp", "log", *ORDER])}
 CONFIGURATION = {
     **STATISTICS,
-    "delta.checkpointInterval": "100",
+    "delta.checkpointInterval": "10",  # whoever opens the table reads the commits since the last
     "delta.logRetentionDuration": "interval 2 minutes",  # each commit lists what is there
     "delta.deletedFileRetentionDuration": f"interval {2 * KEEP_REPLACED_HOURS} hours",
 }

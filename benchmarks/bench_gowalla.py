@@ -38,7 +38,7 @@ def evaluate(env: dict[str, str]) -> dict[str, object]:
     files = [f"--{part}={DATA}/gowalla-{part}.parquet" for part in ("train", "test")]
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "streamgcn.cli", "evaluate", *files],
+        [sys.executable, "-m", "streamgcn", "evaluate", *files],
         env=clean | env,
         stdout=subprocess.PIPE,
         check=True,

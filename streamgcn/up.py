@@ -163,7 +163,7 @@ class Up:
         env = self.env
         if port := int(env.get("STREAMGCN_METRICS_PORT", "0") or 0):
             env = env | {"STREAMGCN_METRICS_PORT": str(port + ROOMS.index(room))}
-        command = [sys.executable, "-m", "streamgcn.cli", room]
+        command = [sys.executable, "-m", "streamgcn", room]
         self._rooms[room] = Child("room", room, command, env, self._guard)
 
     def _serve(self, name: str, wanted: int, command: Callable[[int], Sequence[str]]) -> int:

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 
-STREAMGCN = [sys.executable, "-m", "streamgcn.cli"]
+STREAMGCN = [sys.executable, "-m", "streamgcn"]
 
 
 class Rooms:

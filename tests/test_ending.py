@@ -18,7 +18,7 @@ from consumer.kafka.client import StreamError
 from consumer.kafka.subscription import Stream
 from streamgcn.embedded import free_port
 from tests.ingesting import Topic, likes
-from tests.rooms import Rooms
+from tests.rooms import STREAMGCN, Rooms, without_settings
 from tests.services import ROOT, embedded_kafka, wait_for
 from tests.watching import get
 
@@ -139,6 +139,24 @@ def test_a_trainer_ends_when_told_in_the_middle_of_a_training_and_was_healthy_in
         wait_for("the training", lambda: "training for" in get(trainer.port, "/healthz")[1])
         assert get(trainer.port, "/healthz")[0] == 200
         trainer.end()
+
+
+def test_ctrl_c_while_the_command_is_starting_is_no_traceback() -> None:
+    python, *command = STREAMGCN
+    starting = subprocess.Popen(
+        [python, "-X", "importtime", *command, "consumer"],
+        env=without_settings() | {"KAFKA_BOOTSTRAP_SERVERS": NOWHERE},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert starting.stderr
+    for line in starting.stderr:
+        if line.endswith("typer.main\n"):
+            break
+    starting.send_signal(signal.SIGINT)
+    _, said = starting.communicate(timeout=30)
+    assert starting.returncode == -signal.SIGINT
+    assert "Traceback" not in said
 
 
 def test_a_process_whose_loop_hangs_in_a_library_ends_all_the_same() -> None:

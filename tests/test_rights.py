@@ -85,7 +85,7 @@ def place(secure: SecureKafka, tmp_path: Path) -> Place:
 
 def run(place: Place, user: str, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "streamgcn.cli", *command],
+        [sys.executable, "-m", "streamgcn", *command],
         env=os.environ | place.environment(user) | more,
         cwd=place.folder, capture_output=True, text=True, timeout=90,
     )  # fmt: skip
@@ -96,7 +96,7 @@ def running(place: Place, user: str, room: str, **more: str) -> Iterator[psutil.
     """A process of its own; what it says is in `<room>.log`."""
     with (place.folder / f"{room}.log").open("wb") as log:
         child = psutil.Popen(
-            [sys.executable, "-m", "streamgcn.cli", room],
+            [sys.executable, "-m", "streamgcn", room],
             env=os.environ | place.environment(user) | more, cwd=place.folder, stderr=log,
         )  # fmt: skip
         try:

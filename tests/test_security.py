@@ -175,7 +175,7 @@ def test_every_command_that_reaches_kafka_ends_with_code_2_and_one_line(
     env |= {"EDGE_STORE": str(tmp_path / "edges"), "MODEL_STORE": str(tmp_path / "models")}
     for command in commands:
         ended = subprocess.run(
-            [sys.executable, "-m", "streamgcn.cli", *command],
+            [sys.executable, "-m", "streamgcn", *command],
             env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert ended.returncode == 2, (command, ended.stderr)

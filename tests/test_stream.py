@@ -12,6 +12,7 @@ from consumer.kafka.publisher import Publisher
 from consumer.kafka.subscription import Stream
 from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
+from process.shutdown import Stopped
 from tests.services import wait_for
 
 log = logging.getLogger("test")
@@ -55,6 +56,19 @@ def test_a_member_that_joins_right_after_the_topic_was_made_is_given_its_partiti
 ) -> None:
     for _ in range(4):
         assert len(read(publish_a_hundred(apache), {})) == 100
+
+
+def test_a_member_that_is_told_to_stop_while_it_waits_for_kafka_again_ends_without_an_error(
+    settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = threading.Event()
+    with (
+        pytest.raises(Stopped, match="waiting for Kafka"),
+        Stream(settings, uuid.uuid4().hex, log, stop, {}.get) as stream,
+    ):
+        monkeypatch.setattr("consumer.kafka.subscription.STUCK_SECONDS", 0.0)
+        stop.set()
+        stream.poll(0.1)
 
 
 def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(

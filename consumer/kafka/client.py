@@ -110,4 +110,5 @@ def in_words(error: BaseException, settings: ConsumerSettings, right: str) -> St
         return AccessRefused(f"Kafka at {address} does not let {who} {right}; grant that right")
     if isinstance(error, SaslAuthenticationFailedError):
         return AccessRefused(f"Kafka at {address} does not let this process in: {error}")
-    return StreamError(f"Kafka at {address}: {error}")
+    text = str(error)
+    return StreamError(text if text.startswith("Kafka at ") else f"Kafka at {address}: {text}")

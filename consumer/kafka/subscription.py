@@ -254,11 +254,12 @@ class Stream:
     def _join(self) -> None:
         self._joining_since = time.monotonic()
         with self._health.waiting("Kafka"):
-            self._consumer = until_it_answers(
+            consumer = until_it_answers(
                 self._client, self._settings, self._stop, self._log, running=self._admitted
             )
-        if self._consumer is None:
+        if consumer is None:  # the one before stays, and is closed with the stream
             raise Stopped(f"waiting for Kafka at {self._address}")
+        self._consumer = consumer
         self._consumer.subscribe([self._topic], listener=_Listener(self))
 
     def _client(self) -> KafkaConsumer:

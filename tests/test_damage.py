@@ -119,6 +119,30 @@ def file(name: str, content: bytes | None) -> Callable[[Path], None]:
     return change
 
 
+def turned(name: str, at: int) -> Callable[[Path], None]:
+    def change(snapshot: Path) -> None:
+        content = bytearray((snapshot / name).read_bytes())
+        content[at] ^= 1
+        (snapshot / name).write_bytes(content)
+
+    return change
+
+
+def of_another(name: str) -> Callable[[Path], None]:
+    """The same file of the snapshot before, which holds the same values."""
+
+    def change(snapshot: Path) -> None:
+        shutil.copy(snapshot.parent / OLD / name, snapshot / name)
+
+    return change
+
+
+def not_utf8(ids: list[str]) -> pa.Array:
+    """As from another writer: "?" is a byte that is none."""
+    content = [b"\xff" if each == "?" else each.encode() for each in ids]
+    return pa.array(content).view(pa.string())
+
+
 def pipe(snapshot: Path) -> None:
     (snapshot / "users.parquet").unlink()
     os.mkfifo(snapshot / "users.parquet")
@@ -155,6 +179,12 @@ EITHER = {
     "ids that are no Parquet": file("users.parquet", b"PAR1\x00\x00PAR1"),
     "no ids": file("items.parquet", None),
     "a pipe for a file": pipe,
+    "a bit of a table that was turned": turned("tables.safetensors", -1),
+    "a bit of an id that was turned": turned("users.parquet", 20),
+    "tables of another snapshot": of_another("tables.safetensors"),
+    "users of another snapshot": of_another("users.parquet"),
+    "items of another snapshot": of_another("items.parquet"),
+    "an id that is no UTF-8": users(lambda ids: not_utf8([*ids[:-1], "?"])),
     "another model": manifest(model="gru4rec"),
     "another version": manifest(version=OLD),
     "a version from elsewhere": manifest(version="../" + OLD),
@@ -187,6 +217,7 @@ BLEND = {
     "no squares": tables(lambda t: t.pop("squares")),
     "fewer squares": replaced("squares", lambda t: t[:-1]),
     "settings that are missing": manifest(settings={"neighbors_weight": 1.0}),
+    "a recency of text": manifest(settings={"recency": "x"}),
     "settings of text": manifest(settings={"low_pass_weight": 1.0, "low_pass_power": "much"}),
 }
 GCN = {

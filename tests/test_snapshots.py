@@ -80,10 +80,10 @@ def test_the_live_pointer_moves_to_whole_snapshots_alone(tmp_path: Path) -> None
 def test_a_snapshot_that_cannot_be_finished_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.lifecycle.snapshots.pq.write_table", full)
+    monkeypatch.setattr("trainer.lifecycle.files.pq.write_table", full)
     snapshots = Snapshots(str(tmp_path))
     with pytest.raises(SnapshotError, match="No space left on device"):
         snapshots.write(snapshot(VERSION))

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from trainer.lifecycle import files
 from trainer.lifecycle.manifest import Manifest, SnapshotError
 
 MOST_LAYERS = 64
@@ -41,7 +40,7 @@ def check_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def read_ids(
-    path: Path, column: str, expected: int | None = None, blanks: bool = False
+    path: Path, column: str, version: str, expected: int | None = None, blanks: bool = False
 ) -> pa.Array:
     """The ids of a snapshot's users or items, string [rows].
 
@@ -53,7 +52,7 @@ def read_ids(
         SnapshotError: they are not what a snapshot holds.
         OSError, ArrowException: the file cannot be read.
     """
-    table = pq.read_table(regular(path))
+    table = files.read_ids(path, version)
     if column not in table.column_names:
         raise SnapshotError(f"{path} has no column {column}")
     if table[column].type not in (pa.string(), pa.large_string()):
@@ -78,7 +77,7 @@ def read_tables(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         SnapshotError: they are not what the model needs.
         OSError, SafetensorError: the file cannot be read.
     """
-    found = load_file(regular(path))
+    found = files.read_tensors(path, manifest.version)
     shapes = _gcn(manifest, found) if manifest.model == "gcn" else _blend(manifest, found)
     kept = {
         name: _shaped(path, found, name, shape, INTS if name == "neighbors" else FLOATS)
@@ -101,7 +100,7 @@ def read_start(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         SnapshotError: it does not fit the manifest.
         OSError, SafetensorError: the file cannot be read.
     """
-    found = load_file(regular(path))
+    found = files.read_tensors(path, manifest.version)
     dim = manifest.settings.get("dim")
     shapes: dict[str, Shape] = {}
     if {"users", "items"} & found.keys():
@@ -122,7 +121,7 @@ def read_trained(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         SnapshotError: they do not fit the manifest.
         OSError, SafetensorError: the file cannot be read.
     """
-    found = load_file(regular(path))
+    found = files.read_tensors(path, manifest.version)
     starts = _shaped(path, found, "starts", (manifest.users + 1,), (torch.int64,))
     n = int(starts[-1])
     if starts[0] != 0 or bool((starts.diff() < 0).any()):
@@ -131,13 +130,6 @@ def read_trained(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     _within(path, "items", items, manifest.items)
     held_out = _shaped(path, found, "held_out", (n,), (torch.bool,))
     return {"starts": starts, "items": items, "held_out": held_out}
-
-
-def regular(path: Path) -> Path:
-    """The path, if it is a plain file: to open a named pipe would wait for ever."""
-    if path.exists() and not path.is_file():
-        raise SnapshotError(f"{path} is not a file")
-    return path
 
 
 def _blend(manifest: Manifest, found: Mapping[str, Tensor]) -> dict[str, Shape]:
@@ -180,12 +172,14 @@ def _gcn(manifest: Manifest, found: Mapping[str, Tensor]) -> dict[str, Shape]:
 
 
 def _needed(manifest: Manifest) -> list[str]:
-    """Settings by which new items are folded in."""
+    """Settings by which users are scored and new items are folded in."""
     settings = manifest.settings
     weighed = {part for part in (*NEAR, "low_pass") if settings.get(f"{part}_weight")}
+    names = ["recency"] if settings.get("recency") else []
     if manifest.model != "blend":
-        return ["learned_power"] if manifest.model == "lightgcn" else []
-    names = ["learned_power"] if settings.get("learned_weight") else []
+        return names + ["learned_power"] * (manifest.model == "lightgcn")
+    if settings.get("learned_weight"):
+        names.append("learned_power")
     if "neighbors" in weighed:
         names += [f"neighbors_{kind}_power" for kind in ("user", "own", "item")]
     if "transitions" in weighed:

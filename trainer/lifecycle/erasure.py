@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from consumer.edge.traces import matching
 from process import atomic
 from trainer.graph import Ids
+from trainer.lifecycle import files
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained import Trained
@@ -23,7 +22,7 @@ from trainer.lifecycle.trained import Trained
 log = logging.getLogger("trainer")
 
 USER_TABLES = {"base", "user_bias", "users"}  # tensors with a row a user
-BROKEN = (SafetensorError, ValueError, IndexError, TypeError)
+BROKEN = (SnapshotError, SafetensorError, ValueError, IndexError, TypeError)
 
 
 def erase(snapshots: Snapshots, forgotten: Mapping[str, int]) -> list[str]:
@@ -84,13 +83,14 @@ def _blank(folder: Path, users: pa.Array, numbers: list[int]) -> None:
     """Zero the users' rows and put the empty string for their ids, each file replaced at once."""
     try:
         for file in ("tables.safetensors", "start.safetensors"):
-            tensors = load_file(folder / file)
+            tensors = files.read_tensors(folder / file, folder.name)
             for name in USER_TABLES & tensors.keys():
                 tensors[name][numbers] = 0
             _save(tensors, folder / file)
         trained = folder / "trained.safetensors"
         if trained.exists():
-            _save(Trained(**load_file(trained)).without(numbers).tensors(), trained)
+            edges = Trained(**files.read_tensors(trained, folder.name))
+            _save(edges.without(numbers).tensors(), trained)
     except BROKEN:
         shutil.rmtree(folder)
         return
@@ -98,11 +98,11 @@ def _blank(folder: Path, users: pa.Array, numbers: list[int]) -> None:
     ids = Ids(users)
     ids.blank(numbers)
     draft = folder / ".draft"
-    pq.write_table(pa.table({"user_id": ids.values}), draft)
+    files.write_ids(draft, "user_id", ids.values, folder.name)
     atomic.replace(draft, folder / "users.parquet")
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     draft = path.with_name(".draft")
-    save_file(tensors, draft)
+    files.write_tensors(draft, tensors, path.parent.name)
     atomic.replace(draft, path)

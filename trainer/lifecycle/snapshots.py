@@ -18,15 +18,13 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from process import atomic
 from process.settings import SettingsError
 from trainer.embeddings import Embeddings
-from trainer.lifecycle import checks
+from trainer.lifecycle import checks, files
 from trainer.lifecycle.manifest import VERSION, Manifest, Snapshot, SnapshotError, parse
 from trainer.lifecycle.trained import Trained
 
@@ -62,7 +60,7 @@ class Snapshots:
         """
         path = self.root / LIVE
         try:
-            with checks.regular(path).open("rb") as file:
+            with files.regular(path).open("rb") as file:
                 content = file.read(100).strip()
         except FileNotFoundError:
             return None
@@ -92,13 +90,13 @@ class Snapshots:
         try:
             self.root.mkdir(PRIVATE, parents=True, exist_ok=True)
             draft.mkdir(PRIVATE)
-            tensors = {k: t.cpu().contiguous() for k, t in snapshot.embeddings.tensors.items()}
-            save_file(tensors, draft / "tables.safetensors")
-            save_file(snapshot.start, draft / "start.safetensors")
+            tensors = {"tables": snapshot.embeddings.tensors, "start": snapshot.start}
             if snapshot.trained:
-                save_file(snapshot.trained.tensors(), draft / "trained.safetensors")
-            pq.write_table(pa.table({"user_id": snapshot.user_ids}), draft / "users.parquet")
-            pq.write_table(pa.table({"item_id": snapshot.item_ids}), draft / "items.parquet")
+                tensors["trained"] = snapshot.trained.tensors()
+            for name, of in tensors.items():
+                files.write_tensors(draft / f"{name}.safetensors", of, version)
+            files.write_ids(draft / "users.parquet", "user_id", snapshot.user_ids, version)
+            files.write_ids(draft / "items.parquet", "item_id", snapshot.item_ids, version)
             manifest = msgspec.json.format(msgspec.json.encode(snapshot.manifest), indent=2)
             (draft / "manifest.json").write_bytes(manifest)
             for file in draft.iterdir():
@@ -137,7 +135,7 @@ class Snapshots:
         """
         path = self._folder(version) / "manifest.json"
         with _named(path):
-            manifest = parse(checks.regular(path))
+            manifest = parse(files.regular(path))
             checks.check_manifest(path, manifest)
         return manifest
 
@@ -150,8 +148,10 @@ class Snapshots:
         folder, manifest = self._folder(version), self.manifest(version)
         with _named(folder):
             tensors = checks.read_tables(folder / "tables.safetensors", manifest)
-            users = checks.read_ids(folder / "users.parquet", "user_id", manifest.users, True)
-            items = checks.read_ids(folder / "items.parquet", "item_id", manifest.items)
+            users = checks.read_ids(
+                folder / "users.parquet", "user_id", version, manifest.users, blanks=True
+            )
+            items = checks.read_ids(folder / "items.parquet", "item_id", version, manifest.items)
         recency = float(manifest.settings.get("recency") or 0.0)
         embeddings = Embeddings(manifest.model, manifest.layers, manifest.cosine, tensors, recency)
         return Snapshot(manifest, embeddings, users, items)
@@ -186,7 +186,7 @@ class Snapshots:
         """
         path = self._folder(version) / "users.parquet"
         with _named(path):
-            return checks.read_ids(path, "user_id", blanks=True)
+            return checks.read_ids(path, "user_id", version, blanks=True)
 
     def holding(self, user: str) -> list[str]:
         """Versions that hold the user; reads their files of ids alone.

@@ -115,6 +115,20 @@ def test_a_re_injection_that_has_begun_ends_when_a_user_is_forgotten(
     assert list(reinject(topic.settings))[-1] == Done(put_back=99, of_forgotten=1)
 
 
+def test_letters_of_another_program_with_times_that_are_none_are_put_back_as_all_others(
+    topic: Topic,
+) -> None:
+    times = ["²".encode(), b"9" * 5000, b"9" * 18, b"-1", b"", b"1e3"]
+    for number, time in enumerate(times):
+        source = f"{topic.settings.kafka_topic}/0/{number}".encode()
+        headers = [("error", b"e"), ("source", source), ("timestamp", time)]
+        topic.publisher.send(f"{topic.settings.kafka_topic}.dead", b"%d" % number, None, headers)
+    topic.publisher.flush()
+    assert list(reinject(topic.settings))[-1] == Done(put_back=len(times))
+    found = read_topic(topic.settings, topic.settings.kafka_topic)
+    assert sorted(message.value or b"" for message in found) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
+
 def test_a_message_that_is_put_back_has_the_partition_and_the_time_of_its_source(
     topic: Topic,
 ) -> None:

@@ -18,12 +18,14 @@ import msgspec
 from consumer.edge.traces import digest
 from consumer.event.holders import users_in
 from consumer.event.rules import EventError
+from consumer.event.times import is_time
 from consumer.kafka.client import Headers, Message
 from consumer.kafka.topics import read_topic
 from consumer.settings import ConsumerSettings
 
 FORGOTTEN = "forgotten"
 _SOURCE = re.compile(r"[^/]+/[0-9]{1,9}/[0-9]{1,18}(/[0-9]{1,9})?", re.ASCII)
+_MILLISECONDS = re.compile(r"[0-9]{1,15}", re.ASCII)
 _places = msgspec.json.Decoder(dict[int, int])
 
 
@@ -45,7 +47,7 @@ class Letter:
     value: bytes | None
     headers: Headers  # of the original
     whole: bool  # False: value and key were too large to keep, only the source tells them
-    timestamp: int | None  # of the original, epoch milliseconds; None if it was not kept
+    timestamp: int | None  # of the original, epoch milliseconds; None if none is known
     at: tuple[int, int]  # partition and offset of the letter itself
 
     @property
@@ -173,10 +175,16 @@ def _letter(message: Message) -> Letter | None:
             value=message.value,
             headers=message.headers[: -len(ours)],
             whole="truncated" not in ours,
-            timestamp=int(more[0]) if "timestamp" in ours and more[0].isdigit() else None,
+            timestamp=_time(more[0]) if "timestamp" in ours else None,
             at=(message.partition, message.offset),
         )
     return None
+
+
+def _time(text: str) -> int | None:
+    """Epoch milliseconds, None where that is no time of an event: Kafka could refuse it."""
+    milliseconds = int(text) if _MILLISECONDS.fullmatch(text) else 0
+    return milliseconds if is_time(milliseconds) else None
 
 
 def _text(value: bytes | None) -> str:

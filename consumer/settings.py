@@ -23,7 +23,7 @@ class ConsumerSettings(ProcessSettings):
         "interactions", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="Topic of the events."
     )
     kafka_group: str = Field(
-        "streamgcn", min_length=1, description="Consumer group; serving's is <group>-serving."
+        "streamgcn", min_length=1, description="Consumer group; serving adds -serving to the name."
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
@@ -33,10 +33,14 @@ class ConsumerSettings(ProcessSettings):
     )
     kafka_sasl_username: str | None = Field(None, description="User name for SASL.")
     kafka_sasl_password: SecretStr | None = Field(None, description="Password for SASL.")
-    kafka_ssl_cafile: Path | None = Field(None, description="PEM file of the authority to trust.")
-    kafka_ssl_certfile: Path | None = Field(None, description="PEM file of the own certificate.")
-    kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of the own key.")
-    kafka_ssl_password: SecretStr | None = Field(None, description="Password of the own key.")
+    kafka_ssl_cafile: Path | None = Field(
+        None, description="PEM file of the certificate authority to trust."
+    )
+    kafka_ssl_certfile: Path | None = Field(
+        None, description="PEM file of the client's certificate."
+    )
+    kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of the client's key.")
+    kafka_ssl_password: SecretStr | None = Field(None, description="Password of an encrypted key.")
     edge_store: str = Field(
         "./data/edges", min_length=1, description="Path or URI of the Delta Lake table of events."
     )
@@ -50,30 +54,32 @@ class ConsumerSettings(ProcessSettings):
         1.0,
         gt=0,
         validation_alias="STREAMGCN_COMMIT_SECONDS",
-        description="Seconds after which the consumer commits what it has.",
+        description="Seconds after which the consumer commits fewer events.",
     )
     log_format: Literal["text", "json"] = Field(
-        "text", validation_alias="STREAMGCN_LOG_FORMAT", description="text or json lines."
+        "text",
+        validation_alias="STREAMGCN_LOG_FORMAT",
+        description="Form of the log: text or json.",
     )
     metrics_host: str = Field(
         "127.0.0.1",
         min_length=1,
         validation_alias="STREAMGCN_METRICS_HOST",
-        description="Address that the port below listens on; 0.0.0.0 or :: for all.",
+        description="Address of the port below; 0.0.0.0 or :: for all addresses of the machine.",
     )
     metrics_port: int = Field(
         0,
         ge=0,
         le=65_533,
         validation_alias="STREAMGCN_METRICS_PORT",
-        description="Port of /metrics, /healthz and /readyz, 0 for none; `up` gives the consumer "
-        "this one, the trainer the next, serving the one after.",
+        description="Port of /metrics, /healthz and /readyz, 0 for none; `up` gives this port to "
+        "the consumer, the next to the trainer, the one after to serving.",
     )
     retention_days: float | None = Field(
         None,
         gt=0,
         validation_alias="STREAMGCN_RETENTION_DAYS",
-        description="Age by timestamp after which edges leave everything; unset: never.",
+        description="Days after which an edge is removed, from its last event on; unset: never.",
     )
 
     @field_validator("kafka_bootstrap_servers")

@@ -14,17 +14,17 @@ class ServingSettings(TrainerSettings):
         "redis://localhost:6379/0",
         pattern=r"^(redis|rediss|unix)://",
         repr=False,  # it may hold a password
-        description="redis://, rediss:// or unix://, with user and password if need be; of a "
-        "Redis Cluster any node.",
+        description="redis://, rediss:// (TLS) or unix://, with user and password; of a Redis "
+        "Cluster any node.",
     )
     redis_prefix: str = Field(
-        "streamgcn", min_length=1, description="What every key in Redis begins with."
+        "streamgcn", min_length=1, description="Beginning of every key in Redis."
     )
     redis_ttl_seconds: int | None = Field(
         None,
         ge=1,
-        description="Seconds after which a list that is not rewritten expires; unset: never. Take "
-        "more than pass between two models.",
+        description="Seconds after which a list expires that is not written again; unset: never. "
+        "Set more than the time between two models.",
     )
     top_k: int = Field(
         50, ge=1, le=1_000, validation_alias="STREAMGCN_TOP_K", description="Items in a list."

@@ -1,4 +1,4 @@
-"""Redis with no more rights than the README names, and with each command forbidden or renamed."""
+"""Redis with no more rights than the docs name, and with each command forbidden or renamed."""
 
 import logging
 import threading
@@ -64,7 +64,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-def test_serving_needs_no_more_rights_than_docs_redis_md_names(server: str) -> None:
+def test_serving_needs_no_more_rights_than_the_docs_name(server: str) -> None:
     store = Store(as_user(server, "serving", SERVING_RULE), "p")
     use_all(store)
     assert store.model() == {"version": "v1", "users": "3"}
@@ -76,7 +76,7 @@ def test_serving_needs_no_more_rights_than_docs_redis_md_names(server: str) -> N
     assert reader.user("nobody") is None
     reader.close()
     for rule in (SERVING_RULE, READER_RULE, CLUSTER_RULE):
-        assert rule in (ROOT / "docs" / "redis.md").read_text()
+        assert rule in (ROOT / "docs" / "security.md").read_text()
 
 
 def test_on_a_cluster_too(tmp_path: Path) -> None:

@@ -28,32 +28,32 @@ class TrainerSettings(ConsumerSettings):
         100_000,
         ge=1,
         validation_alias="STREAMGCN_RETRAIN_EDGES",
-        description="New or removed edges (pairs of user and item) that make a retraining due; so "
-        "does a doubling.",
+        description="New or removed edges (pairs of user and item) that make a retraining due; "
+        "twice as many edges make it due too.",
     )
     retrain_seconds: float = Field(
         3_600.0,
         gt=0,
         validation_alias="STREAMGCN_RETRAIN_SECONDS",
-        description="Seconds after which any event makes a retraining due, also a repeated one.",
+        description="Seconds after which any event makes a retraining due, also a repeated event.",
     )
     edge_weight: Literal["last", "sum", "max", "log"] = Field(
         "last",
         validation_alias="STREAMGCN_EDGE_WEIGHT",
-        description="An edge's weight: its last event's interaction, their sum, or the largest "
-        "(max); log is the logarithm of 1 + their sum, for counts.",
+        description="Weight of an edge, from the interactions of its events: the last one, their "
+        "sum, the largest (max), or log: log(1 + sum), which suits counts.",
     )
     type_weights: str = Field(
         "",
         pattern=r"^([^=,]+=\d+(\.\d+)?(,[^=,]+=\d+(\.\d+)?)*)?$",
         validation_alias="STREAMGCN_TYPE_WEIGHTS",
-        description="Factors of interactions by type, as in view=1,purchase=5; others count 1.",
+        description="Factor of the interaction by type, as in view=1,purchase=5; others: 1.",
     )
     half_life_days: float | None = Field(
         None,
         gt=0,
         validation_alias="STREAMGCN_HALF_LIFE_DAYS",
-        description="Days in which an event's weight halves; never if unset.",
+        description="Days in which the weight of an event halves; unset: never.",
     )
     model: Literal["blend", "lightgcn", "gcn"] = Field(
         "blend",
@@ -71,122 +71,126 @@ class TrainerSettings(ConsumerSettings):
         ge=1,
         le=8_192,
         validation_alias="STREAMGCN_VECTORS",
-        description="Singular vectors of the low pass; if unset 256, 512 or 1024.",
+        description="Low pass: singular vectors; unset: 256, 512 or 1024.",
     )
     neighbors_kept: int = Field(
         256,
         ge=1,
         validation_alias="STREAMGCN_NEIGHBORS_KEPT",
-        description="Neighbours of an item that are kept, the nearest.",
+        description="Nearest neighbours that are kept of each item.",
     )
     neighbors_weight: float | None = Field(
         None,
         ge=0,
         validation_alias="STREAMGCN_NEIGHBORS_WEIGHT",
-        description="Weight of the neighbours filter in the blend.",
+        description="Neighbours: weight in the blend.",
     )
     neighbors_user_power: float | None = Field(
         None,
         ge=0,
         le=2,
         validation_alias="STREAMGCN_NEIGHBORS_USER_POWER",
-        description="Its exponent of the degree of the users between.",
+        description="Neighbours: exponent of the degree of the users between two items.",
     )
     neighbors_own_power: float | None = Field(
         None,
         ge=0,
         le=2,
         validation_alias="STREAMGCN_NEIGHBORS_OWN_POWER",
-        description="Its exponent of the user's own items' degree.",
+        description="Neighbours: exponent of the degree of the user's own items.",
     )
     neighbors_item_power: float | None = Field(
         None,
         ge=0,
         le=2,
         validation_alias="STREAMGCN_NEIGHBORS_ITEM_POWER",
-        description="Its exponent of the recommended item's degree.",
+        description="Neighbours: exponent of the degree of the recommended item.",
     )
     low_pass_weight: float | None = Field(
         None,
         ge=0,
         validation_alias="STREAMGCN_LOW_PASS_WEIGHT",
-        description="Weight of the low-pass filter in the blend.",
+        description="Low pass: weight in the blend.",
     )
     low_pass_normalization: float | None = Field(
         None,
         ge=0,
         le=1,
         validation_alias="STREAMGCN_LOW_PASS_NORMALIZATION",
-        description="Its exponent of the degrees that an edge is divided by: 0.5 for the symmetric "
-        "normalisation, 0 for none.",
+        description="Low pass: exponent of the degrees that an edge is divided by; 0.5 is the "
+        "symmetric normalisation, 0 is none.",
     )
     low_pass_power: float | None = Field(
         None,
         ge=0,
         le=2,
         validation_alias="STREAMGCN_LOW_PASS_POWER",
-        description="Its exponent of items' degrees.",
+        description="Low pass: exponent of the degree of the items.",
     )
     low_pass_damping: float | None = Field(
         None,
         gt=0,
         validation_alias="STREAMGCN_LOW_PASS_DAMPING",
-        description="Its cut: a vector of singular value s counts s^2 / (s^2 + this).",
+        description="Low pass: a vector of singular value s counts s^2 / (s^2 + damping).",
     )
     learned_weight: float | None = Field(
         None,
         ge=0,
         validation_alias="STREAMGCN_LEARNED_WEIGHT",
-        description="Weight of the learned part in the blend.",
+        description="LightGCN: weight in the blend.",
     )
     learned_power: float | None = Field(
         None,
         ge=0,
         le=2,
         validation_alias="STREAMGCN_LEARNED_POWER",
-        description="Exponent of the item's degree in its scores.",
+        description="LightGCN: exponent of the degree of the item in the scores.",
     )
     temperature: float | None = Field(
         None,
         gt=0,
         validation_alias="STREAMGCN_TEMPERATURE",
-        description="Of its softmax.",
+        description="LightGCN: temperature of the softmax.",
     )
     negatives: int = Field(
         1_024,
         ge=1,
         validation_alias="STREAMGCN_NEGATIVES",
-        description="Items that it samples in each step, for all users.",
+        description="LightGCN: items sampled in each step, the same for all users.",
     )
     negative_power: float | None = Field(
         None,
         ge=0,
         le=2,
         validation_alias="STREAMGCN_NEGATIVE_POWER",
-        description="Its sampled items are drawn by degree to this power.",
+        description="LightGCN: items are sampled by their degree to this power.",
     )
     edge_drop: float | None = Field(
         None,
         ge=0,
         lt=1,
         validation_alias="STREAMGCN_EDGE_DROP",
-        description="Share of the edges that it leaves out of the graph in each step.",
+        description="Share of the edges left out of the graph in each step of a training.",
     )
     embedding_dim: int = Field(
         128,
         ge=1,
         le=4_096,
         validation_alias="STREAMGCN_EMBEDDING_DIM",
-        description="Dimensions of a learned embedding.",
+        description="Dimensions of the embeddings of LightGCN and the gcn.",
     )
     layers: int = Field(
-        3, ge=1, le=8, validation_alias="STREAMGCN_LAYERS", description="Graph convolutions."
+        3,
+        ge=1,
+        le=8,
+        validation_alias="STREAMGCN_LAYERS",
+        description="Graph convolutions of LightGCN and the gcn.",
     )
     epochs: int | None = Field(
         None,
         ge=1,
         validation_alias="STREAMGCN_EPOCHS",
-        description="Full-batch steps; 150, or 200 of gcn, if unset.",
+        description="Full-batch training steps; unset: 150, of the gcn 200.",
     )
     device: str = Field(
         "auto",

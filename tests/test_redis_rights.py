@@ -25,7 +25,7 @@ from serving.redis.errors import (
 )
 from serving.redis.store import Store
 from tests.services import ROOT, real_redis, redis_cluster, wait_for
-from tests.test_outage import Serving
+from tests.test_outage import FIRST, Serving
 
 LIST = Recommendations(["i", "j"], [0.5, 0.25], ["k", "k"], "v", "live", 3, 4)
 VALUE = msgspec.json.encode(LIST)
@@ -134,7 +134,7 @@ def test_serving_runs_with_these_rights_and_without_what_it_can_do_without(
     caplog.set_level(logging.INFO)
     with real_redis(tmp_path) as url:
         made = Serving(tmp_path, embedded, as_user(url, "serving", "+get +set", "streamgcn"))
-        made.promote("1")
+        made.promote(FIRST)
         made.touch(("0-1", "0-2"), ("1-1", "1-2"))
         stop = threading.Event()
         process = Running(stop, Figures("serving"), Health())

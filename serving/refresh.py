@@ -343,6 +343,7 @@ class Refresh:
         log.warning("%s; its edges were read from the start.", error)
         self.edges, self._log = edges, None
         if self._recommender:
+            self.edges.dampen(self._recommender.trained.dampened)
             self._new_items = NewItems(self._recommender, self.edges)
         self._lost()
         self._stream.restart()
@@ -375,6 +376,7 @@ class Refresh:
                 snapshot, self._device, self._settings.top_k, self._threads
             )
         self._recommender.forget_digests(self._erased | self._digests)
+        self.edges.dampen(self._recommender.trained.dampened)
         self._new_items = NewItems(self._recommender, self.edges)
         self._popular.expire()
         self._publication.start_over()

@@ -139,6 +139,10 @@ class UserEdges:
             self._index()
         return digests
 
+    def dampen(self, on: bool) -> None:
+        """Give strengths as the model in use takes them (see trainer/weights.py)."""
+        self.graph.dampen(on)
+
     def begin(self, log: int, partition: int, offset: int) -> None:
         """The store has all of the partition before this offset, and so has the graph."""
         if log != self._log:  # what another log has told and the store has not is gone

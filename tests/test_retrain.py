@@ -24,6 +24,7 @@ from trainer.train import Diverged
 SMALL = {
     "STREAMGCN_VECTORS": "4", "STREAMGCN_EMBEDDING_DIM": "8", "STREAMGCN_EPOCHS": "20",
     "STREAMGCN_MIN_EDGES": "10", "STREAMGCN_RETRAIN_EDGES": "10", "KAFKA_TOPIC": "t",
+    "STREAMGCN_EDGE_WEIGHT": "last",
 }  # fmt: skip
 PRIORS = {
     f"STREAMGCN_{name.upper()}": str(value)

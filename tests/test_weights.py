@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,10 @@ import pytest
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
 from serving.user_edges import UserEdges
-from tests.graphs import Row, store, table
+from tests.graphs import Row, blocks, graph, pairs, store, table
+from trainer.fit import fit
 from trainer.graph import InteractionGraph
+from trainer.hyperparameters import Hyperparameters
 from trainer.weights import DAY_MS, Weighing
 
 ROWS: list[Row] = [
@@ -65,7 +68,7 @@ def test_a_strength_halves_with_each_half_life_and_is_never_negative() -> None:
 
 def test_counts_may_be_dampened_in_the_trainer_and_in_serving_alike(tmp_path: Path) -> None:
     rows: list[Row] = [("u", "i", 1.0), ("u", "j", 352_697.0), ("u", "i", 2.0), ("u", "k", -1.0)]
-    weighing = Weighing("log")
+    weighing = Weighing("sum", dampened=True)
     made = InteractionGraph(weighing=weighing)
     made.extend(table(rows))
     np.testing.assert_allclose(made.strengths, np.log([4.0, 352_698.0, 1.0]), rtol=1e-6)
@@ -79,3 +82,30 @@ def test_counts_may_be_dampened_in_the_trainer_and_in_serving_alike(tmp_path: Pa
     assert again == pytest.approx(strengths)
     block = logged.block(["u"], np.arange(0), {"i": 0, "j": 1, "k": 2})
     np.testing.assert_allclose(sorted(block.strengths), sorted(strengths.values()), rtol=1e-6)
+
+
+def test_counts_of_thousands_are_dampened_if_held_out_edges_say_so() -> None:
+    """Each user plays items of its block some times, and one of three hits all night long."""
+    rng = np.random.default_rng(0)
+    plain = blocks(n_blocks=4, users=30, items=12, edges=8)
+    rows = [(*pair[:2], float(rng.integers(1, 9))) for pair in pairs(plain)]
+    nights = [(f"{b}-{u}", f"hit-{rng.integers(3)}", 90_000.0) for b in range(4) for u in range(30)]
+    settings = Hyperparameters(vectors=8, learned_weight=0.0)
+    counts = fit(graph([*rows, *nights]), settings)
+    assert counts.settings.dampening == 1
+    assert counts.embeddings.dampened
+    assert counts.kept.strengths.max() < 12
+    ratings = fit(graph(rows), settings)
+    assert ratings.settings.dampening == 0
+    assert not ratings.embeddings.dampened
+    assert fit(graph([*rows, *nights]), replace(settings, dampening=0.0)).settings.dampening == 0
+
+
+def test_serving_takes_strengths_as_the_model_in_use_does(tmp_path: Path) -> None:
+    edges = UserEdges(Weighing())
+    edges.grow(store(tmp_path, [("u", "i", 7.0)]))
+    edges.apply(Event("v", "i", 3.0, 0, "view"), 0, Position(1, 0))
+    for on, expected in ((False, [7.0, 3.0]), (True, np.log1p([7.0, 3.0])), (False, [7.0, 3.0])):
+        edges.dampen(on)
+        block = edges.block(["u", "v"], np.arange(1), {"i": 0})
+        np.testing.assert_allclose(block.strengths, expected, rtol=1e-6)

@@ -112,22 +112,22 @@ def part_embeddings(
     nothing = torch.zeros(graph.n_items, 0)
     empty = {"base": torch.zeros(graph.n_users, 0), "incoming": nothing, "outgoing": nothing}
     made: dict[Part, Embeddings] = {}
-    recency = settings.recency or 0.0
+    recency, dampened = settings.recency or 0.0, bool(settings.dampening)
     for part, rows in fitted.near:
         if rows:
             near = {"neighbors": rows.columns, "similarities": rows.values}
-            made[part] = Embeddings("blend", 0, True, empty | near, recency)
+            made[part] = Embeddings("blend", 0, True, empty | near, recency, dampened)
     if fitted.spectrum:
         b, damping = settings.low_pass_power or 0.0, settings.low_pass_damping or 0.0
         incoming, outgoing = (t.cpu() for t in low_pass(graph, fitted.spectrum, b, damping))
         low = {"incoming": incoming, "outgoing": outgoing}
-        made["low_pass"] = Embeddings("blend", 0, True, empty | low, recency)
+        made["low_pass"] = Embeddings("blend", 0, True, empty | low, recency, dampened)
     if fitted.learned:
         learned = fitted.learned.embeddings(graph, settings.objective == "softmax")
         tensors = {name: tensor.cpu() for name, tensor in learned.tensors.items()}
         popular = torch.from_numpy(power(graph.item_strengths, settings.learned_power or 0.0))
         tensors["outgoing"] = tensors["outgoing"] * popular[:, None]
-        made["learned"] = replace(learned, tensors=tensors, recency=recency)
+        made["learned"] = replace(learned, tensors=tensors, recency=recency, dampened=dampened)
     return made
 
 
@@ -163,4 +163,5 @@ def blend(graph: InteractionGraph, fitted: Fitted, settings: Hyperparameters) ->
     if fitted.spectrum:
         tensors["squares"] = fitted.spectrum.values.cpu() ** 2
     layers, cosine = (learned.layers, learned.cosine) if learned else (0, True)
-    return Embeddings(settings.model, layers, cosine, tensors, settings.recency or 0.0)
+    recency, dampened = settings.recency or 0.0, bool(settings.dampening)
+    return Embeddings(settings.model, layers, cosine, tensors, recency, dampened)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trainer.blend import PARTS, Fitted, Part, following, part_embeddings, rows, spread, weight
 from trainer.embeddings import Embeddings
-from trainer.evaluate import own, rankings
+from trainer.evaluate import own, ranking, rankings, scorer
 from trainer.filters import Spectrum, leading, spectrum
 from trainer.graph import InteractionGraph, power
 from trainer.hyperparameters import Hyperparameters
@@ -48,7 +48,9 @@ LEARNED_POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 FEW_WEIGHTS = (0.0, 1.0, 2.0)  # for four parts
 TRIES = 30  # measurements in all, about
+FEW = 20.0  # weights up to this, such as ratings, are taken as they are
 PRIORS = {  # where nothing could be held out
+    "dampening": 0.0,
     "recency": 0.75, "transitions_weight": 1.0, "transitions_decay": 0.5,
     "transitions_backward": 0.2, "transitions_own_power": 0.5, "transitions_item_power": 0.1,
     "neighbors_weight": 1.0, "neighbors_user_power": 0.7,
@@ -60,6 +62,22 @@ PRIORS = {  # where nothing could be held out
 }  # fmt: skip
 
 Scores = Callable[[Tensor], Iterable[Tensor]]
+
+
+def dampening(
+    kept: InteractionGraph, held_out: InteractionGraph, settings: Hyperparameters
+) -> float:
+    """1 if neighbours of logarithms of 1 + the weights rank held-out edges better, else 0."""
+    if kept.weights.max(initial=0) <= FEW:
+        return 0.0
+    usual = settings.filled(PRIORS).without_time()
+    figures = []
+    for on in (False, True):
+        graph = kept.dampened(on)
+        fitted = Fitted(rows=rows(graph, usual))
+        part = part_embeddings(graph, fitted, replace(usual, dampening=float(on)))["neighbors"]
+        figures.append(ranking(scorer(part, graph), graph, held_out, most=USERS)["ndcg@20"])
+    return float(figures[1] > figures[0])
 
 
 class _Trained(NamedTuple):

@@ -93,6 +93,7 @@ class Embeddings:
     cosine: bool
     tensors: dict[str, Tensor]
     recency: float = 0.0
+    dampened: bool = False  # whether R_ui are logarithms of 1 + the edges' weights
 
     @property
     def outgoing(self) -> Tensor:

@@ -99,6 +99,7 @@ def scorer(embeddings: Embeddings, graph: InteractionGraph) -> Scorer:
     """Scores each user by its edges in `graph`, with the embeddings' own fold-in."""
 
     where = embeddings.outgoing.device
+    graph = graph.dampened(embeddings.dampened)
     return lambda users: embeddings.score(users.to(where), own(graph, users).to(where)).cpu()
 
 

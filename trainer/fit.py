@@ -16,7 +16,7 @@ from torch import Tensor
 from process.errors import StreamGCNError
 from trainer import blend
 from trainer.blend import Fitted
-from trainer.choose import PRIORS, Chooser
+from trainer.choose import PRIORS, Chooser, dampening
 from trainer.embeddings import Embeddings
 from trainer.evaluate import measure, predictions, rmse
 from trainer.graph import InteractionGraph
@@ -90,6 +90,12 @@ def fit(
         )
     if judged_users(held_out) < JUDGED_USERS:
         settings = settings.filled(PRIORS)
+    one_in = -(-len(graph) // CHOSEN_ON)
+    if "dampening" in settings.missing():
+        chosen = dampening(kept.every(one_in), held_out.every(one_in), settings)
+        settings = replace(settings, dampening=chosen)
+    on = bool(settings.dampening)
+    graph, kept, held_out = graph.dampened(on), kept.dampened(on), held_out.dampened(on)
     if settings.model == "gcn":
         fitted = Fitted()
         stopping = _stopping(kept, held_out, settings)
@@ -100,7 +106,6 @@ def fit(
         made = fit_all(graph, replace(settings, epochs=epochs), progress)
     else:
         if settings.missing():
-            one_in = -(-len(graph) // CHOSEN_ON)
             chooser = Chooser(kept.every(one_in), held_out.every(one_in), settings, progress)
             chooser.choose()
             settings, fitted = chooser.settings, chooser.fitted
@@ -142,6 +147,7 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
         Diverged, Stopped, DeviceMissing: as `train`.
     """
     settings = settings.for_graph(len(graph), bool(graph.timed.any()))
+    graph = graph.dampened(bool(settings.dampening))
     if settings.model == "gcn":
         model = train(graph, settings, progress)
         return model.embeddings(graph, cosine=settings.objective == "softmax").cpu()

@@ -152,6 +152,18 @@ class InteractionGraph:
             self.weights, self.timestamps = self.weights[kept], self.timestamps[kept]
             self.places = self.places[kept]
 
+    def dampened(self, on: bool) -> InteractionGraph:
+        """The same edges with strengths that are dampened or are not (see weights.py)."""
+        if self.weighing.dampened == on:
+            return self
+        return replace(self, weighing=replace(self.weighing, dampened=on))
+
+    def dampen(self, on: bool) -> None:
+        """Make it so in place."""
+        if self.weighing.dampened != on:
+            self.weighing = replace(self.weighing, dampened=on)
+            self._drop_derived()
+
     def _drop_derived(self) -> None:
         for name in ("strengths", "ages"):
             self.__dict__.pop(name, None)

@@ -18,6 +18,8 @@ class Hyperparameters:
     device: str = "auto"
     seed: int = 0
 
+    dampening: float | None = None  # 1: an edge's strength is the logarithm of 1 + its weight
+
     # an own edge counts (1 + age)^-recency, age the number of the user's newer edges; 0: order is
     # not used
     recency: float | None = None

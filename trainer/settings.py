@@ -37,11 +37,12 @@ class TrainerSettings(ConsumerSettings):
         validation_alias="STREAMGCN_RETRAIN_SECONDS",
         description="Seconds after which any event makes a retraining due, also a repeated event.",
     )
-    edge_weight: Literal["last", "sum", "max", "log"] = Field(
-        "last",
+    edge_weight: Literal["last", "sum", "max", "log"] | None = Field(
+        None,
         validation_alias="STREAMGCN_EDGE_WEIGHT",
         description="Weight of an edge, from the interactions of its events: the last one, their "
-        "sum, the largest (max), or log: log(1 + sum), which suits counts.",
+        "sum, the largest (max), or log: log(1 + sum), which suits counts. If unset: the last one, "
+        "or log(1 + last) where that is better on held-out edges.",
     )
     type_weights: str = Field(
         "",
@@ -218,11 +219,17 @@ class TrainerSettings(ConsumerSettings):
         """How events make edges."""
         pairs = (part.split("=") for part in self.type_weights.split(",") if part)
         types = tuple((name, float(value)) for name, value in pairs)
-        return Weighing(self.edge_weight, types, self.half_life_days)
+        dampened = self.edge_weight == "log"
+        events: Literal["last", "sum", "max"] = "last"
+        if self.edge_weight:
+            events = "sum" if self.edge_weight == "log" else self.edge_weight
+        return Weighing(events, types, self.half_life_days, dampened)
 
     def hyperparameters(self) -> Hyperparameters:
         """The part of the settings that training itself needs."""
         same = {field.name for field in fields(Hyperparameters)} & type(self).model_fields.keys()
         return Hyperparameters(
-            dim=self.embedding_dim, **{name: getattr(self, name) for name in same}
+            dim=self.embedding_dim,
+            dampening=None if self.edge_weight is None else float(self.edge_weight == "log"),
+            **{name: getattr(self, name) for name in same},
         )

@@ -48,15 +48,17 @@ class Pairs(NamedTuple):
 class Weighing:
     """An edge's weight from its events since the pair's last removal.
 
-    events: the `last` one's, their `sum`, or the largest (`max`); `log` is their sum, of which the
-    logarithm of 1 + sum is the strength, so that a count of thousands does not drown the others.
+    events: the `last` one's, their `sum`, or the largest (`max`).
     types: factor of an interaction by its event's type; 1 for a type that is not named.
     half_life: days in which an event's weight halves; None for never.
+    dampened: whether an edge's strength is the logarithm of 1 + its weight, so that a count of
+    thousands does not drown the others.
     """
 
-    events: Literal["last", "sum", "max", "log"] = "last"
+    events: Literal["last", "sum", "max"] = "last"
     types: tuple[tuple[str, float], ...] = ()
     half_life: float | None = None
+    dampened: bool = False
 
     def factor(self, type_: str) -> float:
         """The factor of an interaction by its event's type."""
@@ -74,12 +76,12 @@ class Weighing:
         asked for; 0 where they are negative.
         """
         made = np.maximum(weights * self.decay(timestamps, np.int64(until)), 0)
-        return (np.log1p(made) if self.events == "log" else made).astype(np.float32)
+        return (np.log1p(made) if self.dampened else made).astype(np.float32)
 
     def strength(self, weight: float, timestamp: int, until: int) -> float:
         """The same of one edge."""
         made = min(max(weight * self.decay(timestamp, until), 0.0), LARGEST)
-        return math.log1p(made) if self.events == "log" else made
+        return math.log1p(made) if self.dampened else made
 
     @overload
     def decay(self, timestamps: int, until: int) -> float: ...

@@ -153,7 +153,14 @@ class Snapshots:
             )
             items = checks.read_ids(folder / "items.parquet", "item_id", version, manifest.items)
         recency = float(manifest.settings.get("recency") or 0.0)
-        embeddings = Embeddings(manifest.model, manifest.layers, manifest.cosine, tensors, recency)
+        embeddings = Embeddings(
+            manifest.model,
+            manifest.layers,
+            manifest.cosine,
+            tensors,
+            recency,
+            bool(manifest.settings.get("dampening")),
+        )
         return Snapshot(manifest, embeddings, users, items)
 
     def start(self, manifest: Manifest) -> dict[str, Tensor]:

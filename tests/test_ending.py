@@ -141,10 +141,21 @@ def test_a_trainer_ends_when_told_in_the_middle_of_a_training_and_was_healthy_in
         trainer.end()
 
 
-def test_ctrl_c_while_the_command_is_starting_is_no_traceback() -> None:
-    python, *command = STREAMGCN
+@pytest.mark.parametrize(
+    ("command", "sent", "code"),
+    [
+        ("consumer", signal.SIGINT, 0),
+        ("serving", signal.SIGTERM, 0),
+        ("up", signal.SIGHUP, 0),
+        ("status", signal.SIGINT, -signal.SIGINT),
+    ],
+)
+def test_a_signal_while_the_command_is_starting_ends_it_without_a_traceback(
+    command: str, sent: signal.Signals, code: int
+) -> None:
+    python, *streamgcn = STREAMGCN
     starting = subprocess.Popen(
-        [python, "-X", "importtime", *command, "consumer"],
+        [python, "-X", "importtime", *streamgcn, command],
         env=without_settings() | {"KAFKA_BOOTSTRAP_SERVERS": NOWHERE},
         stderr=subprocess.PIPE,
         text=True,
@@ -153,9 +164,9 @@ def test_ctrl_c_while_the_command_is_starting_is_no_traceback() -> None:
     for line in starting.stderr:
         if line.endswith("typer.main\n"):
             break
-    starting.send_signal(signal.SIGINT)
+    starting.send_signal(sent)
     _, said = starting.communicate(timeout=30)
-    assert starting.returncode == -signal.SIGINT
+    assert starting.returncode == code
     assert "Traceback" not in said
 
 

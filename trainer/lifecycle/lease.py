@@ -90,9 +90,10 @@ class Lease:
         found = self._read()
         holder = _parsed(found[0]) if found else None
         if found and not self._is_free(found, holder):
-            if self._told != str(holder):
-                self._told = str(holder)
-                log.warning("Another trainer holds %s: %s; standing by.", self._path, holder)
+            named = str(holder or "it does not say which")
+            if self._told != named:
+                self._told = named
+                log.warning("Another trainer holds %s: %s; standing by.", self._path, named)
             return False
         self._write()
         if self._end.wait(SETTLE) or not self._is_mine():

@@ -8,6 +8,7 @@ StreamGCNError
 │   ├── StoreMissing                           there is none at the place
 │   ├── Replaced                               another one, or an older state, is at the place
 │   └── Conflict                               another process changed the same files
+│       └── Overtaken                          another commit was quicker
 ├── Fenced           consumer/edge/table.py    another consumer has the partition
 ├── StreamError      consumer/kafka/client.py  Kafka refuses or does not answer
 │   ├── AccessRefused (a SettingsError too)    Kafka does not let the process in, or not do that
@@ -25,6 +26,7 @@ StreamGCNError
 ├── ForeignValue     serving/redis/contract.py a key holds what serving did not write
 ├── FileError        streamgcn/files/source.py an interaction file cannot be read
 ├── EmbeddedError    streamgcn/embedded.py     an embedded part cannot be started
+├── FolderInUse      streamgcn/folder.py       another `up` has the folder, or it is not writable
 └── DemoFailed       streamgcn/demo.py         a list of the demo is missing or wrong
 """
 

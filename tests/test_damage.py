@@ -251,7 +251,7 @@ def test_a_wrong_snapshot_is_passed_over_for_the_one_before_with_one_line(
     assert used
     assert aligned(used, graph).n_items == graph.n_items
     assert len(caplog.messages) == 1
-    assert f"Snapshot {LIVE} is passed over: " in caplog.text
+    assert f"Snapshot {LIVE} cannot be used: " in caplog.text
     assert f"; {OLD} is used" in caplog.text
     with pytest.raises(SnapshotError, match=str(folder / LIVE)):
         snapshots.read(LIVE)

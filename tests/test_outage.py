@@ -333,7 +333,7 @@ def test_a_damaged_live_snapshot_is_passed_over_and_the_model_in_use_stays(
     damaged = Path(serving.settings.model_store) / SECOND
     (damaged / "tables.safetensors").write_bytes(b"\x00" * 9)
     serving.promote(SECOND)
-    wait_for("the line", lambda: f"Snapshot {SECOND} is passed over" in caplog.text)
+    wait_for("the line", lambda: f"Snapshot {SECOND} cannot be used" in caplog.text)
     serving.touch(("1-new", "1-1"))
     wait_for("the lists", serving.right)
     time.sleep(1.5)

@@ -167,7 +167,7 @@ def test_a_training_that_fails_leaves_the_live_model_and_is_tried_again_without_
         wait_for("the second failure", lambda: once(trainer) and failures == 2, 20)
         assert snapshots.live() == first
         assert snapshots.versions() == [first]
-    lines = [line for line in caplog.messages if "This training is lost" in line]
+    lines = [line for line in caplog.messages if "Training failed" in line]
     assert [line.rsplit(". ", 1)[1] for line in lines] == [
         "It is tried again in 0 s.", "It is tried again in 0 s."
     ]  # fmt: skip
@@ -190,11 +190,13 @@ def test_a_trainer_whose_reading_fails_says_so_in_one_line_and_goes_on(
     with monkeypatch.context() as broken:
         broken.setattr(retrain, "grow", lambda *_: dict[str, object]()["a column"])
         thread.start()
-        wait_for("the line", lambda: "A fault that was not foreseen" in caplog.text)
+        wait_for("the line", lambda: "An unexpected error in the trainer" in caplog.text)
     wait_for("a model", snapshots.live, 20)
     stop.set()
     thread.join()
-    assert caplog.text.count("A fault that was not foreseen (KeyError at test_retrain.py:") == 1
+    assert (
+        caplog.text.count("An unexpected error in the trainer (KeyError at test_retrain.py:") == 1
+    )
     assert "The trainer works again" in caplog.text
 
 
@@ -247,7 +249,10 @@ def test_a_signal_in_the_middle_of_a_training_ends_it_and_keeps_nothing_of_it(
         assert trainer.wait(30) == 0
     finally:
         trainer.kill()
-    assert "Told to stop in the middle of a training; the live model stays." in log.read_text()
+    assert (
+        "The training was stopped, as the process ends; the live model stays in use."
+        in log.read_text()
+    )
     assert list(Path(settings.model_store).rglob("*")) == []  # the lease is given back, too
 
 
@@ -293,7 +298,9 @@ def test_a_trainer_that_lost_the_lease_in_a_training_puts_nothing_live(
     once(trainer)
     assert snapshots.live() is None
     assert snapshots.versions() == []
-    assert "This training is dropped: another trainer has taken" in caplog.text
+    assert (
+        "The training was stopped and its model dropped: another trainer has taken" in caplog.text
+    )
 
 
 def test_torchrun_with_several_trainers_is_refused_in_words(settings: TrainerSettings) -> None:
@@ -325,7 +332,7 @@ def test_a_model_store_that_is_deleted_is_said_and_gets_a_new_model(
     once(trainer)
     shutil.rmtree(settings.model_store)
     assert again(trainer, snapshots) == snapshots.live()
-    assert caplog.text.count(f"{settings.model_store} holds no live model any more.") == 1
+    assert caplog.text.count(f"There is no live model in {settings.model_store} any more") == 1
 
 
 def test_a_model_store_that_cannot_be_used_is_waited_for_and_one_that_is_restored_is_used(

@@ -80,7 +80,7 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
         deadline = time.monotonic() + 30
         while seen < 100 and time.monotonic() < deadline:
             seen += sum(len(messages) for messages in stream.poll(0.1))
-    assert "joining anew" in caplog.text
+    assert "joining it again" in caplog.text
     assert seen >= 100
 
 

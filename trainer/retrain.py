@@ -69,9 +69,13 @@ class Retrain:
         place = f"MODEL_STORE {settings.model_store}"
         self._models_away = Outage(log, f"{place} cannot be used", f"{place} can be used again")
         self._not_erased = Outage(
-            log, "Forgotten users cannot be taken out of a snapshot", "They are taken out of it"
+            log,
+            "Forgotten users cannot be removed from a snapshot",
+            "Forgotten users were removed from the snapshots",
         )
-        self._unforeseen = Outage(log, "A fault that was not foreseen", "The trainer works again")
+        self._unforeseen = Outage(
+            log, "An unexpected error in the trainer", "The trainer works again"
+        )
         self._store: EdgeStore | None = None
         self._graph = InteractionGraph(weighing=settings.weighing())
         self._watermark = Watermark()
@@ -141,7 +145,7 @@ class Retrain:
         if gone := before - len(self._graph):
             self._schedule.note(gone)
             days = self._settings.retention_days
-            log.info("%d edges older than %g days have left the graph.", gone, days)
+            log.info("%d edges older than %g days were removed from the graph.", gone, days)
 
     def _grow(self, store: EdgeStore) -> None:
         for step in grow(self._graph, store, self._watermark):
@@ -158,7 +162,10 @@ class Retrain:
             if held and self._live_model.version():
                 self._had_model = True
             elif held and self._had_model:
-                log.warning("%s holds no live model any more.", self._snapshots.root)
+                log.warning(
+                    "There is no live model in %s any more; training a new one.",
+                    self._snapshots.root,
+                )
                 self._had_model = False
                 self._schedule.lost()
         except OSError as error:
@@ -179,7 +186,7 @@ class Retrain:
         self._not_erased.worked()
         self._forgotten.clear()
         if touched:
-            log.info("Took forgotten users out of snapshots %s.", ", ".join(touched))
+            log.info("Forgotten users were removed from snapshots %s.", ", ".join(touched))
 
     def _retrain(self) -> None:
         began = time.monotonic()
@@ -187,15 +194,15 @@ class Retrain:
             with self._current.of(len(self._graph)):
                 manifest = self._trained()
         except Stopped:
-            log.info("Told to stop in the middle of a training; the live model stays.")
+            log.info("The training was stopped, as the process ends; the live model stays in use.")
             return
         except LeaseLost as error:
-            log.warning("This training is dropped: %s.", error)
+            log.warning("The training was stopped and its model dropped: %s.", error)
             return
         except Exception as error:  # whatever it is, the live model stays and the process goes on
             seconds = self._schedule.failed(time.monotonic())
             log.error(
-                "This training is lost, the live model stays: %s. It is tried again in %.0f s.",
+                "Training failed (%s); the live model stays in use. It is tried again in %.0f s.",
                 _in_words(error), seconds,
             )  # fmt: skip
             return

@@ -63,4 +63,6 @@ class Housekeeping:
         store = EdgeStore(self._settings.edge_store, self._settings.kafka_topic)
         days = self._settings.retention_days
         if gone := store.tidy(days):
-            self._log.info("%d rows older than %g days have left the edge store.", gone, days)
+            self._log.info(
+                "%d rows older than %g days were removed from the edge store.", gone, days
+            )

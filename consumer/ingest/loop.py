@@ -107,7 +107,7 @@ class Ingest:
             self._unforeseen += sum(each.unforeseen for each in rejected)
             first = rejected[0]
             log.warning(
-                "Rejected %d of partition %d; the first at offset %d: %s.",
+                "Rejected %d messages or rows of partition %d; the first is at offset %d: %s.",
                 len(rejected), first.message.partition, first.message.offset, first.reason,
             )  # fmt: skip
 
@@ -135,7 +135,11 @@ class Ingest:
         try:
             stored = self._writer.stored(seconds)
         except Fenced as error:
-            log.warning("Fenced: %s. Dropping what is not stored and starting again.", error)
+            log.warning(
+                "Another consumer has stored events of the same partition (%s). What this one has "
+                "not stored is read again.",
+                error,
+            )
             self._start_anew()
             return
         if stored:
@@ -204,7 +208,7 @@ class Ingest:
             self._begin_commit()
             self._finish_commit(until - time.monotonic())
         if self._writer.busy:
-            log.warning("Stopped with a batch that could not be stored; it will be read again.")
+            log.warning("Stopped; the last events could not be stored and will be read again.")
         else:
             log.info("Stopped; everything taken from Kafka is stored.")
 
@@ -218,7 +222,7 @@ class Ingest:
             return
         self._store_away.worked()
         if self._log and self._store.id != self._log.table:
-            log.warning("The edge store is another one than before; going on at what it holds.")
+            log.warning("The edge store was replaced by another one; going on after what it holds.")
             self._start_anew()
 
     def _report(self) -> None:

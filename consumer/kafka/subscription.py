@@ -303,7 +303,9 @@ class Stream:
         since = self._joining_since
         if since is None or time.monotonic() - since < STUCK_SECONDS:
             return
-        self._log.warning("The group gives no answer for %.0f s; joining anew.", STUCK_SECONDS)
+        self._log.warning(
+            "The consumer group has not answered for %.0f s; joining it again.", STUCK_SECONDS
+        )
         self.close()
         self._join()
 
@@ -347,7 +349,7 @@ class Stream:
         self._unplaced_since = self._unplaced_since or time.monotonic()
         waited = time.monotonic() - self._unplaced_since
         if not self._place_at:
-            self._log.warning("Partitions wait for where they start: %s.", error)
+            self._log.warning("The start of some partitions is not known yet: %s.", error)
         self._place_at = time.monotonic() + RETRY_SECONDS
         if isinstance(error, TopicShorter) and waited > SHORT_SECONDS:
             raise error

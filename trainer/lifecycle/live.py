@@ -50,7 +50,7 @@ class LiveModel:
                 self._damaged[version] = self._state(version)
                 instead = self.version()
                 self._log.warning(
-                    "Snapshot %s is passed over: %s; %s.",
+                    "Snapshot %s cannot be used: %s; %s.",
                     version, error, f"{instead} is used" if instead else "there is none before it",
                 )  # fmt: skip
         return None

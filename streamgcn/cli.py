@@ -73,7 +73,7 @@ User = Annotated[
     str,
     typer.Argument(help="The user's id; behind -- if it is the name of an option.", callback=_user),
 ]
-Reason = Annotated[str | None, typer.Option(help="Only those whose reason contains this.")]
+Reason = Annotated[str | None, typer.Option(help="Only messages whose reason has this text.")]
 
 
 @app.command(epilog=_settings_help())
@@ -136,12 +136,15 @@ app.command(epilog=_settings_help("kafka_"))(publish)
 @app.command(cls=ForUser, epilog=_settings_help("kafka_", "edge_", "model_store", "redis_"))
 def forget(
     user: User,
-    verify: Annotated[bool, typer.Option(help="Wait, then look into every store.")] = False,
-    seconds: Annotated[float, typer.Option(help="To wait at most.", min=1)] = 120.0,
+    verify: Annotated[
+        bool, typer.Option(help="Wait for the erasure, then look for traces.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(help="Longest wait of --verify.", min=1)] = 120.0,
 ) -> None:
     """Erase a user: edges and their bytes, the model's rows of the user, the list.
 
-    Publishes it; consumer, trainer and serving do it, as soon as they run. With --verify the exit
+    The command publishes a `forget`; consumer, trainer and serving erase once they run.
+    With --verify the exit
     code is 0 if no trace is left, 1 if one is, and 3 if that is not known, because the erasure has
     not been read yet or a place cannot be reached; without it 3 says that nothing was published.
     Kafka itself keeps the user's messages until they expire; if they are read again, the user is
@@ -211,7 +214,7 @@ def recommend(
 ) -> None:
     """Show a user's list as it stands in Redis.
 
-    Where the user has none, or nothing of it is left, the popular list, and a line that says so.
+    A user without a list, or with nothing left of it, gets the popular list, and a line says so.
     """
     settings = _settings()
     store = Store(settings.redis_url, settings.redis_prefix)
@@ -243,7 +246,7 @@ def new_edge_store() -> None:
 
 @app.command(epilog=_settings_help("kafka_", "edge_store", "model_store", "redis_"))
 def status() -> None:
-    """Show lag, edges, the live model and who is there."""
+    """Show the lag, the edges, the live model and which processes run."""
     settings = _settings()
     rows = []
     whole = True
@@ -290,7 +293,7 @@ app.command(epilog=_settings_help(*TRAINING))(evaluate)
 
 @app.command()
 def demo() -> None:
-    """See it work: simulated shoppers, a training, and a new user's list after each event."""
+    """Show StreamGCN at work: simulated shoppers, a training, a user's list after each event."""
     _settings()
     configure("text")
     demonstration.run(out, stop_on_signals())

@@ -22,7 +22,8 @@ from streamgcn.terminal import progress
 def evaluate(
     train: Annotated[str, typer.Option(help="Interactions to learn from, read as `publish` does.")],
     test: Annotated[
-        str | None, typer.Option(help="To measure on; else each user's newest tenth.")
+        str | None,
+        typer.Option(help="Interactions to measure on; without it, each user's newest tenth."),
     ] = None,
     user_column: given.UserColumn = None,
     item_column: given.ItemColumn = None,

@@ -32,10 +32,12 @@ Names = Annotated[
     ),
 ]
 Separator = Annotated[
-    str | None, typer.Option(help="Between two fields: a text, tab or space. Found if not given.")
+    str | None,
+    typer.Option(help="Text between two fields, or tab or space. If not given, it is found."),
 ]
 Encoding = Annotated[
-    str | None, typer.Option(help="Of the text. If not given: UTF-8, a marked UTF-16, or latin-1.")
+    str | None,
+    typer.Option(help="Encoding of the text. If not given: UTF-8, a marked UTF-16, or latin-1."),
 ]
 TimestampFormat = Annotated[
     str | None,

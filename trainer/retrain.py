@@ -97,7 +97,9 @@ class Retrain:
                 wait = max(wait, self._unforeseen.failed(_in_words(error)))
             self._health.needs(
                 store=self._edges_away.trouble,
-                models="" if self._lease.held else "MODEL_STORE is held by another, or away",
+                models=""
+                if self._lease.held
+                else "another trainer holds MODEL_STORE, or it is away",
             )
             self._health.alive()
             self._stop.wait(wait)

@@ -143,10 +143,10 @@ def forget(
 ) -> None:
     """Erase a user: edges and their bytes, the model's rows of the user, the list.
 
-    The command publishes a `forget`; consumer, trainer and serving erase once they run.
-    With --verify the exit
-    code is 0 if no trace is left, 1 if one is, and 3 if that is not known, because the erasure has
-    not been read yet or a place cannot be reached; without it 3 says that nothing was published.
+    The command publishes a `forget`; consumer, trainer and serving erase once they run. With
+    --verify the exit code is 0 if no trace is left, 1 if one is, and 3 if that is not known,
+    because the erasure has not been read yet or a place cannot be reached. Without --verify 3 says
+    that nothing was published.
     Kafka itself keeps the user's messages until they expire; if they are read again, the user is
     erased again.
     """

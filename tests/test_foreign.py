@@ -16,13 +16,13 @@ from tests.test_order import edges_of, put
 
 ROW: dict[str, Any] = {
     "user_id": "x", "item_id": "i", "interaction": 1.0, "type": "view", "timestamp": 0,
-    "kafka_partition": 0, "kafka_offset": 0, "log": 0, "ingested_at": 9_000_000, "kafka_row": 0,
+    "kafka_partition": 0, "kafka_offset": 0, "log": 0, "ingested_at": 1, "kafka_row": 0,
 }  # fmt: skip
 FOREIGN = [
     {"interaction": math.nan}, {"interaction": math.inf}, {"interaction": 1e300},
     {"kafka_offset": 2**62}, {"kafka_offset": 2**63 - 1}, {"kafka_offset": -1},
     {"user_id": ""}, {"item_id": ""}, {"user_id": "u" * 300}, {"type": "t" * 300},
-    {"kafka_partition": 77}, {"log": 3},
+    {"kafka_partition": 77}, {"log": 3}, {"ingested_at": 2**52},
 ]  # fmt: skip
 
 

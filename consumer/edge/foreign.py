@@ -19,12 +19,15 @@ NEEDED = (
 _told: set[str] = set()  # places that were named in the log of this process
 
 
-def own(rows: pa.Table, uri: str, next_offset: Callable[[int, int], int | None]) -> pa.Table:
+def own(
+    rows: pa.Table, uri: str, next_offset: Callable[[int, int], int | None], newest: int
+) -> pa.Table:
     """The rows that a consumer can have written; others are named in the log once.
 
     Args:
         rows: of TABLE.
         next_offset: log, partition -> the offset up to which the table says that it holds it.
+        newest: ingest time that the table says to be its newest, epoch microseconds.
     """
     forget = pc.fill_null(pc.equal(rows["type"], FORGET), False)
     sizes = {
@@ -40,8 +43,12 @@ def own(rows: pa.Table, uri: str, next_offset: Callable[[int, int], int | None])
     for name in NEEDED:
         if rows[name].null_count:
             good = pc.and_(good, pc.is_valid(rows[name]))
-    # A notice is stored ahead of the offsets of the commit that it belongs to.
-    good = pc.and_(good, pc.or_(forget, _stored(rows, offsets, next_offset)))
+    times = rows["ingested_at"].cast(pa.int64())
+    stored = pc.and_(
+        _stored(rows, offsets, next_offset), pc.fill_null(pc.less_equal(times, newest), True)
+    )
+    # A notice is stored ahead of the commit that it belongs to.
+    good = pc.and_(good, pc.or_(forget, stored))
     if pc.all(good, min_count=0).as_py():
         return rows
     kept = rows.filter(good)

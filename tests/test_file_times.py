@@ -36,6 +36,19 @@ def test_a_time_is_the_same_in_every_form(tmp_path: Path, text: str) -> None:
     assert events(with_times(tmp_path, text))[1] == [EXPECTED]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mon Sep 21 14:13:20 +0000 2026", "Mon Sep 21 07:13:20 -0700 2026",
+        "Mon, 21 Sep 2026 14:13:20 GMT", "21-Sep-2026 14:13:20", "September 21, 2026 2:13:20 PM",
+    ],
+)  # fmt: skip
+def test_a_date_with_the_name_of_the_month_is_read_without_an_option(
+    tmp_path: Path, text: str
+) -> None:
+    assert events(with_times(tmp_path, text))[1] == [EXPECTED]
+
+
 def test_each_value_has_its_own_unit_and_dates_may_stand_among_numbers(tmp_path: Path) -> None:
     _, times, notes = events(
         with_times(tmp_path, "1790000000", "1790000000000", "2026-09-21T14:13:20Z", "1790000000")
@@ -111,6 +124,8 @@ def test_a_time_in_json_may_be_a_number_or_a_string_of_digits(
     ("text", "reason"),
     [
         ("someday", r"the time someday cannot be told; give its form with --timestamp-format"),
+        ("31 Apr 2026", r"the time 31 Apr 2026 cannot be told"),
+        ("Foo 3 2026", r"the time Foo 3 2026 cannot be told"),
         ("0", r"timestamp is 0"),
         ("-5", r"timestamp is -5"),
         ("nan", r"the time nan cannot be told"),

@@ -1,7 +1,8 @@
 """Dates as files write them -> UTC; what numbers mean is the rule of consumer/event/times.py.
 
-ISO 8601 with or without a zone, dates without separators (20260920), and dates with the year last,
-of which somebody must know whether the month or the day comes first.
+ISO 8601 with or without a zone, dates without separators (20260920), dates with the English name
+of the month, and dates with the year last, of which somebody must know whether the month or the day
+comes first.
 """
 
 from __future__ import annotations
@@ -23,6 +24,19 @@ _COMPACT = re.compile(
     r"(?P<year>\d{4})(?P<a>\d{2})(?P<b>\d{2})"
     r"(?:[T ]?(?P<hour>\d{2}):?(?P<minute>\d{2})(?::?(?P<second>\d{2}))?)?(?:\.0+)?" + _ZONE
 )
+_WEEKDAY = r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,?\s+)?"
+_NAMED = tuple(  # Tue Apr 03 18:00:09 +0000 2012; 3 Apr 2012 18:00:09 GMT; April 3, 2012
+    re.compile(_WEEKDAY + form)
+    for form in (
+        r"(?P<a>[A-Z][a-z]+)\s+(?P<b>\d{1,2})" + _CLOCK + _ZONE + r"\s+(?P<year>\d{4})",
+        r"(?P<b>\d{1,2})([- ])(?P<a>[A-Z][a-z]+)\2(?P<year>\d{4})" + _CLOCK + _ZONE,
+        r"(?P<a>[A-Z][a-z]+)\s+(?P<b>\d{1,2}),?\s+(?P<year>\d{4})" + _CLOCK + _ZONE,
+    )
+)
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+)  # fmt: skip
 
 
 class Moment(NamedTuple):
@@ -43,6 +57,9 @@ def read(text: str, order: Order | None) -> Moment | None:
     for form in (_YEAR_FIRST, _COMPACT):
         if found := form.fullmatch(text):
             return _moment(found, int(found["a"]), int(found["b"]))
+    for form in _NAMED:
+        if (found := form.fullmatch(text)) and (month := _month(found["a"])):
+            return _moment(found, month, int(found["b"]))
     if order and (found := _YEAR_LAST.fullmatch(text)):
         a, b = int(found["a"]), int(found["b"])
         return _moment(found, *((a, b) if order == "month" else (b, a)))
@@ -70,6 +87,12 @@ def order_of(text: str) -> Order | None:
     if int(found["a"]) > 12:
         return "day"
     return "month" if int(found["b"]) > 12 else None
+
+
+def _month(name: str) -> int | None:
+    """The number of a month, whose name may be cut to three letters or more."""
+    places = (n for n, month in enumerate(_MONTHS, 1) if len(name) > 2 and month.startswith(name))
+    return next(places, None)
 
 
 def _zoned(time: datetime) -> Moment:

@@ -213,17 +213,30 @@ class Ingest:
             log.info("Stopped; everything taken from Kafka is stored.")
 
     def _look_at_store(self) -> None:
-        """Count its rows; notice that it is away, or another one than before."""
+        """Count its rows; notice that it is away, or not what it was."""
         try:
             self._edges = self._store.count()
+            changed = self._changed()
         except StoreError as error:
             if not self._writer.busy:  # which says so itself
                 self._store_away.failed(error)
             return
         self._store_away.worked()
-        if self._log and self._store.id != self._log.table:
-            log.warning("The edge store was replaced by another one; going on after what it holds.")
+        if changed:
+            log.warning("The edge store was %s; going on after what it holds.", changed)
             self._start_anew()
+
+    def _changed(self) -> str:
+        """What became of the store that was written, if anything; no commit may come to notice."""
+        if not self._log:
+            return ""
+        if self._store.id != self._log.table:
+            return "replaced by another one"
+        if self._writer.busy:
+            return ""
+        stored = self._store.offsets(list(self._position), self._log)
+        lacks = any(stored.get(p, 0) < offset for p, offset in self._position.items())
+        return "put back to an older state" if lacks else ""
 
     def _report(self) -> None:
         self._look_at_store()

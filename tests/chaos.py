@@ -1,7 +1,8 @@
-"""Consumers that are killed, paused and restarted at random while events are published.
+"""Consumers that are killed, paused and restarted at random while many clients publish events.
 
-At the end the edge store must hold exactly what was published, each once. Run by `make chaos` in
-its long form, by tests/test_chaos.py in a short one.
+The clients differ in codec, partitioner, headers and times, and some abort their transactions. At
+the end the edge store must hold exactly what was committed, each once. Run by `make chaos` in its
+long form, by tests/test_chaos.py in a short one.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ import numpy as np
 import pyarrow as pa
 
 from consumer.edge.store import EdgeStore
-from consumer.event.json import Event, encode
 from consumer.kafka.client import StreamError
-from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import group_offsets, wait_for_topics
 from consumer.settings import ConsumerSettings
 from tests import services
 from tests.graphs import stored
+from tests.producers import BEGAN_MS, Crowd, log_of
 from tests.services import Broker
 
 CONSUMERS = 3
@@ -139,11 +139,6 @@ class Chaos:
             return subprocess.Popen([sys.executable, "-c", MAIN], env=env, stderr=log)
 
 
-def event(number: int) -> Event:
-    """The event that is published as number so-and-so: all of it follows from the number."""
-    return Event(f"u{number % 997}", f"i{number}", number / 7, 1_700_000_000_000 + number, "view")
-
-
 def run(
     broker: Broker,
     folder: Path,
@@ -158,10 +153,8 @@ def run(
     chaos = Chaos(broker, topic, folder, seed, gentle)
     wait_for_topics(chaos.settings, threading.Event(), services.log)
     started = time.monotonic()
-    published: dict[tuple[int, int], int] = {}
-    publisher = threading.Thread(
-        target=_publish, args=(chaos.settings, events, published, lambda: chaos.kills / kills)
-    )
+    crowd = Crowd(broker.address, topic, seed, transactions=not gentle)
+    publisher = threading.Thread(target=_publish, args=(crowd, events, lambda: chaos.kills / kills))
     publisher.start()
     watch = _Watch(chaos.settings)
     watch.start()
@@ -175,9 +168,10 @@ def run(
                 broker.kill_and_restart()
                 chaos.restarts += 1
         publisher.join()
+        published = log_of(broker.address, topic)
         store = EdgeStore(chaos.settings.edge_store, topic)
         deadline = time.monotonic() + PATIENCE
-        while store.count() < events and time.monotonic() < deadline:
+        while store.count() < len(published) and time.monotonic() < deadline:
             chaos.alive()
             time.sleep(0.2)
         time.sleep(1.0)  # for anything that is too much
@@ -185,17 +179,21 @@ def run(
         chaos.end()
         watch.stop()
     rows = stored(store)
-    check(rows, published)
+    check(rows, published, crowd)
     assert not watch.wrong, watch.wrong
     return {
-        "events": events, "kills": chaos.kills, "pauses": chaos.pauses, "stops": chaos.stops,
+        "events": len(published), "aborted": len(crowd.aborted), "sent_again": crowd.again,
+        "ways": len(crowd.used), "kills": chaos.kills, "pauses": chaos.pauses, "stops": chaos.stops,
         "broker_kills": chaos.restarts, "versions": store.version, "looks": watch.looks,
         "seconds": round(time.monotonic() - started),
     }  # fmt: skip
 
 
-def check(rows: pa.Table, published: dict[tuple[int, int], int]) -> None:
-    """The rows are exactly what was published, by place and by content."""
+def check(rows: pa.Table, published: dict[tuple[int, int], str], crowd: Crowd) -> None:
+    """The rows are exactly what is committed, by place and content; nothing is lost of it."""
+    items = set(published.values())
+    assert not crowd.committed - items, f"{len(crowd.committed - items)} are not in the log"
+    assert not crowd.aborted & items, f"{len(crowd.aborted & items)} were aborted"
     places = list(
         zip(rows["kafka_partition"].to_pylist(), rows["kafka_offset"].to_pylist(), strict=True)
     )
@@ -203,12 +201,12 @@ def check(rows: pa.Table, published: dict[tuple[int, int], int]) -> None:
     missing = published.keys() - set(places)
     assert not missing, f"{len(missing)} are missing, as {sorted(missing)[:5]}"
     assert len(places) == len(published), f"{len(places) - len(published)} rows are too many"
-    numbers = np.array([published[place] for place in places])
-    assert rows["item_id"].to_pylist() == [f"i{number}" for number in numbers]
+    assert rows["item_id"].to_pylist() == [published[place] for place in places]
+    numbers = np.array([int(item[1:]) for item in rows["item_id"].to_pylist()])
     assert rows["user_id"].to_pylist() == [f"u{number % 997}" for number in numbers]
     assert (rows["interaction"].to_numpy() == numbers / 7).all()
     milliseconds = rows["timestamp"].cast(pa.int64()).to_numpy() // 1000
-    assert (milliseconds == 1_700_000_000_000 + numbers).all()
+    assert (milliseconds == BEGAN_MS + numbers).all()
 
 
 class _Watch(threading.Thread):
@@ -241,26 +239,16 @@ class _Watch(threading.Thread):
         self.join()
 
 
-def _publish(
-    settings: ConsumerSettings,
-    events: int,
-    published: dict[tuple[int, int], int],
-    done: Callable[[], float],
-) -> None:
+def _publish(crowd: Crowd, events: int, done: Callable[[], float]) -> None:
     """Publish at the pace of the blows, so that each falls into the stream."""
-    publisher = Publisher(settings)
-    places = {}
-    for number in range(events):
-        made = event(number)
-        places[number] = publisher.send(settings.kafka_topic, encode(made), made.user_id.encode())
-        if number % 1_000 == 0:
-            publisher.flush()
-            time.sleep(1_000 / RATE)
-            while number / events > done() + 0.1:
-                time.sleep(0.05)
-    publisher.flush()
-    publisher.close()
-    published.update({places[number](): number for number in places})
+    started = time.monotonic()
+
+    def wait(sent: int) -> None:
+        time.sleep(max(0.0, started + sent / RATE - time.monotonic()))
+        while sent / events > done() + 0.1:
+            time.sleep(0.05)
+
+    crowd.publish(events, wait)
 
 
 def main() -> None:

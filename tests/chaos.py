@@ -192,7 +192,10 @@ def run(
 def check(rows: pa.Table, published: dict[tuple[int, int], str], crowd: Crowd) -> None:
     """The rows are exactly what is committed, by place and content; nothing is lost of it."""
     items = set(published.values())
-    assert not crowd.committed - items, f"{len(crowd.committed - items)} are not in the log"
+    lost = crowd.committed.keys() - items
+    assert not lost, (
+        f"{len(lost)} are not in the log, of { ({crowd.committed[each] for each in lost}) }"
+    )
     assert not crowd.aborted & items, f"{len(crowd.aborted & items)} were aborted"
     places = list(
         zip(rows["kafka_partition"].to_pylist(), rows["kafka_offset"].to_pylist(), strict=True)

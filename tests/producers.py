@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from kafka.errors import KafkaError
 
 from tests.services import wait_for
 
+CLIENTS = ("kafka-python", "confluent")
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 PARTITIONERS = ("murmur2", "crc32", "random")
 MODES = ("plain", "idempotent", "transactional")
@@ -27,7 +29,7 @@ STRETCH = 1_500  # events in a row by one producer, at most
 ABORTED = 0.3  # share of the transactions
 PATIENCE_MS = 60_000  # a broker that is killed is back within this
 TRANSACTION_MS = 15_000  # after which the broker aborts what was left open
-BEGAN_MS = 1_700_000_000_000
+BEGAN_MS = int(time.time() * 1000)  # now: a broker's retention goes by the messages' own times
 QUIET = logging.getLogger("librdkafka")  # that a broker is killed is meant
 QUIET.setLevel(logging.CRITICAL + 1)
 
@@ -210,7 +212,7 @@ def ways(chance: random.Random, transactions: bool) -> list[Way]:
     shift = chance.randrange(30)
     return [
         Way(
-            ("kafka-python", "confluent")[at % 2],
+            CLIENTS[at % 2],
             CODECS[at // 2],
             PARTITIONERS[(at // 2 + shift) % 3],
             modes[(at // 2 + at % 2 + shift // 3) % len(modes)],
@@ -228,7 +230,7 @@ class Crowd:
         self._ways = ways(self._chance, transactions)
         self._made: dict[Way, Producer] = {}
         self.used: set[Way] = set()
-        self.committed: set[str] = set()  # items whose arrival was acknowledged
+        self.committed: dict[str, Way] = {}  # item -> who was told that it has arrived
         self.aborted: set[str] = set()
         self.again = 0  # stretches that were sent again
 
@@ -245,7 +247,7 @@ class Crowd:
             records = [Record(number) for number in range(done, until)]
             while not self._send(way, records, abort=False):
                 self.again += 1
-            self.committed |= {record.item for record in records}
+            self.committed |= {record.item: way for record in records}
             done = until
             wait(done)
         for producer in self._made.values():

@@ -22,7 +22,7 @@ from kafka.admin import (
 )
 
 from streamgcn.embedded import free_port
-from tests.services import Broker
+from tests.services import Broker, wait_for
 
 PASSWORD = "right-secret"  # noqa: S105
 KEY_PASSWORD = "key-secret"  # noqa: S105
@@ -36,6 +36,9 @@ PROTOCOLS = {
     "SASL": "SASL_PLAINTEXT",
     "SASLTLS": "SASL_SSL",
 }
+
+
+Rights = Mapping[tuple[str, str], str]  # (kind of resource, its name) -> operations
 
 
 @dataclass
@@ -149,15 +152,17 @@ class SecureKafka:
         finally:
             client.close()
 
-    def allow(self, rights: Mapping[tuple[str, str], str], user: str = "app") -> None:
+    def allow(self, rights: Rights, user: str = "app") -> None:
         """Give rights: (kind of resource, name) -> operations, separated by spaces."""
         with self.admin() as admin:
             admin.create_acls(list(_acls(rights, user)))
+            wait_for("the rights", lambda: all(_known(admin, rights, user)))
 
-    def take(self, rights: Mapping[tuple[str, str], str], user: str = "app") -> None:
+    def take(self, rights: Rights, user: str = "app") -> None:
         """Take rights back."""
         with self.admin() as admin:
             admin.delete_acls(list(_acls(rights, user)))
+            wait_for("the rights to go", lambda: not any(_known(admin, rights, user)))
 
     def password(self, password: str, user: str = "app") -> None:
         """Change a user's password of SCRAM."""
@@ -170,7 +175,7 @@ class SecureKafka:
         )  # fmt: skip
 
 
-def _acls(rights: Mapping[tuple[str, str], str], user: str) -> Iterator[ACL]:
+def _acls(rights: Rights, user: str) -> Iterator[ACL]:
     for (kind, name), operations in rights.items():
         for operation in operations.split():
             yield ACL(
@@ -180,6 +185,13 @@ def _acls(rights: Mapping[tuple[str, str], str], user: str) -> Iterator[ACL]:
                 permission_type=ACLPermissionType.ALLOW,
                 resource_pattern=ResourcePattern(ResourceType[kind], name),
             )
+
+
+def _known(admin: KafkaAdminClient, rights: Rights, user: str) -> Iterator[bool]:
+    """Whether the broker goes by each right yet; it is told a moment after it has stored them."""
+    for acl in _acls(rights, user):
+        found, _ = admin.describe_acls(acl)
+        yield bool(found)
 
 
 @contextmanager

@@ -4,11 +4,14 @@ A client whose broker is killed while it connects leaves a socket open until it 
 """
 
 import os
+import random
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 
+from tests.producers import CLIENTS, CODECS, MODES, PARTITIONERS, ways
 from tests.services import ROOT
 
 
@@ -19,10 +22,20 @@ def chaos(*arguments: str, without: str = "") -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+def test_the_producers_of_the_chaos_have_every_codec_partitioner_and_mode_of_each_client() -> None:
+    for seed in range(20):
+        made = ways(random.Random(seed), transactions=True)
+        assert {(way.client, way.codec) for way in made} == set(product(CLIENTS, CODECS))
+        assert {(way.client, way.partitioner) for way in made} == set(
+            product(CLIENTS, PARTITIONERS)
+        )
+        assert {(way.client, way.mode) for way in made} == set(product(CLIENTS, MODES))
+
+
 def test_every_event_is_stored_once_while_consumers_and_an_apache_kafka_are_killed() -> None:
     if "KAFKA_HOME" not in os.environ:
         pytest.skip("KAFKA_HOME does not name an Apache Kafka 4 distribution")
-    chaos("--events", "200000", "--kills", "30", "--broker-kills", "2", "--seed", "1")
+    chaos("--events", "40000", "--kills", "10", "--broker-kills", "1", "--seed", "1")
 
 
 def test_every_event_is_stored_once_while_consumers_of_the_embedded_broker_are_killed() -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from consumer.edge.store import EdgeStore
+from consumer.edge.table import StoreMissing
 from consumer.event.json import Event, encode
 from consumer.ingest.loop import Ingest
 from consumer.kafka.client import AccessRefused
@@ -25,10 +26,8 @@ from consumer.settings import ConsumerSettings
 from serving.redis.store import Store
 from tests import services
 from tests.ingesting import consuming, likes
-from tests.secure import PASSWORD, SecureKafka
+from tests.secure import PASSWORD, Rights, SecureKafka
 from tests.services import wait_for
-
-Rights = Mapping[tuple[str, str], str]
 
 
 class Place:
@@ -75,12 +74,17 @@ class Place:
         self.publisher.flush()
 
     def stored(self) -> int:
-        return EdgeStore(str(self.folder / "edges"), self.name).count()
+        try:
+            return EdgeStore(str(self.folder / "edges"), self.name).count()
+        except StoreMissing:
+            return 0
 
 
 @pytest.fixture
-def place(secure: SecureKafka, tmp_path: Path) -> Place:
-    return Place(secure, tmp_path)
+def place(secure: SecureKafka, tmp_path: Path) -> Iterator[Place]:
+    made = Place(secure, tmp_path)
+    yield made
+    made.publisher.close()
 
 
 def run(place: Place, user: str, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -116,7 +120,7 @@ def test_with_the_rights_of_the_readme_an_event_reaches_redis_and_every_command_
     place.broker.allow(serving, "serving")
     place.broker.allow({("TOPIC", topic): "WRITE"}, "publisher")
     operator = {
-        ("TOPIC", topic): "WRITE",
+        ("TOPIC", topic): "READ WRITE",
         ("TOPIC", dead): "READ WRITE",
         ("TRANSACTIONAL_ID", f"{dead}.reinject"): "WRITE",
         ("GROUP", topic): "DESCRIBE",
@@ -191,7 +195,7 @@ def test_a_topic_that_is_missing_and_may_not_be_created_is_told(place: Place) ->
         ({}, ["forget", "u1"], "WRITE topic {}"),
         ({}, ["dead-letters", "list"], "READ topic {}.dead"),
         ({("TOPIC", "{}.dead"): "READ WRITE"}, ["dead-letters", "re-inject"], "transactional id"),
-        ({("TOPIC", "{}"): "DESCRIBE"}, ["status"], "DESCRIBE group {}"),
+        ({("TOPIC", "{}"): "READ"}, ["status"], "DESCRIBE group {}"),
     ],
 )
 def test_a_command_without_its_right_ends_with_code_2_and_the_rights_name(
@@ -203,8 +207,8 @@ def test_a_command_without_its_right_ends_with_code_2_and_the_rights_name(
     )
     ended = run(place, "app", *command)
     assert ended.returncode == 2, ended.stderr
-    (line,) = ended.stderr.splitlines()
-    assert right.format(place.name) in line
+    assert right.format(place.name) in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(

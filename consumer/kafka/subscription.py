@@ -11,6 +11,7 @@ its own thread, and a partition stays paused until it was asked where to start.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -419,6 +420,7 @@ class Stream:
                 self._outage.failed(away)
             else:
                 self._outage.failed(error)
+            gc.collect(1)  # each try of the client leaves a socket open, in a cycle
             return
         if self._heard - self._again > CHECK_EVERY:  # a right that is missing would be told by then
             self._answered()

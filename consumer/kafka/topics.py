@@ -11,6 +11,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
+    CoordinatorNotAvailableError,
     KafkaError,
     NoError,
     TopicAlreadyExistsError,
@@ -34,6 +35,7 @@ from consumer.settings import ConsumerSettings
 LAG_SECONDS = 10.0  # at most, to find what is left
 QUIET_POLLS = 2  # that bring nothing: nothing more is there to be read
 PARTITIONS = 4  # of a topic that is created here
+COORDINATOR_SECONDS = 5.0  # in which a new broker has made the topic of groups' offsets
 
 
 def wait_for_topics(
@@ -142,11 +144,12 @@ def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
         StreamError: the broker does not answer.
     """
     with admin_client(settings, f"DESCRIBE group {group}") as admin:
-        _may(admin, settings, settings.kafka_topic, "DESCRIBE")
+        _may(admin, settings, settings.kafka_topic, "READ")
+        members = _members(admin, group)
         with log_reader(settings) as reader:
             partitions = partitions_of(reader, settings.kafka_topic)
             done = _committed(admin, group, partitions)
-            return _left(reader, partitions, done), _members(admin, group)
+            return _left(reader, partitions, done), members
 
 
 def _left(reader: KafkaConsumer, partitions: list[TopicPartition], done: Mapping[int, int]) -> int:
@@ -183,15 +186,24 @@ def group_offsets(settings: ConsumerSettings, group: str) -> dict[int, int]:
     Raises:
         StreamError: the broker does not answer.
     """
-    right = f"DESCRIBE group {group}"
-    with admin_client(settings, right) as admin, log_reader(settings) as reader:
-        return _committed(admin, group, partitions_of(reader, settings.kafka_topic))
+    with log_reader(settings) as reader:
+        partitions = partitions_of(reader, settings.kafka_topic)
+    with admin_client(settings, f"READ group {group}") as admin:  # as a member of it needs
+        return _committed(admin, group, partitions)
 
 
 def _committed(
     admin: KafkaAdminClient, group: str, partitions: list[TopicPartition]
 ) -> dict[int, int]:
-    entries = admin.list_group_offsets({group: partitions})[group]
+    deadline = time.monotonic() + COORDINATOR_SECONDS
+    while True:
+        try:
+            entries = admin.list_group_offsets({group: partitions})[group]
+            break
+        except CoordinatorNotAvailableError:  # a new broker makes the topic of offsets first
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
     return {
         tp.partition: int(entry.offset)
         for tp, entry in entries.items()

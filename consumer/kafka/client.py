@@ -13,6 +13,7 @@ from process.errors import StreamGCNError
 from process.settings import SettingsError
 
 CHECK_MS = 3_000
+RECONNECT_MS = 5_000  # between two tries of a client to connect again, at most
 Client = TypeVar("Client")
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -55,6 +56,7 @@ def connection(settings: ConsumerSettings) -> dict[str, Any]:
     given: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
         "security_protocol": settings.kafka_security_protocol,
+        "reconnect_backoff_max_ms": RECONNECT_MS,
         "ssl_cafile": settings.kafka_ssl_cafile and str(settings.kafka_ssl_cafile),
         "ssl_certfile": settings.kafka_ssl_certfile and str(settings.kafka_ssl_certfile),
         "ssl_keyfile": settings.kafka_ssl_keyfile and str(settings.kafka_ssl_keyfile),

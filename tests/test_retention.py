@@ -112,7 +112,7 @@ def test_on_a_quiet_topic_old_edges_leave_the_store_the_trainer_and_the_lists(
         wait_for("a list of the user whose edges expire", lambda: rooms.store.user("lapsed"))
         first = rooms.store.user("half")
         wait_for("the rows to leave", lambda: rooms.rows() == 101)
-        assert "4 rows older than" in rooms.log("consumer")
+        wait_for("the line", lambda: "4 rows older than" in rooms.log("consumer"))
         wait_for("the edges to leave the graph", lambda: "4 edges older" in rooms.log("trainer"))
         wait_for("the list to go", lambda: not rooms.store.user("lapsed"))
 

@@ -126,6 +126,7 @@ def test_a_killed_up_leaves_no_process_and_the_next_one_starts_at_once(tmp_path:
         assert f"another `streamgcn up` (process {first.process.pid}) uses" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
         for folder in (tmp_path / "data", tmp_path / "data" / "edges"):
+            wait_for("the folder", folder.exists)
             assert folder.stat().st_mode & 0o777 == 0o700
         first.end(signal.SIGKILL)
         with up(tmp_path) as second:

@@ -50,7 +50,9 @@ def test_when_one_of_two_serving_processes_is_killed_the_other_follows_its_users
         wait_for("the other to share the users", lambda: "Assigned" in rooms.log(other))
         touch_the_first_of_each()
 
+        whole = "Assigned partitions [0, 1, 2, 3]"
+        before = rooms.log("serving").count(whole)
         rooms.kill(other)
         touch_the_first_of_each()
-        assert rooms.log("serving").count("Assigned partitions [0, 1, 2, 3]") == 2
+        assert rooms.log("serving").count(whole) > before
         publisher.close()

@@ -33,7 +33,7 @@ def goes_on(live: Snapshot, graph: InteractionGraph, settings: Hyperparameters) 
 
 def chosen(manifest: Manifest) -> dict[str, float]:
     """The numbers that a snapshot was made with."""
-    values = manifest.settings.items()
+    values = ({"dampening": 0.0} | manifest.settings).items()  # a model without it has none
     return {name: float(value) for name, value in values if isinstance(value, int | float)}
 
 

@@ -118,6 +118,8 @@ def test_a_user_that_the_model_has_not_seen_reads_a_list_after_its_first_event(
         stranger = wait_for("the stranger's list", lambda: rooms.store.user("stranger"))
         assert stranger.source == "popular"
         assert len(stranger.items) == 20
+        wait_for("the chosen model", lambda: rooms.log("trainer").count("trainer trained ") >= 2)
+        wait_for("its lists", lambda: rooms.log("serving").count("Published all lists") >= 2)
         trained = rooms.store.model()
         for n in range(20):
             touch(f"y-{n}", "brand new")

@@ -28,6 +28,7 @@ POOL = 10  # producers in use: each client with each codec
 STRETCH = 1_500  # events in a row by one producer, at most
 ABORTED = 0.3  # share of the transactions
 PATIENCE_MS = 60_000  # a broker that is killed is back within this
+RECONNECT_MS = 1_000
 TRANSACTION_MS = 15_000  # after which the broker aborts what was left open
 BEGAN_MS = int(time.time() * 1000)  # now: a broker's retention goes by the messages' own times
 QUIET = logging.getLogger("librdkafka")  # that a broker is killed is meant
@@ -106,6 +107,7 @@ class KafkaPython:
             max_block_ms=PATIENCE_MS,
             delivery_timeout_ms=PATIENCE_MS,
             request_timeout_ms=PATIENCE_MS // 4,
+            reconnect_backoff_max_ms=RECONNECT_MS,
         )
         if transactional:
             self._producer.init_transactions()
@@ -156,6 +158,7 @@ class Confluent:
             "partitioner": self.PARTITIONERS[way.partitioner],
             "acks": "all" if way.mode != "plain" else "1",
             "enable.idempotence": way.mode != "plain",
+            "reconnect.backoff.max.ms": RECONNECT_MS,
             "linger.ms": chance.choice([0, 5, 50]),
             "message.timeout.ms": TRANSACTION_MS if way.mode == "transactional" else PATIENCE_MS,
         }

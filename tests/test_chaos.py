@@ -35,8 +35,8 @@ def test_the_producers_of_the_chaos_have_every_codec_partitioner_and_mode_of_eac
 def test_every_event_is_stored_once_while_consumers_and_an_apache_kafka_are_killed() -> None:
     if "KAFKA_HOME" not in os.environ:
         pytest.skip("KAFKA_HOME does not name an Apache Kafka 4 distribution")
-    chaos("--events", "40000", "--kills", "10", "--broker-kills", "1", "--seed", "1")
+    chaos("--events", "20000", "--kills", "5", "--broker-kills", "1", "--seed", "1")
 
 
 def test_every_event_is_stored_once_while_consumers_of_the_embedded_broker_are_killed() -> None:
-    chaos("--events", "20000", "--kills", "6", "--seed", "1", without="KAFKA_HOME")
+    chaos("--events", "10000", "--kills", "3", "--seed", "1", without="KAFKA_HOME")

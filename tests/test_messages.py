@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -236,19 +235,20 @@ def test_an_error_that_nobody_foresaw_costs_one_message_and_is_counted(
         return known(given)
 
     monkeypatch.setattr(rules, "check", check)
-    for item in ("first", "cursed", "last"):
-        topic.send(event(item).encode())
+    topic.send(event("first").encode())
     topic.publisher.flush()
 
     def counted() -> bool:
         lines = [
-            line.getMessage()
-            for line in caplog.records
-            if re.search("unforeseen=[1-9]", line.getMessage())  # read again after a rebalance
+            line.getMessage() for line in caplog.records if "unforeseen=1" in line.getMessage()
         ]
         return {line.split()[0] for line in lines} == {"ingested", "served"}
 
     with consuming(topic.settings), serving(topic, redis_url) as wait:
+        wait()  # serving begins where the edge store ends, so only what comes now is read by both
+        for item in ("cursed", "last"):
+            topic.send(event(item).encode())
+        topic.publisher.flush()
         wait()
         wait_for("the figures", counted)
     [letter] = Letters(topic.settings).letters()

@@ -24,6 +24,7 @@ from consumer.ingest.decode import MESSAGE_BYTES, events, rows
 from consumer.kafka.client import Message
 from consumer.kafka.records import _PartitionRecords
 from consumer.kafka.subscription import POLL_RECORDS
+from tests.memory import memory
 
 BIG = 9_400_000  # bytes
 
@@ -178,24 +179,24 @@ def take_message(value: bytes) -> Taken:
     bulk = not value.startswith((b"[", b"{"))
     message = Message("t", 0, 0, -1, None, value, arrow.HEADERS if bulk else [])
     rows([message._replace(value=b'{"user_id":"u","item_id":"i"}', headers=[])])  # all is loaded
-    before = _memory("VmRSS")
+    before = memory("VmRSS")
     batch = Batch()
     rejected = batch.take([message], None, 0)
     size = sum(len(each.value or b"") for each in rejected)
     del batch
     found = sum(1 for _ in events(rows([message])[0]))
     reason = rejected[0].reason if rejected else ""
-    return Taken(_memory("VmHWM") - before, found, len(rejected), size, reason)
+    return Taken(memory("VmHWM") - before, found, len(rejected), size, reason)
 
 
 def take_batch(data: bytes) -> Taken:
     """Read a record batch, one poll after another, as the client does."""
-    before = _memory("VmRSS")
+    before = memory("VmRSS")
     records = _PartitionRecords(0, TopicPartition("t", 0), MemoryRecords(data))
     found = 0
     while records:
         found += len(records.take(POLL_RECORDS))
-    return Taken(_memory("VmHWM") - before, found, 0, 0, "")
+    return Taken(memory("VmHWM") - before, found, 0, 0, "")
 
 
 def gzip_batch_of_large_messages() -> bytes:
@@ -204,11 +205,6 @@ def gzip_batch_of_large_messages() -> bytes:
         builder.append(None, b"k", b"x" * BIG)
     builder.close()
     return bytes(builder.buffer())
-
-
-def _memory(name: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{name}:")[1].split()[0]) * 1024
 
 
 if __name__ == "__main__":

@@ -94,7 +94,9 @@ def test_the_gpu_override_reserves_a_gpu_for_the_trainer_and_serving_alone() -> 
 def test_what_is_installed_holds_every_folder_of_the_rooms() -> None:
     found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     patterns = [name.removesuffix("*") for name in found["find"]["include"]]
-    folders = {path.parent.relative_to(ROOT).parts[0] for path in ROOT.glob("*/**/__init__.py")}
+    folders = {
+        path.parent.relative_to(ROOT).parts[0] for path in ROOT.glob("[a-z]*/**/__init__.py")
+    }
     assert set(patterns) == folders - {"tests"}
     image = (ROOT / "Dockerfile").read_text()
     assert all(f"COPY {name} {name}\n" in image for name in patterns)

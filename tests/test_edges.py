@@ -138,7 +138,7 @@ import os, sys
 from tests.test_edges import rows
 from consumer.edge.store import EdgeStore
 store = EdgeStore.begin(sys.argv[1], "t")
-log = store.begin_log("id")
+log = store.begin_log("id", None)
 for n in range(95):
     store.append(rows(0, n, n + 1), {0: n}, {0: n + 1}, log)
 print(len(os.listdir("/proc/self/task")))

@@ -152,7 +152,7 @@ def test_consumers_that_meet_a_new_log_at_once_number_it_once(tmp_path: Path) ->
 
     def begin(store: EdgeStore, topic_id: str) -> None:
         barrier.wait()
-        found.append((topic_id, store.begin_log(topic_id).number))
+        found.append((topic_id, store.begin_log(topic_id, None).number))
 
     for topic_id in ("first", "second"):
         threads = [threading.Thread(target=begin, args=(store, topic_id)) for store in stores]
@@ -161,6 +161,20 @@ def test_consumers_that_meet_a_new_log_at_once_number_it_once(tmp_path: Path) ->
         for thread in threads:
             thread.join()
     assert found == [("first", 0)] * 4 + [("second", 1)] * 4
+
+
+def test_a_consumer_that_learns_late_that_another_has_begun_the_log_takes_that_one(
+    tmp_path: Path,
+) -> None:
+    EdgeStore.begin(str(tmp_path), "t")
+    quick, slow = EdgeStore(str(tmp_path), "t"), EdgeStore(str(tmp_path), "t")
+    for topic_id in (None, "an id"):
+        known = slow.log(topic_id)
+        begun = quick.begin_log(topic_id, known)
+        assert slow.begin_log(topic_id, known) == begun
+    shorter = slow.log("an id")  # Kafka lost messages: both consumers begin another log of this id
+    assert quick.begin_log("an id", shorter).number == 2
+    assert slow.begin_log("an id", shorter).number == 2
 
 
 def test_what_serving_had_answered_of_a_log_that_is_gone_does_not_count_for_the_new_one(

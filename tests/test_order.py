@@ -186,7 +186,7 @@ def test_a_store_of_the_first_edition_is_read_and_written_on(tmp_path: Path) -> 
     edges = len(graph)
     assert edges == 509  # as the first edition's snapshot of it says
 
-    log = store.begin_log("an id of today's topic")
+    log = store.begin_log("an id of today's topic", None)
     assert log.number == 0
     late = taken(rows([("late", "item-7", "remove"), ("new", "item-1", "view")], [(1, 363)] * 2), 5)
     store.append(late, {1: 363}, {1: 364}, log)
@@ -204,7 +204,7 @@ def test_old_and_new_rows_in_one_file_are_read_in_small_windows_in_the_order(
 ) -> None:
     shutil.copytree(FIRST_EDITION, tmp_path / "edges")
     store = EdgeStore(str(tmp_path / "edges"), "interactions")
-    log = store.begin_log("an id")
+    log = store.begin_log("an id", None)
     for n in range(40):
         put_ = taken(rows([(f"u{n}", "i", "view")] * 5, [(0, 365 + n)] * 5), n * 1_000_000)
         store.append(put_, {0: 365 + n}, {0: 366 + n}, log)
@@ -221,17 +221,18 @@ def test_old_and_new_rows_in_one_file_are_read_in_small_windows_in_the_order(
 
 
 READ = """
-import resource, sys
+import sys
 from consumer.edge import windows
 from consumer.edge.store import EdgeStore, Watermark
+from tests.memory import memory
 from trainer.graph import InteractionGraph
 from trainer.growth import grow
 windows.WINDOW_ROWS = int(sys.argv[2])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = memory("VmRSS")
 graph = InteractionGraph()
 for step in grow(graph, EdgeStore(sys.argv[1], "t"), Watermark()):
     pass
-print(len(graph), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(len(graph), memory("VmHWM") - before)
 """
 
 

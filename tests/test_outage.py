@@ -71,7 +71,7 @@ class Serving:
         self.own: dict[str, set[str]] = {}
         store = EdgeStore.begin(self.settings.edge_store, self.settings.kafka_topic)
         wait_for_topics(self.settings, threading.Event(), log)
-        store.begin_log(topic_id(self.settings))  # as the consumer does
+        store.begin_log(topic_id(self.settings), None)  # as the consumer does
         self._publisher = Publisher(self.settings)
 
     def touch(self, *pairs: tuple[str, str]) -> None:

@@ -52,7 +52,7 @@ from consumer.edge.schema import SCHEMA
 from consumer.edge.store import EdgeStore, StoreError
 from consumer.edge.order import taken
 store = EdgeStore.begin(sys.argv[1], "t")
-made = store.begin_log("id")
+made = store.begin_log("id", None)
 n = 100_000
 row = {"user_id": [str(i) for i in range(n)], "item_id": [str(i * 7) for i in range(n)]}
 row |= {"interaction": [1.0] * n, "type": ["view"] * n, "timestamp": [0] * n}

@@ -159,27 +159,24 @@ class EdgeStore:
         held = (file.partitions for file in Files(self._table).all if file.partitions)
         return self._logs.offsets(0, range(1 + max((last for _, last in held), default=0)))
 
-    def begin_log(self, topic_id: str | None, another: bool = False) -> Log:
+    def begin_log(self, topic_id: str | None, known: Log | None, another: bool = False) -> Log:
         """Add a log, whose events come after all that is stored.
 
         Args:
+            known: the log of this topic id that the caller knows. Where the store now has a later
+                one, another consumer was quicker, and that log is returned.
             another: whether what a store of the first edition holds is of another log than this.
-
-        Where another consumer is quicker with the same log, it is that consumer's.
 
         Raises:
             StoreError: the store cannot be written.
         """
         for left in reversed(range(TRIES)):
-            self._refresh()
-            known = self._logs.number(topic_id)
+            found = self.log(topic_id)
+            if found is not None and found != known:
+                return found
             try:
                 return Log(self.id, self._logs.begin(topic_id, another))
             except Conflict:
-                self._refresh()
-                number = self._logs.number(topic_id)
-                if number is not None and number != known:
-                    return Log(self.id, number)
                 if not left:
                     raise
         raise AssertionError  # the last try returns or raises

@@ -165,7 +165,7 @@ class Ingest:
             stored = self._store.before_logs()
             ends = self._stream.ends(stored) if stored else {}
             another = any(offset > ends.get(p, 0) for p, offset in stored.items())
-            found = self._store.begin_log(topic_id, another)
+            found = self._store.begin_log(topic_id, known=None, another=another)
         if (begun and found.number) or (before and before != found and before.table == found.table):
             log.warning(
                 "Topic %s was created anew: this is another log, number %d in the edge store. What "
@@ -178,7 +178,7 @@ class Ingest:
     def _begin_another(self, error: TopicShorter) -> None:
         """Read the topic from its start as another log: what is behind its end was lost."""
         try:
-            self._store.begin_log(self._stream.topic_id)
+            self._store.begin_log(self._stream.topic_id, self._log or self._known)
         except StoreError as failed:
             log.warning("%s; another log cannot be begun yet: %s.", error, failed)
             return

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.blend import PARTS
+from trainer.model.blend import PARTS
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("DATA", HERE.parent.parent / "shared" / "data"))

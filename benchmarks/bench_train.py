@@ -31,17 +31,17 @@ from torch_geometric.nn import LGConv
 from torch_geometric.nn.models import LightGCN as PygLightGCN
 
 from streamgcn.files.load import table
-from trainer import blend
-from trainer.biases import predicted_by_biases
-from trainer.choose import LEARNED
-from trainer.evaluate import popularity, predictions, ranking, rmse, scorer
-from trainer.filters import spectrum
-from trainer.fit import OVER, fit, fit_all
-from trainer.graph import Adjacency, Ids, InteractionGraph
-from trainer.holdout import held_out_edges
+from trainer.fit.choose import LEARNED
+from trainer.fit.evaluate import popularity, predictions, ranking, rmse, scorer
+from trainer.fit.fit import OVER, fit, fit_all
+from trainer.graph.holdout import held_out_edges
+from trainer.graph.interactions import Adjacency, Ids, InteractionGraph
 from trainer.hyperparameters import Hyperparameters
-from trainer.model import LightGCN
-from trainer.train import EPOCHS, quiet
+from trainer.model import blend
+from trainer.model.biases import predicted_by_biases
+from trainer.model.filters import spectrum
+from trainer.model.networks import LightGCN
+from trainer.model.train import EPOCHS, quiet
 
 CPU = torch.device("cpu")
 TARGET = 0.1830  # LightGCN's published recall@20

@@ -7,7 +7,7 @@ recall@20 on the test file, all items ranked but those in the train file; means 
 
 `untouched` are the users of whom both models have all edges: what they lose is not the fold-in's,
 but that of items which miss the others' edges. Besides: what is lost by the two passes in which
-serving ranks a wide model (serving/topk.py).
+serving ranks a wide model (serving/lists/topk.py).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor
 
 from benchmarks.bench_gowalla import DATA
 from benchmarks.synthetic import Result, published
-from serving.topk import FirstPass, best
+from serving.lists.topk import FirstPass, best
 from streamgcn.files.load import table
-from trainer.embeddings import Embeddings
-from trainer.evaluate import Scorer, own, popularity, ranking, scorer
-from trainer.fit import fit_all
-from trainer.graph import InteractionGraph
-from trainer.train import quiet
+from trainer.embedding.embeddings import Embeddings
+from trainer.fit.evaluate import Scorer, own, popularity, ranking, scorer
+from trainer.fit.fit import fit_all
+from trainer.graph.interactions import InteractionGraph
+from trainer.model.train import quiet
 
 NEW_EVENTS = (1, 5, 10)
 SHARE = 0.02  # of the users in each group: few, since items miss their edges

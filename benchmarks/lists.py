@@ -21,8 +21,8 @@ import pyarrow as pa
 import redis
 
 from benchmarks.synthetic import Result
-from serving.fold_in import PART
-from serving.lists import Lists, quoted, values
+from serving.lists.encoding import Lists, quoted, values
+from serving.lists.ranking import PART
 from serving.redis.store import Store
 from tests import services
 

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from benchmarks import synthetic
 from benchmarks.synthetic import Result, Sizes
-from serving.fold_in import MOST, Recommender
-from serving.topk import FirstPass, best, topk
-from serving.user_edges import Block as Edges
-from trainer.embeddings import Embeddings, Own
-from trainer.evaluate import own
+from serving.edges.user_edges import Block as Edges
+from serving.lists.ranking import MOST, Recommender
+from serving.lists.topk import FirstPass, best, topk
+from trainer.embedding.embeddings import Embeddings, Own
+from trainer.fit.evaluate import own
 from trainer.lifecycle.snapshots import Snapshots
 
 CPU = torch.device("cpu")

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.bench_gowalla import HERE, settings
-from trainer import blend
-from trainer.embeddings import Embeddings
-from trainer.graph import Ids, InteractionGraph
+from trainer.embedding.embeddings import Embeddings
+from trainer.graph.interactions import Ids, InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest, Snapshot, new_version
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.train import quiet
+from trainer.model import blend
+from trainer.model.train import quiet
 
 Result = dict[str, Any]
 TASTES = 200

@@ -125,7 +125,7 @@ def trainer() -> None:
 def serving() -> None:
     """Keep every user's list in Redis, from each new model and after each event."""
     with _running("serving") as (settings, process):
-        from serving import refresh
+        from serving.loop import refresh
 
         refresh.run(settings, process)
 

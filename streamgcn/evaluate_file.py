@@ -43,11 +43,11 @@ def evaluate(
     too, beside that of the mean and of user and item biases. What the settings leave open is chosen
     on edges held out of the training file; where they leave nothing open, all of it is trained on.
     """
-    from trainer.evaluate import measure_rmse, measure_served, unseen
-    from trainer.fit import fit, fit_all
-    from trainer.graph import InteractionGraph
-    from trainer.holdout import held_out_edges
-    from trainer.parallel import first
+    from trainer.fit.evaluate import measure_rmse, measure_served, unseen
+    from trainer.fit.fit import fit, fit_all
+    from trainer.graph.holdout import held_out_edges
+    from trainer.graph.interactions import InteractionGraph
+    from trainer.model.parallel import first
 
     settings = ServingSettings.load()
     named = Columns(user_column, item_column, interaction_column, timestamp_column, type_column)

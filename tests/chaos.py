@@ -2,7 +2,7 @@
 
 The clients differ in codec, partitioner, headers and times, and some abort their transactions. At
 the end the edge store must hold exactly what was committed, each once. Run by `make chaos` in its
-long form, by tests/test_chaos.py in a short one.
+long form, by tests/path/test_chaos.py in a short one.
 """
 
 from __future__ import annotations

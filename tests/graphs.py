@@ -13,9 +13,9 @@ import torch
 from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA, TABLE
 from consumer.edge.store import EdgeStore, Watermark
-from trainer.embeddings import Embeddings
-from trainer.evaluate import scorer
-from trainer.graph import InteractionGraph
+from trainer.embedding.embeddings import Embeddings
+from trainer.fit.evaluate import scorer
+from trainer.graph.interactions import InteractionGraph
 
 Row = (
     tuple[str, str]

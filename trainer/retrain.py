@@ -18,22 +18,22 @@ from process.log import Figures
 from process.outage import Outage
 from process.running import Running
 from process.settings import SettingsError
-from trainer import parallel
-from trainer.graph import InteractionGraph
-from trainer.growth import grow
+from trainer.graph.growth import grow
+from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.current import CurrentTraining
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.lease import Lease, LeaseLost
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError
+from trainer.lifecycle.progress import shown
 from trainer.lifecycle.pruning import prune
 from trainer.lifecycle.schedule import Schedule
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.memory import give_back
-from trainer.progress import shown
+from trainer.model import parallel
+from trainer.model.train import Stopped, device
 from trainer.settings import TrainerSettings
-from trainer.train import Stopped, device
 
 log = logging.getLogger("trainer")
 

@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from consumer.settings import ConsumerSettings
+from trainer.graph.weights import Weighing
 from trainer.hyperparameters import Hyperparameters
-from trainer.weights import Weighing
 
 
 class TrainerSettings(ConsumerSettings):

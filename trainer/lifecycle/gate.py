@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.embeddings import Embeddings
-from trainer.evaluate import ndcgs, predictions, scorer
-from trainer.fit import Fit
-from trainer.graph import InteractionGraph
-from trainer.holdout import JUDGED_USERS, UNSEEN, Int8s, judged_users
+from trainer.embedding.embeddings import Embeddings
+from trainer.fit.evaluate import ndcgs, predictions, scorer
+from trainer.fit.fit import Fit
+from trainer.graph.holdout import JUDGED_USERS, UNSEEN, Int8s, judged_users
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.weights import Float64s
 from trainer.lifecycle.manifest import Snapshot
 from trainer.lifecycle.warm import aligned
-from trainer.weights import Float64s
 
 TOLERANCE = 0.98  # of the live model's NDCG@20
 CERTAIN = 2.0  # standard errors by which a candidate must be worse: one of forty is so by chance

@@ -13,7 +13,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from process.errors import StreamGCNError
-from trainer.embeddings import Embeddings
+from trainer.embedding.embeddings import Embeddings
 from trainer.lifecycle.trained import Trained
 
 FORMAT = 1  # of a snapshot; raised when what is written cannot be read by older code

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.graph import InteractionGraph
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.weights import Int64s
 from trainer.settings import TrainerSettings
-from trainer.weights import Int64s
 
 FIRST_RETRY, LAST_RETRY = 60.0, 3_600.0  # seconds after a failure, doubling
 REST = 60.0  # seconds between two trainings, at least, and as long as the last one took;

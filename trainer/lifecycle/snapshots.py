@@ -23,7 +23,7 @@ from torch import Tensor
 
 from process import atomic
 from process.settings import SettingsError
-from trainer.embeddings import Embeddings
+from trainer.embedding.embeddings import Embeddings
 from trainer.lifecycle import checks, files
 from trainer.lifecycle.manifest import VERSION, Manifest, Snapshot, SnapshotError, parse
 from trainer.lifecycle.trained import Trained

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from trainer.graph import InteractionGraph, contained, keys_of
-from trainer.holdout import KNOWN, PUT_ASIDE, UNSEEN, Bools, Int8s
-from trainer.weights import Int64s
+from trainer.graph.holdout import KNOWN, PUT_ASIDE, UNSEEN, Bools, Int8s
+from trainer.graph.interactions import InteractionGraph, contained, keys_of
+from trainer.graph.weights import Int64s
 
 
 @dataclass(frozen=True)

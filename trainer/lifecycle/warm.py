@@ -8,9 +8,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from trainer.embeddings import Embeddings
-from trainer.fit import Start
-from trainer.graph import InteractionGraph
+from trainer.embedding.embeddings import Embeddings
+from trainer.fit.fit import Start
+from trainer.graph.interactions import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.trained import places

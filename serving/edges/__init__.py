@@ -1,0 +1,1 @@
+"""The users' edges, in the order in which they came."""

@@ -1,0 +1,1 @@
+"""Items that came after the model."""

@@ -1,0 +1,1 @@
+"""A user's edges -> the ranked list."""

@@ -1,0 +1,126 @@
+"""The k best items of a block of users, minus those that each has.
+
+A wide model is ranked in two passes: all items by the columns that weigh most, in half precision
+where the processor multiplies it, then the best of them by all columns. How many columns and
+candidates that takes is tried on the model itself; where it takes too many, one pass ranks all
+items by all columns. What two passes lose is measured in benchmarks/README.md; scores are exact
+either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.embedding.embeddings import Embeddings, Own
+from trainer.embedding.largest import largest
+
+WIDE = 128  # vectors of the low pass from which a first pass is tried
+WAYS = ((0, 2), (0, 3), (64, 2), (64, 3), (256, 3))  # leading vectors, candidates: cheap ones first
+PROBES = 64  # items: the lists of those who have only one of them are looked at
+ENOUGH = 0.98  # share of the exact lists that two passes must find there
+
+
+@dataclass(frozen=True)
+class FirstPass:
+    """By what all items are looked at.
+
+    table: [items, leading + dim], of the outgoing rows the low pass's leading vectors and all of
+        the learned part.
+    candidates: times k items that the second pass looks at.
+    """
+
+    table: Tensor
+    leading: int
+    candidates: int
+
+    @classmethod
+    def of(cls, embeddings: Embeddings, k: int) -> Self | None:
+        """The cheapest that will do for lists of k; None where only one pass will."""
+        if embeddings.vectors < WIDE or embeddings.outgoing.is_cuda:
+            return None
+        items = embeddings.tensors["strengths"].nonzero()[:, 0]
+        items = items[:: max(1, len(items) // PROBES)][:PROBES]
+        own = Own(torch.arange(len(items) + 1), items, torch.ones(len(items)))
+        nobody = torch.full_like(items, -1)
+        exact = topk(embeddings.score(nobody, own), own, k)[1]
+        for leading, candidates in WAYS:
+            if 2 * leading > embeddings.vectors:
+                break
+            first = cls._made(embeddings, leading, candidates)
+            found = best(embeddings, first, nobody, own, k)[1]
+            if (found[:, :, None] == exact[:, None]).any(2).float().mean() >= ENOUGH:
+                return first
+        return None
+
+    @classmethod
+    def _made(cls, embeddings: Embeddings, leading: int, candidates: int) -> Self:
+        made = cls(embeddings.outgoing, leading, candidates)
+        halves = torch.cpu.get_capabilities().get("avx512_bf16", False)
+        table = made.columns(embeddings, embeddings.outgoing)
+        return replace(made, table=table.to(torch.bfloat16 if halves else torch.float32))
+
+    def columns(self, embeddings: Embeddings, table: Tensor) -> Tensor:
+        """Of a table [any, width] those of this pass."""
+        return torch.cat([table[:, : self.leading], table[:, embeddings.vectors :]], 1)
+
+    def with_room(self, spare: int) -> Self:
+        """The same with zero rows for so many new items."""
+        return replace(self, table=functional.pad(self.table, (0, 0, 0, spare)))
+
+    def put(self, numbers: list[int], embeddings: Embeddings, rows: Tensor) -> None:
+        """Take over the outgoing rows of items."""
+        self.table[numbers] = self.columns(embeddings, rows).to(self.table.dtype)
+
+
+def best(
+    embeddings: Embeddings,
+    first: FirstPass | None,
+    users: Tensor,
+    own: Own,
+    k: int,
+    unliked: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The k best items of each user that it has no edge to, best first.
+
+    Args:
+        first: of the same items and perhaps more.
+        users: int64 [block], the model's user numbers, -1 for users it has not seen.
+        own: their edges.
+        unliked: int64 [any], items that are in no list.
+
+    Returns:
+        scores float [block, k] and items int64 [block, k], k at most the number of items; a score
+        is -inf where a user has fewer items left, and such an entry is to be dropped.
+    """
+    vectors, outgoing = embeddings.user_vectors(users, own), embeddings.outgoing
+    if first is None:
+        return topk(embeddings.add_near(vectors @ outgoing.T, own), own, k, unliked)
+    table = first.table[: embeddings.n_items]
+    rough = first.columns(embeddings, vectors).to(table.dtype) @ table.T
+    scores = embeddings.add_near(rough.to(torch.float32, copy=True), own)
+    values, items = topk(scores, own, first.candidates * k, unliked)
+    values -= rough.gather(1, items)  # the neighbours' part is left, which was exact
+    gathered = outgoing.new_empty(items.shape[1], outgoing.shape[1])
+    # One user's candidates at a time, so that they stay in the cache.
+    for mine, vector, scored in zip(items.unbind(), vectors.unbind(), values.unbind(), strict=True):
+        torch.index_select(outgoing, 0, mine, out=gathered)
+        scored.addmv_(gathered, vector)
+    ranked = values.topk(min(k, values.shape[1]), dim=1)
+    return ranked.values, items.gather(1, ranked.indices)
+
+
+def topk(scores: Tensor, own: Own, k: int, unliked: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k best entries of each row but the own and the unliked ones, exactly; as `best`.
+
+    Args:
+        scores: float [block, items], overwritten.
+    """
+    scores[own.rows(), own.items] = -torch.inf
+    if unliked is not None:
+        scores[:, unliked] = -torch.inf
+    return largest(scores, min(k, scores.shape[1]))

@@ -1,0 +1,1 @@
+"""What serving does, round by round."""

@@ -1,0 +1,70 @@
+"""What is no consumer's: rows of another writer in the edge store, and paths for an edge store."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from consumer.edge.schema import TABLE
+from consumer.edge.store import EdgeStore
+from process.settings import SettingsError
+from tests.consumer.test_order import edges_of, put
+from tests.rooms import Rooms
+
+ROW: dict[str, Any] = {
+    "user_id": "x", "item_id": "i", "interaction": 1.0, "type": "view", "timestamp": 0,
+    "kafka_partition": 0, "kafka_offset": 0, "log": 0, "ingested_at": 1, "kafka_row": 0,
+}  # fmt: skip
+FOREIGN = [
+    {"interaction": math.nan}, {"interaction": math.inf}, {"interaction": 1e300},
+    {"kafka_offset": 2**62}, {"kafka_offset": 2**63 - 1}, {"kafka_offset": -1},
+    {"user_id": ""}, {"item_id": ""}, {"user_id": "u" * 300}, {"type": "t" * 300},
+    {"kafka_partition": 77}, {"log": 3}, {"ingested_at": 2**52},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, ids=str)
+def test_a_foreign_row_in_the_store_is_left_out_and_named_once(
+    foreign: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = str(tmp_path / "edges")
+    store = EdgeStore.begin(place, "t")
+    put(store, [("u", "i", "view"), ("u", "j", "view")], [(0, 0), (0, 1)], at=1)
+    row = ROW | foreign
+    rows = pa.table({name: pa.array([row[name]], TABLE.field(name).type) for name in TABLE.names})
+    write_deltalake(place, rows.cast(TABLE), mode="append")
+    put(store, [("v", "i", "view")], [(0, 2)], at=2)
+    for _ in range(2):
+        assert edges_of(store) == {("u", "i"), ("u", "j"), ("v", "i")}
+    assert caplog.text.count("are left out") == 1
+
+
+@pytest.mark.parametrize("name", ["a%2Fb", "a%20b", "a[b]", "a\\b", "a^b", "a|b", "a\tb"])
+def test_a_path_that_the_delta_library_confuses_is_refused_with_the_reason(
+    name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="is refused: the path"):
+        EdgeStore.begin(str(tmp_path / name / "edges"), "t")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a?b", "ä ü", "100%", "a*b", "-x", "{a}"])
+def test_an_edge_store_may_lie_below_a_folder_of_any_other_name(name: str, tmp_path: Path) -> None:
+    store = EdgeStore.begin(str(tmp_path / name / "edges"), "t")
+    put(store, [("u", "i", "view")], [(0, 0)], at=1)
+    store.tidy()
+    assert edges_of(EdgeStore(str(tmp_path / name / "edges"), "t")) == {("u", "i")}
+
+
+def test_a_process_says_which_path_is_refused_and_ends_with_2(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    rooms = Rooms(tmp_path, embedded, redis_url, EDGE_STORE=str(tmp_path / "a%2Fb" / "edges"))
+    with rooms:
+        done = rooms.run("status")
+    assert done.returncode == 2
+    assert "EDGE_STORE=" in done.stderr
+    assert "%2F" in done.stderr

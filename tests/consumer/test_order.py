@@ -1,0 +1,256 @@
+"""One order of all rows: the log's number, the ingest time, partition, offset, row."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.edge import windows
+from consumer.edge.order import taken
+from consumer.edge.schema import SCHEMA, TABLE
+from consumer.edge.store import EdgeStore, Watermark
+from consumer.event.json import Event
+from consumer.ingest.decode import Position
+from serving.edges.user_edges import UserEdges
+from tests.graphs import stored
+from trainer.graph.growth import grow
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.weights import Weighing
+
+FIRST_EDITION = Path(__file__).parent.parent / "data" / "first_edition" / "edges"
+Places = list[tuple[int, int]]  # partition and offset of each row
+
+
+def rows(events: list[tuple[str, str, str]], places: Places) -> pa.Table:
+    """Rows of SCHEMA of (user, item, type)."""
+    users, items, kinds = zip(*events, strict=True)
+    partitions, offsets = zip(*places, strict=True)
+    n = len(events)
+    return pa.table(
+        [
+            users, items, [1.0] * n, kinds, pa.array([0] * n, pa.timestamp("us", tz="UTC")),
+            pa.array(partitions, pa.int32()), pa.array(offsets, pa.int64()),
+        ],
+        schema=SCHEMA,
+    )  # fmt: skip
+
+
+def put(store: EdgeStore, events: list[tuple[str, str, str]], places: Places, at: int) -> None:
+    """One commit of one poll."""
+    after = {partition: offset + 1 for partition, offset in places}
+    first: dict[int, int | None] = dict(reversed(places))
+    store.append(taken(rows(events, places), at), first, after, store.newest())
+
+
+def edges_of(store: EdgeStore) -> set[tuple[str, str]]:
+    """What a trainer that starts now has for edges."""
+    graph = InteractionGraph()
+    for _ in grow(graph, store, Watermark()):
+        pass
+    users, items = graph.user_ids.values.to_pylist(), graph.item_ids.values.to_pylist()
+    return {(users[u], items[i]) for u, i in zip(graph.users, graph.items, strict=True)}
+
+
+def test_what_a_client_of_another_partitioner_removes_is_gone_after_a_restart_too(
+    tmp_path: Path,
+) -> None:
+    store = EdgeStore.begin(str(tmp_path), "t")
+    put(store, [("u", "i", "view"), ("u", "j", "view")], [(3, 0), (3, 1)], at=1_000)
+    put(store, [("u", "i", "remove")], [(0, 0)], at=2_000)  # to the partition of another hash
+    assert edges_of(store) == {("u", "j")}
+    fresh = UserEdges(Weighing())
+    fresh.grow(store)
+    assert set(fresh.items("u")) == {"j"}
+
+
+def test_events_of_two_polls_that_are_stored_at_once_keep_their_order(tmp_path: Path) -> None:
+    store = EdgeStore.begin(str(tmp_path), "t")
+    first = taken(rows([("u", "i", "view")], [(3, 0)]), 1_000)
+    second = taken(rows([("u", "i", "remove")], [(0, 0)]), 1_001)
+    store.append(pa.concat_tables([first, second]), {}, {0: 1, 3: 1}, store.newest())
+    assert edges_of(store) == set()
+
+
+def test_a_partition_that_moves_to_a_consumer_whose_clock_is_behind_keeps_its_order(
+    tmp_path: Path,
+) -> None:
+    store = EdgeStore.begin(str(tmp_path), "t")
+    put(store, [("u", "i", "view")], [(3, 0)], at=9_000_000)
+    put(store, [("u", "i", "remove")], [(3, 1)], at=1_000)
+    put(store, [("u", "i", "view"), ("u", "k", "view")], [(3, 2), (3, 3)], at=1_001)
+    found = stored(store)
+    stamps = found["ingested_at"].cast(pa.int64()).to_pylist()
+    assert found["kafka_offset"].to_pylist() == [0, 1, 2, 3]
+    assert stamps == [9_000_000, 9_000_001, 9_000_002, 9_000_002]
+    assert edges_of(store) == {("u", "i"), ("u", "k")}
+
+
+def test_two_rows_of_one_pair_in_one_message_keep_their_order_when_the_store_is_tidied(
+    tmp_path: Path,
+) -> None:
+    store = EdgeStore.begin(str(tmp_path), "t")
+    message = [("u", f"i{n % 7}", "remove" if n % 2 else "view") for n in range(21)]
+    for offset in range(10):
+        put(store, message, [(0, offset)] * len(message), at=offset)
+    last = {item: kind for _, item, kind in message}
+    wanted = {("u", item) for item, kind in last.items() if kind == "view"}
+    assert edges_of(store) == wanted
+    store.tidy()
+    found = stored(store)
+    assert found["kafka_row"].to_pylist() == list(range(21)) * 10
+    assert edges_of(store) == wanted
+
+
+event = st.tuples(
+    st.sampled_from("uvw"), st.sampled_from("ijkl"), st.sampled_from(["view", "view", "remove"])
+)
+poll = st.dictionaries(st.integers(0, 3), st.lists(event, min_size=1, max_size=4), max_size=3)
+# The partition's number, and whether the reader looks after the poll.
+polls = st.lists(st.tuples(poll, st.booleans(), st.permutations(range(4))), max_size=12)
+
+
+@settings(deadline=None, max_examples=25)
+@given(polls)
+def test_live_and_read_again_the_edges_are_the_same_whatever_came_by_which_partition(
+    tmp_path_factory: pytest.TempPathFactory,
+    story: list[tuple[dict[int, list[tuple[str, str, str]]], bool, list[int]]],
+) -> None:
+    store = EdgeStore.begin(str(tmp_path_factory.mktemp("edges")), "t")
+    live, trained = UserEdges(Weighing()), InteractionGraph()
+    seen = Watermark()
+    offsets = dict.fromkeys(range(4), 0)
+    for at, (messages, looks, order) in enumerate(story):
+        for partition in sorted(messages, key=order.index):  # as they come to serving's own poll
+            for number, (user, item, kind) in enumerate(messages[partition]):
+                made = Event(user, item, 1.0, 0, kind)
+                live.apply(made, partition, Position(offsets[partition] + number, 0))
+        tables, first = [], {**offsets}
+        for partition, events in messages.items():
+            places = [(partition, offsets[partition] + n) for n in range(len(events))]
+            tables.append(taken(rows(events, places), at))
+            offsets[partition] += len(events)
+        if tables:
+            store.append(pa.concat_tables(tables), first, offsets, store.newest())
+        if looks:
+            live.grow(store)
+            for step in grow(trained, store, seen):
+                seen = step.watermark
+    live.grow(store)
+    for step in grow(trained, store, seen):
+        seen = step.watermark
+    assert not live.unsettled
+    fresh = edges_of(store)
+    assert {(user, item) for user in "uvw" for item in live.items(user)} == fresh
+    users, items = trained.user_ids.values.to_pylist(), trained.item_ids.values.to_pylist()
+    assert {
+        (users[u], items[i]) for u, i in zip(trained.users, trained.items, strict=True)
+    } == fresh
+
+
+def test_a_user_with_events_in_several_partitions_is_settled_by_the_store(tmp_path: Path) -> None:
+    store = EdgeStore.begin(str(tmp_path), "t")
+    put(store, [("u", "i", "view")], [(3, 0)], at=1)
+    live = UserEdges(Weighing())
+    live.grow(store)
+    live.apply(Event("u", "j", 1.0, 0, "remove"), 0, Position(0, 0))  # serving polls this first,
+    live.apply(Event("u", "j", 1.0, 0, "view"), 3, Position(1, 0))  # the consumer this
+    assert live.unsettled == {"u"}
+    put(store, [("u", "j", "view")], [(3, 1)], at=2)
+    live.grow(store)
+    assert live.unsettled == {"u"}  # the store does not hold both
+    put(store, [("u", "j", "remove")], [(0, 0)], at=3)
+    live.grow(store)
+    assert (live.unsettled, live.settled) == (set(), {"u"})
+    assert set(live.items("u")) == {"i"}
+
+
+def test_a_store_of_the_first_edition_is_read_and_written_on(tmp_path: Path) -> None:
+    shutil.copytree(FIRST_EDITION, tmp_path / "edges")
+    store = EdgeStore(str(tmp_path / "edges"), "interactions")
+    assert store.offsets([0, 1, 2]) == {0: 365, 1: 363}
+    before = stored(store)
+    assert len(before) == 727
+    assert before.schema == TABLE
+    places = list(
+        zip(before["kafka_partition"].to_pylist(), before["kafka_offset"].to_pylist(), strict=True)
+    )
+    assert places == sorted(places)
+    reader, graph = Watermark(), InteractionGraph()
+    for step in grow(graph, store, reader):
+        reader = step.watermark
+    edges = len(graph)
+    assert edges == 509  # as the first edition's snapshot of it says
+
+    log = store.begin_log("an id of today's topic", None)
+    assert log.number == 0
+    late = taken(rows([("late", "item-7", "remove"), ("new", "item-1", "view")], [(1, 363)] * 2), 5)
+    store.append(late, {1: 363}, {1: 364}, log)
+    for step in grow(graph, store, reader):
+        reader = step.watermark
+    assert len(graph) == edges
+    assert len(edges_of(store)) == edges
+    assert stored(store)["kafka_row"].to_pylist()[-2:] == [0, 1]
+    store.tidy()
+    assert len(stored(store)) == 729
+
+
+def test_old_and_new_rows_in_one_file_are_read_in_small_windows_in_the_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(FIRST_EDITION, tmp_path / "edges")
+    store = EdgeStore(str(tmp_path / "edges"), "interactions")
+    log = store.begin_log("an id", None)
+    for n in range(40):
+        put_ = taken(rows([(f"u{n}", "i", "view")] * 5, [(0, 365 + n)] * 5), n * 1_000_000)
+        store.append(put_, {0: 365 + n}, {0: 366 + n}, log)
+    whole = stored(store)
+    for tidied in (False, True):
+        if tidied:
+            store.tidy()
+        monkeypatch.setattr(windows, "WINDOW_ROWS", 50)
+        parts = list(store.news(Watermark()).read())
+        assert len(parts) > 10
+        assert max(map(len, parts)) < 200
+        assert pa.concat_tables(parts).equals(whole)
+        monkeypatch.undo()
+
+
+READ = """
+import sys
+from consumer.edge import windows
+from consumer.edge.store import EdgeStore, Watermark
+from tests.memory import memory
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.growth import grow
+windows.WINDOW_ROWS = int(sys.argv[2])
+before = memory("VmRSS")
+graph = InteractionGraph()
+for step in grow(graph, EdgeStore(sys.argv[1], "t"), Watermark()):
+    pass
+print(len(graph), memory("VmHWM") - before)
+"""
+
+
+def test_the_memory_of_a_reader_of_long_history_goes_with_edges_not_with_events(
+    tmp_path: Path,
+) -> None:
+    store = EdgeStore.begin(str(tmp_path), "t")
+    repeated = [(f"user-{n % 500}", f"item-{n % 20}", "view") for n in range(100_000)]
+    made = rows(repeated, [(0, 0)] * len(repeated))
+    for n in range(10):
+        store.append(taken(made, n * 1_000_000), {0: n}, {0: n + 1}, store.newest())
+
+    def read(window: int) -> tuple[int, int]:
+        command = [sys.executable, "-c", READ, str(tmp_path), str(window)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        edges, mib = done.stdout.split()
+        return int(edges), int(mib)
+
+    few, all_at_once = read(100_000), read(10_000_000)
+    assert few[0] == all_at_once[0] == 500
+    assert few[1] < all_at_once[1] / 2

@@ -1,0 +1,135 @@
+"""Edges that are older than the retention leave the store, running graphs, lists and models."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from consumer.edge.retention import Retention
+from consumer.event.json import Event, encode
+from consumer.ingest.decode import Position
+from consumer.kafka.publisher import Publisher
+from serving.edges.user_edges import UserEdges
+from tests.graphs import append, pairs, store, stored
+from tests.rooms import Rooms, started
+from tests.services import wait_for
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.weights import DAY_MS, Weighing
+
+NOW = int(time.time() * 1000)
+OLD, LATE = NOW - 20 * DAY_MS, NOW - DAY_MS
+OLDEST = NOW - 10 * DAY_MS
+ROWS = [
+    ("lapsed", "a", 1.0, OLD),
+    ("half", "a", 1.0, OLD),
+    ("half", "b", 1.0, LATE),
+    ("back", "b", 1.0, OLD),
+    ("removed", "b", 1.0, OLD),
+    ("stays", "c", 1.0, LATE),
+]
+LOG = [
+    Event("back", "c", 1.0, LATE, "view"),
+    Event("half", "d", 1.0, OLD, "view"),
+    Event("removed", "b", 1.0, OLD, "remove"),
+    Event("new and old", "d", 1.0, OLD, "view"),
+]
+
+
+def test_what_expires_while_a_process_runs_is_what_it_would_not_read_again(tmp_path: Path) -> None:
+    edges, made = UserEdges(Weighing()), store(tmp_path, ROWS)
+    edges.grow(made)
+    for number, event in enumerate(LOG):
+        edges.apply(event, 0, Position(len(ROWS) + number, 0))
+    assert edges.expire(OLDEST) == {"lapsed": 0, "new and old": 0, "removed": 0}
+    assert edges.settled == {"half", "back"}
+
+    rows = [(e.user_id, e.item_id, e.interaction, e.timestamp, e.type) for e in LOG]
+    append(made, rows, len(ROWS))
+    assert made.tidy(retention_days=10) == 6
+    again = UserEdges(Weighing())
+    again.grow(made)
+    users = {"half", "back", "stays"}
+    assert set(edges.users()) == set(again.users()) - {"removed"} == users
+    assert edges.items("removed") == again.items("removed") == {}
+    assert {u: edges.items(u) for u in users} == {u: again.items(u) for u in users}
+    assert set(edges.popular(9)[0]) == set(again.popular(9)[0]) == {"b", "c"}
+    assert edges.popular(9)[1].tolist() == pytest.approx(again.popular(9)[1].tolist())
+    assert edges.expire(OLDEST) == {}
+
+    edges.apply(Event("lapsed", "c", 1.0, LATE, "view"), 0, Position(99, 0))
+    assert edges.has("lapsed")
+    assert list(edges.items("lapsed")) == ["c"]
+
+
+def test_a_graph_loses_old_edges_and_users_whose_edges_are_all_old(tmp_path: Path) -> None:
+    graph, made = InteractionGraph(), store(tmp_path, ROWS)
+    graph.extend(stored(made))
+    assert len(graph.strengths) == len(ROWS)
+    touched = graph.expire(OLDEST)
+    assert touched.tolist() == [0, 1, 2, 3]
+    assert pairs(graph) == [("half", "b"), ("stays", "c")]
+    assert len(graph.strengths) == 2
+    assert graph.user_ids.values.to_pylist() == ["", "half", "", "", "stays"]
+    assert not len(graph.expire(OLDEST))
+
+
+def test_a_look_for_old_edges_is_due_so_often_that_none_stays_long() -> None:
+    assert Retention(None).due() is None
+    month = Retention(30)
+    assert month.every == 3_600
+    oldest = month.due()
+    assert oldest == pytest.approx((time.time() - 30 * 86_400) * 1000, abs=5_000)
+    assert month.due() is None
+    assert Retention(1 / 24).every == pytest.approx(36)
+
+
+def test_on_a_quiet_topic_old_edges_leave_the_store_the_trainer_and_the_lists(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    kept, now = 240.0, int(time.time() * 1000)
+    settings = {
+        "STREAMGCN_RETENTION_DAYS": f"{kept / 86_400:.8f}",
+        "STREAMGCN_EPOCHS": "2",
+        "STREAMGCN_MIN_EDGES": "60",
+        "STREAMGCN_RETRAIN_SECONDS": "5",
+        "STREAMGCN_COMMIT_SECONDS": "0.2",
+    }
+    with started(Rooms(tmp_path, embedded, redis_url, **settings)) as rooms:
+        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        publisher, topic = Publisher(rooms.settings), rooms.settings.kafka_topic
+        old, new = now - 200_000, now  # these expire first, 40 s from now
+        events = [
+            Event(f"u{user}", f"i{(user + n) % 12}", 1.0, new, "view")
+            for user in range(20)
+            for n in range(5)
+        ]
+        events += [Event("lapsed", f"old{n}", 1.0, old, "view") for n in range(3)]
+        events += [Event("half", "old0", 1.0, old, "view"), Event("half", "i3", 1.0, new, "view")]
+        for event in events:
+            publisher.send(topic, encode(event), event.user_id.encode())
+        publisher.flush()
+        publisher.close()
+        wait_for("a list of the user whose edges expire", lambda: rooms.store.user("lapsed"))
+        first = rooms.store.user("half")
+        wait_for("the rows to leave", lambda: rooms.rows() == 101)
+        wait_for("the line", lambda: "4 rows older than" in rooms.log("consumer"))
+        wait_for("the edges to leave the graph", lambda: "4 edges older" in rooms.log("trainer"))
+        wait_for("the list to go", lambda: not rooms.store.user("lapsed"))
+
+        def rewritten() -> bool:
+            found = rooms.store.user("half")
+            return bool(found and first and found.updated_at > first.updated_at)
+
+        wait_for("the list of the user who has an edge left", rewritten)
+
+        def without_old_items() -> bool:
+            popular = rooms.store.popular()
+            return bool(popular and not any(item.startswith("old") for item in popular.items))
+
+        wait_for("the popular list", without_old_items)
+
+        def learned() -> bool:
+            model = rooms.store.model()
+            return bool(model) and model["edges"] == "101"
+
+        wait_for("a model of what is left", learned)

@@ -1,0 +1,134 @@
+"""When all lists are published, and when not again; on a real Redis, counted in the log."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from consumer.event.json import Event
+from consumer.ingest.decode import Position
+from serving.edges.user_edges import UserEdges
+from serving.lists.ranking import Recommender
+from serving.loop import publication
+from serving.loop.publication import Publication
+from serving.redis.store import Store
+from tests.graphs import blocks
+from tests.serving.test_serving import POPULAR, snapshot_of
+from trainer.fit.choose import PRIORS
+from trainer.fit.fit import fit
+from trainer.graph.weights import Weighing
+from trainer.hyperparameters import Hyperparameters
+
+log = logging.getLogger("serving")
+
+
+class Published:
+    """A Publication of two partitions, and what it does when the loop asks."""
+
+    def __init__(self, store: Store, recommender: Recommender) -> None:
+        self.store, self.recommender = store, recommender
+        self.publication = Publication(store, log)
+        self.edges = UserEdges(Weighing())
+        for n in range(300):
+            event = Event(f"u{n}", "0-3", 1.0, 12, "view")
+            self.edges.apply(event, n % 2, Position(n, 0))
+
+    def go_on(self, blocks: int = 1_000, mark: str = "v1 word") -> None:
+        """What the loop does between `blocks` blocks and a few more looks."""
+        for _ in range(blocks):
+            self.publication.see_to(self.recommender, self.edges, {0, 1}, 2, mark)
+            block = self.publication.begin(POPULAR, lambda n: [])
+            if block:
+                block.write(self.store)
+                self.publication.written()
+
+
+@pytest.fixture(scope="module")
+def recommender() -> Recommender:
+    made = fit(blocks(), Hyperparameters(dim=8, epochs=10, vectors=4).filled(PRIORS))
+    return Recommender(snapshot_of(blocks(), made.embeddings), torch.device("cpu"), 4)
+
+
+@pytest.fixture
+def published(
+    redis_url: str,
+    recommender: Recommender,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> Iterator[Published]:
+    monkeypatch.setattr(publication, "RENEW_AFTER", 0.0)
+    monkeypatch.setattr(publication, "RENEW_TIMES", 0.0)
+    caplog.set_level(logging.INFO)
+    store = Store(redis_url, request.node.name)
+    yield Published(store, recommender)
+    store.close()
+
+
+def begun(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(line.startswith("Publishing") for line in caplog.messages)
+
+
+def test_a_snapshot_is_published_once(
+    published: Published, caplog: pytest.LogCaptureFixture
+) -> None:
+    published.go_on(100)
+    assert begun(caplog) == 1
+    assert all(published.store.user(f"u{n}") for n in range(300))
+    again = Published(published.store, published.recommender)  # another process takes over
+    again.go_on(100)
+    assert begun(caplog) == 1
+
+
+def test_new_items_are_published_once_and_not_after_a_snapshot_that_holds_them(
+    published: Published, caplog: pytest.LogCaptureFixture
+) -> None:
+    published.go_on(100)
+    published.publication.renew({0, 1})
+    published.go_on(100)
+    assert begun(caplog) == 2
+    published.publication.renew({0, 1})
+    published.publication.start_over()  # a snapshot goes live, which holds the new items
+    published.go_on(100, mark="v2 word")
+    assert begun(caplog) == 3
+
+
+def test_what_new_items_come_to_before_a_publish_begins_is_in_it(
+    published: Published, caplog: pytest.LogCaptureFixture
+) -> None:
+    published.publication.renew({0, 1})
+    published.go_on(100)
+    assert begun(caplog) == 1
+    published.go_on(2, mark="v1 other word")  # Redis was flushed, and the publish is running
+    published.publication.renew({0, 1})  # some of its lists lack these
+    published.go_on(100, mark="v1 other word")
+    assert begun(caplog) == 3
+
+
+@pytest.mark.parametrize("renewing", [False, True])
+def test_a_publish_that_lost_its_partitions_is_done_again_once(
+    published: Published, caplog: pytest.LogCaptureFixture, renewing: bool
+) -> None:
+    if renewing:
+        published.go_on(100)
+        caplog.clear()
+        published.publication.renew({0, 1})
+    published.go_on(2)
+    assert published.publication.running
+    published.publication.drop()  # and they come back
+    published.go_on(100)
+    assert begun(caplog) == 2
+    assert published.publication.share == 1
+
+
+def test_a_mark_that_an_evicting_redis_threw_away_is_no_cause_and_is_written_again(
+    published: Published, caplog: pytest.LogCaptureFixture
+) -> None:
+    published.go_on(100)
+    published.store._commands.delete([published.store._key(n) for n in ("published", "model")])
+    published.go_on(100)
+    assert begun(caplog) == 1
+    published.publication.keep(published.recommender)
+    assert published.store.published({0, 1}) == {0: "v1 word", 1: "v1 word"}
+    assert published.store.model()["version"] == "v1"

@@ -1,0 +1,334 @@
+"""Lists made from a snapshot: ranked, explained, without what the user has."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from consumer.event.json import Event
+from consumer.ingest.decode import Position
+from serving.edges.user_edges import UserEdges
+from serving.lists.encoding import Lists, quoted, values
+from serving.lists.ranking import Recommender, without
+from serving.lists.topk import FirstPass, best, topk
+from serving.loop import refresh
+from serving.loop.list_blocks import Publish
+from serving.loop.refresh import Refresh
+from serving.redis.contract import Recommendations
+from serving.redis.store import Store
+from tests.graphs import append, blocks, pairs
+from tests.graphs import graph as graph_of
+from tests.graphs import store as store_of
+from trainer.embedding.embeddings import Embeddings, Own
+from trainer.fit.choose import PRIORS
+from trainer.fit.fit import fit
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.weights import Weighing
+from trainer.hyperparameters import Hyperparameters
+from trainer.lifecycle.manifest import Manifest, Snapshot
+
+POPULAR = Recommendations(["p", "q", "r"], [3.0, 2.0, 1.0], [], "v", "popular", 1, 1)
+
+
+@pytest.fixture(scope="module")
+def graph() -> InteractionGraph:
+    return blocks()
+
+
+@pytest.fixture(scope="module")
+def snapshot(graph: InteractionGraph) -> Snapshot:
+    settings = Hyperparameters(dim=16, epochs=40, vectors=4).filled(PRIORS)
+    return snapshot_of(graph, fit(graph, settings).embeddings)
+
+
+def snapshot_of(graph: InteractionGraph, embeddings: Embeddings) -> Snapshot:
+    manifest = Manifest(
+        "v1", embeddings.model, embeddings.layers, embeddings.cosine, 7, graph.n_users,
+        graph.n_items, len(graph), 1, {}, {}, {"recall@20": 0.5, "ndcg@20": 0.25}, {},
+    )  # fmt: skip
+    return Snapshot(manifest, embeddings, graph.user_ids.values, graph.item_ids.values)
+
+
+@pytest.fixture(scope="module")
+def recommender(snapshot: Snapshot) -> Recommender:
+    return Recommender(snapshot, torch.device("cpu"), 4)
+
+
+@pytest.fixture
+def store(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Store]:
+    made = Store(redis_url, request.node.name)
+    yield made
+    made.close()
+
+
+def edges_of(*events: tuple[str, str, int, float]) -> UserEdges:
+    """Edges (user, item, milliseconds, interaction) that only the log has told of."""
+    made = UserEdges(Weighing())
+    for offset, (user, item, at, interaction) in enumerate(events):
+        made.apply(Event(user, item, interaction, at, "view"), 0, Position(offset, 0))
+    return made
+
+
+def found_lists(
+    recommender: Recommender, users: list[str], edges: UserEdges
+) -> list[Recommendations]:
+    """What Redis would be given for the users."""
+    made = list(recommender.lists(users, edges, ["live"] * len(users), POPULAR))
+    assert [user for ids, _ in made for user in ids] == users
+    return [msgspec.json.decode(v, type=Recommendations) for _, values in made for v in values]
+
+
+@pytest.mark.parametrize("n_items", [9, 64, 500])
+def test_topk_is_the_sorted_scores_without_the_seen_items(n_items: int) -> None:
+    every = torch.rand(3, n_items, generator=torch.Generator().manual_seed(0))
+    seen = Own(torch.tensor([0, 2, 2, 3]), torch.tensor([8, 1, 4]), torch.ones(3))
+    scores, items = topk(every.clone(), seen, 6)
+    for user, own in enumerate([{8, 1}, set(), {4}]):
+        left = sorted(set(range(n_items)) - own, key=lambda item: -float(every[user, item]))[:6]
+        assert items[user].tolist() == left
+        assert scores[user].tolist() == every[user, left].tolist()
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_a_wide_model_ranks_in_two_passes_as_in_one(
+    halves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = embeddings(fading=0.93)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": halves})
+    own = Own(torch.tensor([0, 3, 4]), torch.tensor([5, 70, 200, 8]), torch.tensor([1.0, 2, 1, 1]))
+    users = torch.tensor([2, -1])
+    first = FirstPass.of(wide, 20)
+    assert first
+    assert 0 < first.leading < wide.vectors
+    scores, items = best(wide, first, users, own, 20)
+    exact, all_items = topk(wide.score(users, own), own, 20)
+    assert items.tolist() == all_items.tolist()
+    torch.testing.assert_close(scores, exact)
+
+
+def test_a_model_whose_columns_all_weigh_alike_is_ranked_in_one_pass() -> None:
+    assert FirstPass.of(embeddings(fading=1.0), 20) is None
+
+
+def embeddings(fading: float) -> Embeddings:
+    """Of 216 vectors, each of so much the weight of the one before, and 8 learned dimensions."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.cat([fading ** torch.arange(216), torch.ones(8)])
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    tensors = {
+        "base": random(4, 8),
+        "incoming": random(600, len(weights)) * weights,
+        "outgoing": random(600, len(weights)),
+        "neighbors": torch.randint(600, (600, 5), dtype=torch.int32, generator=generator),
+        "similarities": random(600, 5).abs(),
+        "strengths": torch.ones(600),
+    }
+    return Embeddings("blend", 3, True, tensors)
+
+
+def test_what_the_log_changed_is_taken_from_the_edge_store_once_it_is_of_many_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresh, "MANY", 2)
+    edges, rows = UserEdges(Weighing()), store_of(tmp_path, [("u", "i")])
+    edges.grow(rows)
+    loop = SimpleNamespace(edges=edges, _edge_store=rows, _digests=set(), _grow_at=0.0)
+    loop._settle = lambda: None
+    for offset, user in enumerate("uv", 1):
+        edges.apply(Event(user, "j", 1.0, 5, "view"), 0, Position(offset, 0))
+        append(rows, [(user, "j", 1.0, 5)], offset)
+        Refresh._grow(cast(Refresh, loop))
+        assert len(edges.changed) == (1 if user == "u" else 0)
+    assert edges.items("u").keys() == {"i", "j"}
+    assert edges.items("v").keys() == {"j"}
+
+
+def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
+    recommender: Recommender, graph: InteractionGraph, tmp_path: Path
+) -> None:
+    edges = UserEdges(Weighing())
+    edges.grow(store_of(tmp_path, pairs(graph)))
+    users = edges.users()
+    assert len(users) == 120
+    for user, found in zip(users, found_lists(recommender, users, edges), strict=True):
+        own = edges.items(user).keys()
+        assert len(found.items) == len(found.scores) == len(found.because) == 4
+        assert found.scores == sorted(found.scores, reverse=True)
+        assert not own & set(found.items)
+        assert own >= set(found.because)
+        assert all(item.split("-")[0] == user.split("-")[0] for item in found.items)
+
+
+def test_because_names_the_own_item_with_the_largest_share_of_the_score(
+    snapshot: Snapshot, recommender: Recommender
+) -> None:
+    number = {item: n for n, item in enumerate(recommender.item_ids)}
+    own = {"0-1": 1.0, "0-2": 3.0, "3-5": 1.0}
+    edges = edges_of(*(("new", item, 3, weight) for item, weight in own.items()))
+    [found] = found_lists(recommender, ["new"], edges)
+    items = torch.tensor([number[item] for item in own])
+    alone = Own(torch.tensor([0, 3]), items, torch.tensor(list(own.values())))
+    unknown = torch.tensor([-1])
+    whole = snapshot.embeddings.score(unknown, alone)[0]
+    recommended = torch.tensor([[number[item] for item in found.items]])
+    shares = snapshot.embeddings.contributions(unknown, alone, recommended)
+    for item, score, because, share in zip(
+        found.items, found.scores, found.because, shares.T, strict=True
+    ):
+        assert score == pytest.approx(float(whole[number[item]]), abs=1e-5)
+        assert score == pytest.approx(float(share.sum()), abs=1e-5)
+        assert because == list(own)[int(share.argmax())]
+        assert because.startswith("0-")  # what is recommended is of this block
+    assert found.event_at == 3
+    assert found.source == "live"
+
+
+def test_what_a_user_dislikes_is_no_reason_for_a_recommendation(snapshot: Snapshot) -> None:
+    whole = Recommender(snapshot, torch.device("cpu"), 40)  # so long that bad items are in it
+    disliked = [f"{block}-{item}" for block in (1, 2, 3) for item in range(4)]
+    edges = edges_of(("new", "0-1", 3, 1.0), *(("new", item, 3, -1.0) for item in disliked))
+    [found] = found_lists(whole, ["new"], edges)
+    assert len(found.items) > 30
+    assert set(found.because) == {"0-1"}
+
+
+def test_what_nobody_likes_is_in_no_list(tmp_path: Path) -> None:
+    rows = [*pairs(blocks()), *((f"0-{n}", "disliked", -1.0) for n in range(30))]
+    graph = graph_of(rows)
+    fitted = fit(graph, Hyperparameters(dim=16, epochs=40, vectors=4).filled(PRIORS))
+    recommender = Recommender(snapshot_of(graph, fitted.embeddings), torch.device("cpu"), 60)
+    edges = UserEdges(Weighing())
+    edges.grow(store_of(tmp_path, rows))
+    for found in found_lists(recommender, edges.users(), edges):
+        assert len(found.items) == 48 - 7
+        assert "disliked" not in found.items
+    for _, parts in recommender.neighbors(range(graph.n_items)):
+        assert all(b"disliked" not in value for value in parts)
+
+
+def test_a_user_without_a_known_item_gets_the_popular_list_without_what_it_has(
+    recommender: Recommender,
+) -> None:
+    edges = edges_of(("new", "q", 9, 1.0), ("new", "unheard of", 8, 1.0), ("other", "0-1", 7, 1.0))
+    found, other = found_lists(recommender, ["new", "other"], edges)
+    assert (found.items, found.scores, found.source) == (["p", "r"], [3.0, 1.0], "popular")
+    assert found.event_at == 9
+    assert other.source == "live"
+    assert without(POPULAR, {}, 2, 0, 0).items == ["p", "q"]
+
+
+def test_neighbours_are_of_the_items_own_block_and_never_itself(recommender: Recommender) -> None:
+    parts = list(recommender.neighbors(range(len(recommender.item_ids))))
+    assert [item for items, _ in parts for item in items] == recommender.item_ids
+    for item, value in ((i, v) for part in parts for i, v in zip(*part, strict=True)):
+        found = msgspec.json.decode(value, type=Recommendations)
+        assert item not in found.items
+        assert {other.split("-")[0] for other in found.items} == {item.split("-")[0]}
+
+
+def test_a_value_is_the_json_of_its_row_with_any_ids() -> None:
+    names = ['"', "\\", "\n", "ü", "\u2028", "plain"]
+    rows = Lists(
+        np.array([[5, 0, 1], [2, 3, 4]]),
+        np.array([[2.5, 1e-6, -3.123456789], [1, 0.1, 0]], np.float32),
+        np.array([[0, 0, 0], [1, 2, 3]]),
+        np.array([2, 3]),
+        np.array([0, 1_795_532_364_000]),
+    )
+    made = values(rows, quoted(pa.array(names)), "v", ["model", "live"], 7)
+    first, second = (msgspec.json.decode(each, type=Recommendations) for each in made)
+    assert first == Recommendations(["plain", '"'], [2.5, 0.0], ['"', '"'], "v", "model", 0, 7)
+    assert second.items == names[2:5]
+    assert second.because == names[1:4]
+    assert second.scores == [1.0, 0.1, 0.0]
+    assert second.event_at == 1_795_532_364_000
+
+
+def write_all(publish: Publish, store: Store, *due: str) -> Iterator[float]:
+    """Write block by block, the first with users who are due; yields the share that is written."""
+    waiting = [list(due)]
+    while block := publish.begin(POPULAR, lambda n: waiting.pop() if waiting else []):
+        yield publish.share
+        block.write(store)
+        publish.written()
+    publish.end(store)
+
+
+def test_users_who_are_due_are_written_with_the_blocks_of_a_publish(
+    store: Store, recommender: Recommender
+) -> None:
+    users = sorted(recommender._users)
+    edges = edges_of(*((user, "0-3", 12, 1.0) for user in [*users, "stranger"]))
+    publish = Publish(recommender, edges, {0}, 1, "mark")
+    list(write_all(publish, store, "stranger", users[0], "forgotten"))
+    found = {user: store.user(user) for user in [*users, "stranger", "forgotten"]}
+    assert found.pop("forgotten") is None
+    sources = {user: each and each.source for user, each in found.items()}
+    assert (sources.pop("stranger"), sources.pop(users[0])) == ("live", "live")
+    assert set(sources.values()) == {"model"}
+
+
+def test_publishing_writes_users_neighbours_and_the_model_last(
+    store: Store, recommender: Recommender
+) -> None:
+    edges = UserEdges(Weighing())
+    for partition, user in enumerate(("0-1", "stranger")):
+        edges.apply(Event(user, "0-3", 1.0, 12, "view"), partition, Position(0, 0))
+    edges.apply(Event("another's", "0-3", 1.0, 12, "view"), 2, Position(0, 0))
+    written = write_all(Publish(recommender, edges, {0, 1}, 3, "mark"), store)
+    assert next(written) == 0
+    assert store.user("0-1") is None  # it is only begun
+    assert 0 < next(written) < 1
+    assert store.user("0-1")
+    assert not store.model()
+    assert not store.published({0, 1})
+    list(written)
+    assert store.user("another's") is None
+    assert store.published({0, 1, 2}) == {0: "mark", 1: "mark"}
+    for user in ("0-1", "stranger"):
+        found = store.user(user)
+        assert found is not None
+        assert (found.source, found.model, found.event_at) == ("model", "v1", 12)
+        assert "0-3" not in found.items
+    assert store.neighbors("2-2") is not None
+    model = store.model()
+    assert (model["version"], model["ndcg@20"], model["users"]) == ("v1", "0.25", "120")
+    assert model.keys() == {
+        "version", "trained_at", "users", "items", "edges", "recall@20", "ndcg@20"
+    }  # fmt: skip
+
+
+def test_a_publish_that_failed_goes_on_at_the_block_that_failed(
+    store: Store, recommender: Recommender
+) -> None:
+    edges = edges_of(*((f"u{n}", "0-3", 12, 1.0) for n in range(300)))
+    publish = Publish(recommender, edges, {0}, 1, "mark")
+    blocks = [publish.begin(POPULAR, lambda n: []) for _ in range(3)]  # none of them is written
+    assert {tuple(block.users) for block in blocks if block} == {tuple(f"u{n}" for n in range(128))}
+    list(write_all(publish, store))
+    assert all(store.user(f"u{n}") for n in range(300))
+    assert publish.share == 1
+
+
+def test_a_list_that_cannot_be_made_costs_itself_alone(
+    store: Store, recommender: Recommender
+) -> None:
+    edges = edges_of(*((f"u{n}", "0-3", 12, 1.0) for n in range(300)))
+    publish = Publish(recommender, edges, {0}, 1, "mark")
+    while block := publish.begin(POPULAR, lambda n: []):
+        if "u200" in block.users:
+            publish.failed()
+            continue
+        block.write(store)
+        publish.written()
+    assert [n for n in range(300) if not store.user(f"u{n}")] == [200]
+    assert store.neighbors("2-2")

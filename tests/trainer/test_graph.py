@@ -1,0 +1,140 @@
+import numpy as np
+import pyarrow as pa
+import torch
+
+from tests.graphs import Row, blocks, graph, pairs, table
+from trainer.graph.holdout import held_out_edges
+from trainer.graph.interactions import Adjacency, InteractionGraph
+from trainer.hyperparameters import Hyperparameters
+
+
+def edges(made: InteractionGraph) -> dict[tuple[str, str], float]:
+    users, items = made.user_ids.values.to_pylist(), made.item_ids.values.to_pylist()
+    ends = zip(made.users, made.items, made.weights, strict=True)
+    return {(users[u], items[i]): float(w) for u, i, w in ends}
+
+
+def test_a_node_keeps_its_number_while_the_graph_grows() -> None:
+    made = graph([("b", "y"), ("a", "x")])
+    made.extend(table([("c", "x"), ("a", "z"), ("b", "y")]))
+    assert made.user_ids.values.to_pylist() == ["b", "a", "c"]
+    assert made.item_ids.values.to_pylist() == ["y", "x", "z"]
+    assert len(made) == 4
+
+
+def test_the_last_event_of_a_pair_is_its_edge() -> None:
+    made = graph([("u", "i", 1.0), ("u", "j", 2.0), ("u", "i", 3.0)])
+    assert edges(made) == {("u", "i"): 3.0, ("u", "j"): 2.0}
+    made.extend(table([("u", "j", 5.0), ("v", "i", 4.0)]))
+    assert edges(made) == {("u", "i"): 3.0, ("u", "j"): 5.0, ("v", "i"): 4.0}
+
+
+def test_remove_takes_the_edge_out_until_the_pair_meets_again() -> None:
+    made = graph([("u", "i"), ("u", "j"), ("u", "i", 1.0, 0, "remove")])
+    assert edges(made) == {("u", "j"): 1.0}
+    made.extend(table([("u", "j", 1.0, 0, "remove"), ("u", "i", 2.0, 0, "view")]))
+    assert edges(made) == {("u", "i"): 2.0}
+    made.extend(table([("u", "i", 1.0, 0, "remove")]))
+    assert edges(made) == {}
+    assert made.n_users == 1
+
+
+def test_growing_in_steps_gives_the_same_edges_as_all_at_once() -> None:
+    rng = np.random.default_rng(1)
+    rows = [
+        (f"u{rng.integers(20)}", f"i{rng.integers(20)}", float(n), n, str(kind))
+        for n, kind in enumerate(rng.choice(["view", "remove"], 2000, p=[0.7, 0.3]))
+    ]
+    whole, steps = graph(rows), InteractionGraph()
+    for begin in range(0, 2000, 137):
+        steps.extend(table(rows[begin : begin + 137]))
+    assert edges(steps) == edges(whole)
+    assert np.array_equal(steps.users, np.sort(steps.users))
+
+
+def test_the_newest_edges_are_each_users_own() -> None:
+    rows = [(f"u{u}", f"i{i}", 1.0, 100 * u + i, "view") for u in range(3) for i in range(20)]
+    rows += [("rare", f"i{i}", 1.0, i, "view") for i in range(4)]
+    made = graph(rows)
+    newest = made.subset(made.newest(0.1))
+    assert set(edges(newest)) == {(f"u{u}", f"i{i}") for u in range(3) for i in (18, 19)}
+
+
+def test_a_user_of_five_edges_has_its_newest_one_held_out() -> None:
+    made = graph([("u", f"i{i}", 1.0, -i, "view") for i in range(5)])
+    assert set(edges(made.subset(made.newest(0.1)))) == {("u", "i0")}
+
+
+def test_without_times_the_held_out_edges_are_random_ones() -> None:
+    made = graph([(f"u{u}", f"i{i}") for u in range(200) for i in range(10)])
+    held_out = made.subset(made.newest(0.1))
+    assert held_out.user_degrees.tolist() == [1] * 200
+    assert held_out.item_degrees.max() < 50  # by item number it were 200 of one item
+
+
+def test_own_gives_the_items_of_a_block_of_users() -> None:
+    made = graph([("a", "x"), ("a", "y"), ("b", "z"), ("c", "x")])
+    starts, items, strengths, _ = made.own(np.array([2, 0]))
+    assert starts.tolist() == [0, 1, 3]
+    assert items.tolist() == [0, 0, 1]
+    assert strengths.tolist() == [1, 1, 1]
+
+
+def test_the_adjacency_is_the_symmetrically_normalised_one_both_ways() -> None:
+    made = blocks(2, 5, 4, 3)
+    dense = np.zeros((made.n_users, made.n_items))
+    dense[made.users, made.items] = 1
+    expected = dense / np.sqrt(dense.sum(1, keepdims=True) * dense.sum(0))
+    adjacency = Adjacency.of(made, torch.device("cpu"))
+    np.testing.assert_allclose(adjacency.by_user.to_dense(), expected, rtol=1e-6)
+    np.testing.assert_allclose(adjacency.by_item.to_dense(), expected.T, rtol=1e-6)
+    assert adjacency.incidence.edge_index.shape == (2, 2 * len(made))
+    assert adjacency.incidence.edge_index[:, 0].tolist() == [
+        made.users[0],
+        made.items[0] + made.n_users,
+    ]
+
+
+def test_every_nth_user_keeps_its_edges_and_all_items() -> None:
+    rows = graph([(f"u{n}", f"i{n % 3}") for n in range(7)] + [("u3", "i2")])
+    some = rows.every(3)
+    assert pairs(some) == [("u0", "i0"), ("u3", "i0"), ("u3", "i2"), ("u6", "i0")]
+    assert some.n_items == 3
+    assert pairs(rows.every(1)) == pairs(rows)
+
+
+def test_a_store_with_huge_interactions_from_before_they_were_refused_is_finite() -> None:
+    rows = graph([("u", "i", 1e300), ("u", "i", -1e300), ("v", "i", 1e39)])
+    assert np.isfinite(rows.weights).all()
+    assert np.isfinite(rows.item_strengths).all()
+
+
+def test_what_is_held_out_at_random_is_held_out_again_when_others_have_come() -> None:
+    rows = [(f"u{u}", f"i{i}") for u in range(40) for i in range(0, 20, 2)]
+    before = graph(rows)
+    after = graph([*rows, *((f"u{u}", "i0") for u in range(40, 60))])
+    held = before.subset(before.newest(0.2))
+    assert len(held) == 80
+    assert pairs(after.subset(after.newest(0.2))) == pairs(held)
+    assert len(set(held.items.tolist())) > 5
+
+
+def test_what_users_dislike_is_not_held_out_from_a_model_that_ranks() -> None:
+    rows: list[Row] = [("u", f"i{n}", 1.0, n) for n in range(20)]
+    rows += [("u", f"d{n}", -1.0, 100 + n) for n in range(20)]
+    made = graph(rows)
+    held_out = made.subset(held_out_edges(made, Hyperparameters()))
+    names = made.item_ids.values.take(held_out.items).to_pylist()
+    assert sorted(names) == ["i18", "i19"]
+    ratings = made.subset(held_out_edges(made, Hyperparameters(model="gcn")))
+    assert len(ratings) == 4
+    assert (ratings.weights < 0).all()
+
+
+def test_no_event_has_happened_after_it_was_taken_whenever_the_graph_is_made() -> None:
+    """A client's clock that is ahead: the edge is of when the consumer took it, now and later."""
+    rows = table([("u", "i", 1.0, 9_000), ("u", "j", 1.0, 4_000), ("u", "k", 1.0, 4_000)])
+    taken = pa.array([5_000_000, 5_000_000, None], pa.timestamp("us", tz="UTC"))
+    made = InteractionGraph()
+    made.extend(rows.append_column("ingested_at", taken))
+    assert made.timestamps.tolist() == [5_000, 4_000, 4_000]

@@ -1,0 +1,230 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.nn import LGConv
+
+from tests.graphs import blocks, graph, own_block
+from trainer.embedding.embeddings import Embeddings
+from trainer.fit.choose import PRIORS
+from trainer.fit.evaluate import predictions, rmse, scorer
+from trainer.fit.fit import fit
+from trainer.graph.interactions import Adjacency, InteractionGraph
+from trainer.hyperparameters import Hyperparameters
+from trainer.model import losses, parallel
+from trainer.model.networks import LightGCN, RecommenderGCN
+from trainer.model.parallel import OneProcess
+from trainer.model.train import Diverged, Stopped, device, train
+
+CPU = torch.device("cpu")
+
+
+def all_scores(left: Embeddings, made: InteractionGraph) -> torch.Tensor:
+    return scorer(left, made)(torch.arange(made.n_users))
+
+
+def test_lightgcn_propagates_as_the_reference_layers_do() -> None:
+    made = blocks()
+    adjacency = Adjacency.of(made, CPU)
+    model = LightGCN(made.n_users, made.n_items, 8, 3)
+    state = torch.cat([model.users, model.items])
+    expected, conv = state, LGConv()
+    for _ in range(3):
+        state = conv(state, adjacency.incidence.edge_index)
+        expected = expected + state
+    users, items = model(adjacency)
+    torch.testing.assert_close(torch.cat([users, items]), expected / 4)
+
+
+def test_the_gcn_computes_what_pygs_gcnconv_layers_do() -> None:
+    made = blocks()
+    adjacency = Adjacency.of(made, CPU)
+    model = RecommenderGCN(made.n_users, made.n_items, 8, 3, 2.5)
+    for conv in model.convs:
+        torch.nn.init.normal_(conv.bias)  # type: ignore[arg-type]
+    state = model.features
+    for number, conv in enumerate(model.convs):
+        state = conv(state, adjacency.incidence.edge_index)
+        state = state.relu() if number < 2 else state
+    torch.testing.assert_close(torch.cat(model(adjacency)), state)
+
+
+def test_a_thinned_graph_is_to_the_gcn_a_graph_without_those_edges() -> None:
+    made = blocks()
+    model = RecommenderGCN(made.n_users, made.n_items, 8, 3, 2.5)
+    kept = np.random.default_rng(0).random(len(made)) < 0.7
+    thinned = model(Adjacency.of(made, CPU).thinned(torch.from_numpy(kept)))
+    without = model(Adjacency.of(made.subset(kept), CPU))
+    torch.testing.assert_close(thinned, without)
+
+
+def test_gradients_through_the_sparse_product_are_those_of_the_dense_one() -> None:
+    made = blocks(2, 6, 5, 3)
+    adjacency = Adjacency.of(made, CPU)
+    model = LightGCN(made.n_users, made.n_items, 4, 2)
+    users, items = model(adjacency)
+    (users.square().sum() + (items**3).sum()).backward()
+    dense = adjacency.by_user.to_dense()
+    u0 = model.users.detach().clone().requires_grad_()
+    i0 = model.items.detach().clone().requires_grad_()
+    u1, i1 = dense @ i0, dense.T @ u0
+    users, items = (u0 + u1 + dense @ i1) / 3, (i0 + i1 + dense.T @ u1) / 3
+    (users.square().sum() + (items**3).sum()).backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(model.users.grad, u0.grad)
+    torch.testing.assert_close(model.items.grad, i0.grad)
+
+
+def test_folding_in_a_known_user_with_unchanged_edges_gives_lightgcns_own_scores() -> None:
+    made = blocks()
+    adjacency = Adjacency.of(made, CPU)
+    model = LightGCN(made.n_users, made.n_items, 16, 3)
+    users, items = model(adjacency)
+    scores = all_scores(model.embeddings(made, cosine=False), made)
+    torch.testing.assert_close(scores, users @ items.T, atol=1e-6, rtol=1e-5)
+
+
+def test_folding_in_a_known_user_with_unchanged_edges_gives_gcns_own_predictions() -> None:
+    made = blocks()
+    adjacency = Adjacency.of(made, CPU)
+    model = RecommenderGCN(made.n_users, made.n_items, 16, 3, 2.5)
+    torch.nn.init.normal_(model.bias)
+    users, items = model(adjacency)
+    user, item = torch.tensor([0, 7, 119]), torch.tensor([3, 40, 11])
+    scores = all_scores(model.embeddings(made, cosine=False), made)
+    expected = model.predict(users, items, user, item)
+    torch.testing.assert_close(scores[user, item], expected, atol=1e-5, rtol=1e-5)
+
+
+def plain_softmax(
+    users: torch.Tensor, items: torch.Tensor, owned: list[list[int]], sampled: torch.Tensor
+) -> torch.Tensor:
+    return torch.stack(
+        [
+            torch.stack([torch.exp(u @ items[j] / 0.2) for j in sampled]).sum().log()
+            - sum(u @ items[i] / 0.2 for i in own) / len(own)
+            for u, own in zip(users, owned, strict=True)
+        ]
+    ).sum()
+
+
+def test_the_fused_softmax_and_its_gradients_are_the_plain_formulas() -> None:
+    torch.manual_seed(0)
+    owned = [[0], [1, 2], [0, 3, 4]]
+    sampled = torch.tensor([4, 4, 1])
+    users = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    items = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    expected = plain_softmax(users, items, owned, sampled)
+    wanted = torch.autograd.grad(expected, (users, items))
+    attraction = torch.stack([items[own].mean(0) for own in owned])
+    fused = losses.softmax(users, attraction, items[sampled], 0.2)
+    torch.testing.assert_close(fused, expected)
+    found = torch.autograd.grad(fused, (users, items))
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-12)
+
+
+def test_the_fused_softmax_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    users = torch.randn(10, 4, requires_grad=True)
+    sampled = torch.randn(6, 4, requires_grad=True)
+    whole = losses.softmax(users, users.detach(), sampled, 0.1)
+    wanted = torch.autograd.grad(whole, (users, sampled))
+    monkeypatch.setattr(losses, "USERS", 3)
+    blocked = losses.softmax(users, users.detach(), sampled, 0.1)
+    torch.testing.assert_close(blocked, whole)
+    torch.testing.assert_close(torch.autograd.grad(blocked, (users, sampled)), wanted)
+
+
+def test_bpr_is_the_log_sigmoid_of_the_difference() -> None:
+    liked, other = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 2.0])
+    expected = (math.log(1 + math.exp(-1)) + math.log(2)) / 2
+    torch.testing.assert_close(losses.bpr(liked, other), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [("lightgcn", "softmax"), ("lightgcn", "bpr"), ("gcn", "softmax")],
+)
+def test_a_planted_block_structure_is_recovered(model: str, loss: str) -> None:
+    made = blocks()
+    settings = Hyperparameters(model, loss, dim=16, epochs=60)  # type: ignore[arg-type]
+    assert own_block(fit(made, settings.filled(PRIORS)).embeddings, made) > 0.99
+
+
+def test_gcn_with_mse_learns_ratings_that_its_two_ends_determine() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{u}", f"i{i}", 3.0 + (u % 2) - (i % 3) * 0.5)
+        for u in range(40)
+        for i in rng.choice(30, 20, replace=False)
+    ]
+    made = graph(rows)
+    fitted = fit(made, Hyperparameters("gcn", "mse", dim=8))
+    error = rmse(predictions(fitted.embeddings, made, made), made.weights)
+    assert error < 0.25 * np.std(made.weights)
+    assert fitted.metrics["rmse"] < fitted.metrics["rmse_mean"]  # of edges held out of training
+
+
+def test_the_gcn_that_is_published_was_trained_on_the_held_out_edges_too() -> None:
+    rows = [(f"u{u}", f"i{i}", 3.0 + i % 2, i) for u in range(20) for i in range(10)]
+    rows += [(f"u{u}", "newest", 5.0, 99) for u in range(20)]  # held out of every user
+    made = graph(rows)
+    fitted = fit(made, Hyperparameters("gcn", dim=8))
+    of_newest = fitted.held_out
+    assert set(of_newest.items) == {10}
+    candidate = predictions(fitted.candidate, fitted.kept, of_newest)
+    published = predictions(fitted.embeddings, fitted.kept, of_newest)
+    assert rmse(candidate, of_newest.weights) > 1.0  # it has never seen the item
+    assert rmse(published, of_newest.weights) < 0.5
+
+
+def test_training_twice_with_the_same_seed_gives_the_same_model() -> None:
+    made, settings = blocks(), Hyperparameters("lightgcn", dim=8, epochs=5)
+    first, second = (train(made, settings).state_dict() for _ in range(2))
+    torch.testing.assert_close(first, second)
+
+
+def test_a_loss_that_is_not_finite_is_said_and_nothing_is_kept() -> None:
+    with pytest.raises(Diverged, match="the loss is nan in epoch 1"):
+        train(blocks(), Hyperparameters("lightgcn", dim=8, epochs=5, temperature=float("nan")))
+
+
+def test_training_stops_where_the_progress_says_so() -> None:
+    def stop(stage: str, done: int, steps: int, loss: float | None) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        train(blocks(), Hyperparameters(dim=8), stop)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("u", "i")],
+        [("u", f"i{n}") for n in range(9)],
+        [(f"u{n}", "i") for n in range(9)],
+        [("u", "i"), ("v", "j"), ("v", "j", 1.0, 0, "remove")],
+    ],
+    ids=["one edge", "one user", "one item", "a user without edges"],
+)
+@pytest.mark.parametrize("model", ["blend", "lightgcn", "gcn"])
+def test_the_smallest_graphs_train_to_finite_scores(
+    model: str, rows: list[tuple[str, str]]
+) -> None:
+    made = graph(rows)
+    fitted = fit(made, Hyperparameters(model, epochs=3))  # type: ignore[arg-type]
+    assert scorer(fitted.embeddings, made)(torch.arange(made.n_users)).isfinite().all()
+
+
+def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device("auto") == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device("auto") == device("cuda") == torch.device("cuda:1")
+    assert device("cuda:0") == torch.device("cuda:0")
+
+
+def test_the_gcn_in_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "several", lambda: True)
+    with pytest.raises(OneProcess, match="start it without torchrun"):
+        train(blocks(), Hyperparameters("gcn", epochs=1))

@@ -1,0 +1,199 @@
+import os
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from consumer.edge.traces import digest
+from trainer.embedding.embeddings import Embeddings
+from trainer.lifecycle.erasure import erase
+from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_version
+from trainer.lifecycle.pruning import ABANDONED_AFTER, NEWEST, prune
+from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.trained import Trained
+
+VERSION = "20260101T000000.0Z"
+NAMES = [f"202601{day:02}T000000.0Z" for day in range(1, 20)]
+
+
+def snapshot(version: str, rejected: str = "") -> Snapshot:
+    """Two users a, b with edges a-x, a-y, b-y; three items; dimension 4."""
+    settings: dict[str, str | int | float | None] = {"dim": 4, "learned_power": 0.5}
+    manifest = Manifest(
+        version, "lightgcn", 3, True, 1, 2, 3, 3, 5, {0: 7}, settings, {"ndcg@20": 0.5}, {},
+        rejected=rejected, stamp=7,
+    )  # fmt: skip
+    tensors = {
+        "base": torch.rand(2, 4), "incoming": torch.rand(3, 4), "outgoing": torch.rand(3, 4),
+        "strengths": torch.ones(3), "scales": torch.tensor([0.0, 0.0, 1.0]),
+    }  # fmt: skip
+    made = Embeddings("lightgcn", 3, True, tensors)
+    ids = pa.array(["a", "b"]), pa.array(["x", "y", "\x00é"])
+    start = {"users": torch.rand(2, 4), "items": torch.rand(3, 4), "basis": torch.rand(3, 2).half()}
+    columns = torch.tensor([0, 2, 3]), torch.tensor([0, 1, 1], dtype=torch.int32)
+    trained = Trained(*columns, torch.tensor([False, True, False]))
+    return Snapshot(manifest, made, *ids, start, trained)
+
+
+def filled(folder: Path, *versions: str) -> Snapshots:
+    """A store with these snapshots, the last of them live."""
+    snapshots = Snapshots(str(folder))
+    for version in versions:
+        snapshots.write(snapshot(version))
+        snapshots.promote(version)
+    return snapshots
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    snapshots, written = Snapshots(str(tmp_path / "models")), snapshot(VERSION)
+    snapshots.write(written)
+    read = snapshots.read(VERSION)
+    assert read.manifest == written.manifest
+    assert read.item_ids == written.item_ids
+    torch.testing.assert_close(read.embeddings.tensors, written.embeddings.tensors)
+    torch.testing.assert_close(snapshots.start(read.manifest), written.start)
+    trained = snapshots.trained(read.manifest)
+    assert trained
+    assert written.trained
+    torch.testing.assert_close(trained.tensors(), written.trained.tensors())
+
+
+def test_the_folders_of_models_are_for_their_owner_alone(tmp_path: Path) -> None:
+    filled(tmp_path / "models", VERSION)
+    modes = [(tmp_path / "models" / name).stat().st_mode & 0o777 for name in (".", VERSION)]
+    assert modes == [0o700, 0o700]
+
+
+def test_the_live_pointer_moves_to_whole_snapshots_alone(tmp_path: Path) -> None:
+    snapshots = Snapshots(str(tmp_path))
+    assert snapshots.live() is None
+    snapshots.write(snapshot(VERSION))
+    snapshots.promote(VERSION)
+    assert snapshots.live() == VERSION
+    with pytest.raises(SnapshotError, match="there is no snapshot 2027"):
+        snapshots.promote("2027")
+    assert snapshots.live() == VERSION
+
+
+def test_a_snapshot_that_cannot_be_finished_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer.lifecycle.files.pq.write_table", full)
+    snapshots = Snapshots(str(tmp_path))
+    with pytest.raises(SnapshotError, match="No space left on device"):
+        snapshots.write(snapshot(VERSION))
+    assert snapshots.versions() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_snapshot_is_on_the_disk_before_it_is_named_and_named_before_it_is_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut may undo is what was not synced, so the order is what counts."""
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(f"{target.name} is there")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    filled(tmp_path / "models", VERSION)
+    there = done.index(f"{VERSION} is there")
+    files = {path.name for path in (tmp_path / "models" / VERSION).iterdir()} - {"promoted"}
+    assert files == {
+        "manifest.json", "tables.safetensors", "start.safetensors", "trained.safetensors",
+        "users.parquet", "items.parquet",
+    }  # fmt: skip
+    assert files <= set(done[:there])
+    live = done.index("live is there")
+    assert "models" in done[there:live]  # its name, in the list of names of the folder
+    assert done[live - 1].startswith(".live")
+    assert done[live + 1 :] == ["models"]
+
+
+def test_a_version_is_later_than_all_others_even_when_the_clock_went_back() -> None:
+    assert new_version(["20991231T235959.999999Z"]) == "21000101T000000.000000Z"
+    assert new_version([VERSION]) > VERSION
+
+
+def test_five_rejected_snapshots_do_not_push_out_what_one_can_go_back_to(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:4])
+    for name in NAMES[4 : 4 + NEWEST + 1]:
+        snapshots.write(snapshot(name, rejected="it is worse"))
+    prune(snapshots)
+    assert snapshots.versions() == [*NAMES[1:4], *NAMES[5 : 5 + NEWEST]]
+
+
+def test_what_was_live_last_is_kept_also_after_going_back(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:12])
+    for name in (NAMES[0], NAMES[11], NAMES[1]):
+        snapshots.promote(name)
+        time.sleep(0.002)  # that the times differ
+    prune(snapshots)
+    assert snapshots.versions() == [*NAMES[:2], *NAMES[7:12]]
+    assert snapshots.live() == NAMES[1]
+
+
+def test_a_draft_of_another_trainer_stays_until_it_is_abandoned(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, VERSION)
+    for name in (".1.draft", ".2.draft"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tables.safetensors").write_bytes(b"begun")
+    long_ago = time.time() - ABANDONED_AFTER - 1
+    os.utime(tmp_path / ".1.draft", (long_ago, long_ago))
+    os.utime(tmp_path / ".1.draft" / "tables.safetensors", (long_ago, long_ago))
+    os.utime(tmp_path / ".2.draft", (long_ago, long_ago))  # its file is written still
+    prune(snapshots)
+    assert not (tmp_path / ".1.draft").exists()
+    assert (tmp_path / ".2.draft").exists()
+
+
+def test_a_forgotten_user_goes_and_one_who_came_again_stays(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, VERSION)  # of edges up to stamp 7
+    assert erase(snapshots, {digest("b"): 7}) == []
+    assert erase(snapshots, {digest("a"): 8}) == [VERSION]
+    read = snapshots.read(VERSION)
+    assert read.user_ids.to_pylist() == ["", "b"]
+    assert not read.embeddings.tensors["base"][0].any()
+    assert not snapshots.start(read.manifest)["users"][0].any()
+    trained = snapshots.trained(read.manifest)
+    assert trained
+    assert trained.starts.tolist() == [0, 0, 1]
+    assert trained.items.tolist() == [1]
+    assert erase(snapshots, {digest("b"): 8}) == [VERSION]
+    assert snapshots.holding("a") == snapshots.holding("b") == []
+
+
+def test_who_is_forgotten_leaves_what_one_can_go_back_to_and_rejected_snapshots_go(
+    tmp_path: Path,
+) -> None:
+    snapshots = filled(tmp_path, *NAMES[:2])
+    snapshots.write(snapshot(NAMES[2], rejected="it is worse"))
+    assert snapshots.holding("a") == NAMES[:3]
+    assert erase(snapshots, {digest("a"): 8}) == NAMES[:3]
+    assert snapshots.versions() == NAMES[:2]
+    assert [snapshots.read(name).user_ids.to_pylist() for name in NAMES[:2]] == [["", "b"]] * 2
+
+
+def test_a_broken_snapshot_does_not_keep_others_from_being_forgotten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshots = filled(tmp_path, *NAMES[:4])
+    (tmp_path / NAMES[0] / "users.parquet").write_bytes(b"\x00" * 9)
+    (tmp_path / NAMES[1] / "tables.safetensors").write_bytes(b"\x00" * 9)
+    (tmp_path / NAMES[2] / "manifest.json").write_bytes(b"{}")
+    assert erase(snapshots, {digest("a"): 8}) == NAMES[1:4]
+    assert snapshots.versions() == [NAMES[0], *NAMES[2:4]]
+    assert snapshots.user_ids(NAMES[2]).to_pylist() == ["", "b"]
+    assert f"delete {tmp_path / NAMES[0]}" in caplog.text

@@ -1,0 +1,1 @@
+"""Choosing, training and measuring a model on held-out edges."""

@@ -1,0 +1,229 @@
+"""Offline measures: recall and NDCG over a full ranking, RMSE of explicit ratings, baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.embedding.embeddings import Embeddings, Own
+from trainer.embedding.largest import largest
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.popularity import recent
+from trainer.graph.weights import Float32s, Float64s, Int64s
+from trainer.model.biases import predicted_by_biases
+
+BLOCK = 1_024  # users ranked at a time, fewer where items are many:
+SCORES = 50_000_000  # scores in memory at a time
+Scorer = Callable[[Tensor], Tensor]  # int64 user numbers [block] -> scores [block, items]
+
+
+def measure(
+    embeddings: Embeddings,
+    train: InteractionGraph,
+    test: InteractionGraph,
+    most: int | None = None,
+) -> dict[str, float]:
+    """The figures of a model trained on `train` and propagated over it, measured on `test`.
+
+    Both graphs have the same nodes, and test has an edge. A gcn that predicts interactions (its
+    scores are no cosines) has `rmse` beside that of the mean and of user and item biases.
+    """
+    score, popular = scorer(embeddings, train), popularity(train)
+    figures, baseline = rankings(_both(score, popular), train, test, most=most)
+    figures["popularity_ndcg@20"] = baseline["ndcg@20"]
+    return figures | measure_rmse(embeddings, train, test)
+
+
+def measure_rmse(
+    embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
+) -> dict[str, float]:
+    """The RMSE of a gcn that predicts interactions, as `measure` has it; of others nothing."""
+    if embeddings.model != "gcn" or embeddings.cosine:
+        return {}
+    mean = np.full(len(test), train.weights.mean(), np.float32)
+    return {
+        "rmse": rmse(predictions(embeddings, train, test), test.weights),
+        "rmse_mean": rmse(mean, test.weights),
+        "rmse_biases": rmse(predicted_by_biases(train, test), test.weights),
+    }
+
+
+def measure_served(
+    embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
+) -> dict[str, dict[str, float]]:
+    """The figures of what users are served: the model's list, or the popular one without edges.
+
+    A test edge that is a train edge too is not asked for: it is in no list. A known user is one
+    with a train edge of some strength; to all others serving gives the popular list.
+
+    Returns:
+        recall@20 and ndcg@20, of popularity too, and `users` with test edges, by all_users,
+        known_users and new_users; without users there are no figures.
+    """
+    test = unseen(test, train)
+    known = train.user_strengths > 0
+    score, recent, popular = scorer(embeddings, train), popular_list(train), popularity(train)
+    made: dict[str, dict[str, float]] = {}
+    for name, own, mask in (("known_users", score, known), ("new_users", recent, ~known)):
+        part = test.subset(mask[test.users])
+        made[name] = {"users": int(np.count_nonzero(part.user_strengths))}
+        if made[name]["users"]:
+            figures, baseline = rankings(_both(own, popular), train, part)
+            made[name] |= figures | {f"popularity_{key}": baseline[key] for key in baseline}
+    return {"all_users": _together([group for group in made.values() if group["users"]])} | made
+
+
+def _both(first: Scorer, second: Scorer) -> Callable[[Tensor], Iterable[Tensor]]:
+    return lambda users: (score(users) for score in (first, second))
+
+
+def _together(groups: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the users of several groups."""
+    users = sum(group["users"] for group in groups)
+    return {
+        name: users if name == "users" else sum(g["users"] * g[name] for g in groups) / users
+        for name in groups[0]
+    }
+
+
+def unseen(test: InteractionGraph, train: InteractionGraph) -> InteractionGraph:
+    """The test edges that are no train edges; both graphs have the same nodes."""
+    edges, old = (g.users.astype(np.int64) * train.n_items + g.items for g in (test, train))
+    return test.subset(~np.isin(edges, old))
+
+
+def scorer(embeddings: Embeddings, graph: InteractionGraph) -> Scorer:
+    """Scores each user by its edges in `graph`, with the embeddings' own fold-in."""
+
+    where = embeddings.outgoing.device
+    graph = graph.dampened(embeddings.dampened)
+    return lambda users: embeddings.score(users.to(where), own(graph, users).to(where)).cpu()
+
+
+def own(graph: InteractionGraph, users: Tensor) -> Own:
+    """The edges in `graph` of users int64 [block]."""
+    return Own(*(torch.from_numpy(column) for column in graph.own(users.numpy())))
+
+
+def predictions(
+    embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
+) -> Float32s:
+    """Predicted interaction of each test edge from the train edges, float32 [test edges]."""
+    users = torch.arange(train.n_users)
+    vectors = embeddings.user_vectors(users, own(train, users))
+    ends = vectors[test.users.astype(np.int64)] * embeddings.outgoing[test.items.astype(np.int64)]
+    predicted: Float32s = ends.sum(1).numpy()
+    return predicted
+
+
+def ranking(
+    score: Scorer,
+    train: InteractionGraph,
+    test: InteractionGraph,
+    k: int = 20,
+    most: int | None = None,
+) -> dict[str, float]:
+    """Recall@k and NDCG@k of one scorer; as `rankings`."""
+    return rankings(lambda users: [score(users)], train, test, k, most)[0]
+
+
+def rankings(
+    scores: Callable[[Tensor], Iterable[Tensor]],
+    train: InteractionGraph,
+    test: InteractionGraph,
+    k: int = 20,
+    most: int | None = None,
+) -> list[dict[str, float]]:
+    """Recall@k and NDCG@k of several rankings side by side, each a mean over users with test edges
+    of some strength: others say what users did not like.
+
+    Every item that the user has no train edge to is ranked. recall = hits / test items;
+    NDCG with binary relevance, the ideal over min(k, test items) (He et al., LightGCN, 2020).
+
+    Args:
+        scores: for a block of users several [block, items], which are overwritten.
+        train: edges to leave out of the ranking; `test` has the same nodes.
+        most: users to measure at most, evenly taken, for a quick look.
+    """
+    sums: list[Tensor] = []
+    users = 0
+    for number, recall, ndcg in _by_user(scores, train, test, k, most):
+        if number == len(sums):
+            sums.append(torch.zeros(2, dtype=torch.float64))
+        sums[number] += torch.stack([recall.sum(), ndcg.sum()])
+        users += len(recall) if number == 0 else 0
+    means = [(total / max(1, users)).tolist() for total in sums] or [[0.0, 0.0]]
+    return [{f"recall@{k}": recall, f"ndcg@{k}": ndcg} for recall, ndcg in means]
+
+
+def ndcgs(
+    score: Scorer,
+    train: InteractionGraph,
+    test: InteractionGraph,
+    k: int = 20,
+    most: int | None = None,
+) -> Float64s:
+    """NDCG@k of each user that `rankings` takes the mean of, in the same order; float64 [users]."""
+    found = [ndcg for _, _, ndcg in _by_user(lambda users: [score(users)], train, test, k, most)]
+    made: Float64s = torch.cat(found).numpy() if found else np.empty(0)
+    return made
+
+
+def _by_user(
+    scores: Callable[[Tensor], Iterable[Tensor]],
+    train: InteractionGraph,
+    test: InteractionGraph,
+    k: int,
+    most: int | None,
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """For each block of users and each of the `scores` its number, recall and NDCG [block]."""
+    discounts = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
+    ideal = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cumsum(0)])
+    test = test.subset(test.strengths > 0)
+    users = np.flatnonzero(test.user_degrees)
+    users = users[:: -(-len(users) // most)] if most and len(users) else users
+    size = block_size(train.n_items)
+    for begin in range(0, len(users), size):
+        block = users[begin : begin + size]
+        seen = _entries(train, block)
+        relevant = torch.zeros(len(block), train.n_items, dtype=torch.bool)
+        relevant[_entries(test, block)] = True
+        wanted = relevant.sum(1)
+        for number, scored in enumerate(scores(torch.from_numpy(block))):
+            scored[seen] = -torch.inf
+            hits = relevant.gather(1, largest(scored, min(k, scored.shape[1]))[1])
+            ndcg = (hits * discounts[: hits.shape[1]]).sum(1) / ideal[wanted.clamp(max=k)]
+            yield number, hits.sum(1) / wanted, ndcg
+
+
+def block_size(n_items: int) -> int:
+    """Users whose scores of all items are in memory at a time."""
+    return max(1, min(BLOCK, SCORES // n_items))
+
+
+def popularity(train: InteractionGraph) -> Scorer:
+    """The scorer that ranks items by their number of train edges, the same for everyone."""
+    liked = train.items[train.strengths > 0]
+    counts = torch.from_numpy(np.bincount(liked, minlength=train.n_items).astype(np.float32))
+    return lambda users: counts.repeat(len(users), 1)
+
+
+def popular_list(train: InteractionGraph) -> Scorer:
+    """The scorer of the popular list that serving offers, the same for everyone."""
+    counts = torch.from_numpy(recent(train).astype(np.float32))
+    return lambda users: counts.repeat(len(users), 1)
+
+
+def rmse(predicted: Float32s, actual: Float32s) -> float:
+    """Root of the mean squared error; both float [edges], in the interaction's unit."""
+    return float(np.sqrt(np.mean((predicted.astype(np.float64) - actual) ** 2)))
+
+
+def _entries(graph: InteractionGraph, users: Int64s) -> tuple[Tensor, Tensor]:
+    """Positions (row in the block, item) of the users' edges, int64 [edges of the block]."""
+    starts, items, *_ = graph.own(users)
+    rows = np.repeat(np.arange(len(users)), np.diff(starts))
+    return torch.from_numpy(rows), torch.from_numpy(items)

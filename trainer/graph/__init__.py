@@ -1,0 +1,1 @@
+"""Edges -> the weighted user-item graph."""

@@ -1,0 +1,75 @@
+"""The graph grows by what the edge store has new, a window at a time, in the one order.
+
+Memory goes with the edges and one window, not with the events. Whoever grows step by step ends
+with the same edges as one that reads all at once: what a `forget` took out of the store is taken
+out of the graph, and what the store still has of the user is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from consumer.edge.schema import TABLE
+from consumer.edge.store import EdgeStore, Watermark
+from consumer.edge.traces import matching, notices, split
+from trainer.graph.interactions import InteractionGraph
+
+
+class Step(NamedTuple):
+    """Rows that the graph has taken in: rows of the edge store, without those of type `forget`.
+
+    notices: digest of a user who was forgotten -> ingest time of the notice, epoch microseconds,
+    0 in one of the first edition; watermark: how far the graph is after this step; new: how many
+    rows were not read before, those of type `forget` included.
+    """
+
+    rows: pa.Table
+    new: int
+    notices: dict[str, int]
+    watermark: Watermark
+
+
+def grow(graph: InteractionGraph, store: EdgeStore, watermark: Watermark) -> Iterator[Step]:
+    """Take into `graph` what the store holds past the watermark, up to which the graph is.
+
+    Raises:
+        Replaced: the graph is of another store; begin with an empty one.
+        StoreError: the store cannot be read; go on at the last step's watermark.
+    """
+    news = store.news(watermark)
+    watermark = news.watermark
+    if graph.n_users:
+        forgotten = notices(news.notices())
+        numbers = matching(graph.user_ids.values, forgotten)
+        if numbers:
+            users = graph.user_ids.values.take(pa.array(numbers)).to_pylist()
+            left, _ = split(news.read_before(users))
+            graph.forget(numbers)
+            graph.extend(left)
+            yield Step(left, 0, forgotten, watermark)
+    for rows in news.read():
+        kept, _ = split(rows)
+        graph.extend(kept)
+        watermark = watermark.after(rows)
+        yield Step(kept, len(rows), notices(rows), watermark)
+    yield Step(TABLE.empty_table(), 0, {}, news.end(watermark))
+
+
+def read_again(
+    graph: InteractionGraph, store: EdgeStore, watermark: Watermark, users: Collection[str]
+) -> pa.Table:
+    """Take the edges of some users from the store, as of the watermark; returns their rows.
+
+    Raises:
+        Replaced, StoreError: as `grow`; the graph is as it was.
+    """
+    news = store.news(watermark)
+    left, _ = split(news.read_before(users))
+    known = pc.index_in(pa.array(list(users), pa.string()), value_set=graph.user_ids.values)
+    graph.forget(known.drop_null().to_pylist())
+    graph.extend(left)
+    return left

@@ -1,0 +1,1 @@
+"""The parts of the model: transitions, neighbours, low pass, learned part, and the gcn."""

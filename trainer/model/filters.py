@@ -1,0 +1,147 @@
+"""The two graph filters without training: neighbours (two hops) and low pass.
+
+R [users, items] holds the strengths of the edges, D_u and D_i its row and column sums. Both score
+item j for a user by a sum over the user's own items i.
+
+- neighbours: sum of R_ui d_i^-p (R^T D_u^-a R)_ij d_j^-q without the diagonal;
+- low pass:   sum of R_ui d_i^-b (V g(s) V^T)_ij d_j^b, with V, s the leading right singular vectors
+  and values of D_u^-c R D_i^-c, s scaled to 1 at the top, and g(s) = s^2 / (s^2 + damping): the
+  graph's low frequencies, cut softly. c = 1/2 is GF-CF's (Shen et al., CIKM 2021) and best on
+  sparse graphs; b = c = 0 is ridge regression of items on items (EASE's without its constraint of
+  a zero diagonal: Steck, WWW 2019) and best on dense ones.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from trainer.graph.interactions import InteractionGraph, both_ways, normalised, power
+from trainer.model.rows import Rows, largest_rows
+
+ROUNDS = 4  # of the subspace iteration from a random start
+WARM_ROUNDS = 1  # from the last basis
+SPARE = 50  # vectors iterated beyond those asked for: the last ones converge slowest
+COLUMNS = 256  # of the user side at a time in the subspace iteration
+FLOOR = 1e-7  # of the largest eigenvalue of a Gram matrix: below is rounding
+
+
+class Spectrum(NamedTuple):
+    """Leading right singular vectors float32 [items, n] and values [n], largest first."""
+
+    vectors: Tensor
+    values: Tensor
+
+
+def neighbors(
+    graph: InteractionGraph, user_power: float, own_power: float, item_power: float, kept: int
+) -> Rows:
+    """The `kept` largest of each item's d_i^-p (R^T D_u^-a R)_ij d_j^-q, i != j.
+
+    By scipy and not torch: torch 2.13's product of two sparse matrices on the CPU is twice as fast
+    but never frees its result.
+
+    Args:
+        user_power, own_power, item_power: a, p, q.
+    """
+    degrees = graph.item_strengths
+    shape = (graph.n_users, graph.n_items)
+    starts = graph.row_starts().astype(np.int32)
+    by_item = sp.csr_array((graph.strengths, graph.items, starts), shape).T.tocsr()
+    scaled = graph.strengths * power(graph.user_strengths, -user_power)[graph.users]
+    scaled = scaled * power(degrees, -item_power)[graph.items]
+    by_user = sp.csr_array((scaled, graph.items, starts), shape)
+    lengths = np.minimum(by_item.astype(bool) @ graph.user_degrees, graph.n_items)
+    return largest_rows(
+        lengths,
+        lambda items: sp.csr_array(by_item[items] @ by_user),
+        kept,
+        power(degrees, -own_power),
+    )
+
+
+def spectrum(
+    graph: InteractionGraph,
+    n: int,
+    device: torch.device,
+    start: Tensor | None = None,
+    normalization: float = 0.5,
+    seed: int = 0,
+) -> Spectrum:
+    """Leading singular vectors of D_u^-c R D_i^-c by randomised subspace iteration.
+
+    Halko, Martinsson & Tropp, SIAM Review 2011, algorithm 4.4, with the Gram matrix's eigenvectors
+    in place of QR: as exact here, since singular values near zero are of no use, and three times
+    quicker.
+
+    Args:
+        n: vectors wanted; there are fewer where the graph has a lower rank.
+        start: float [items, any], the last basis; zero rows for new items.
+        normalization: c.
+    """
+    values = normalised(graph, normalization)
+    scale = max(float(values.max(initial=0)), float(np.finfo(np.float32).tiny))
+    by_user, by_item = both_ways(graph, values / scale, device)
+    n = min(n, graph.n_users, graph.n_items)
+    width = min(n + SPARE, graph.n_users, graph.n_items)
+    known = torch.zeros(graph.n_items, 0) if start is None else start.cpu()
+    more = max(0, width - known.shape[1])
+    random = torch.randn(graph.n_items, more, generator=torch.Generator().manual_seed(seed))
+    basis = torch.cat([known, random / max(1, graph.n_items) ** 0.5], 1).to(device)
+    rounds = ROUNDS if start is None else WARM_ROUNDS
+    if width == graph.n_items:
+        basis, rounds = torch.eye(width, device=device), 0  # spans everything
+    elif width == graph.n_users:
+        rounds = 1  # one spans all rows of the matrix
+    for _ in range(rounds):
+        basis = _orthonormal(_applied(by_user, by_item, basis))
+    reduced = (basis.T @ _applied(by_user, by_item, basis)).double()
+    squares, rotation = torch.linalg.eigh((reduced + reduced.T) / 2)
+    singular = squares.flip(0)[:n].clamp(min=0).sqrt().float()
+    return Spectrum(basis @ rotation.flip(1)[:, :n].float(), singular * scale)
+
+
+def leading(made: Spectrum, n: int) -> Spectrum:
+    """The n leading vectors and values, or all there are."""
+    return Spectrum(made.vectors[:, :n].contiguous(), made.values[:n])
+
+
+def relative_squares(made: Spectrum) -> Tensor:
+    """Squared singular values, scaled to 1 at the top; [n]."""
+    values = made.values
+    scaled: Tensor = (values / values[:1].clamp(min=torch.finfo(values.dtype).tiny)) ** 2
+    return scaled
+
+
+def low_pass(
+    graph: InteractionGraph, made: Spectrum, item_power: float, damping: float
+) -> tuple[Tensor, Tensor]:
+    """Incoming and outgoing item vectors, float32 [items, n] each.
+
+    Args:
+        item_power, damping: b and the damping of g.
+    """
+    degrees = graph.item_strengths
+    squares = relative_squares(made)
+    vectors, gain = made.vectors, squares / (squares + damping)
+    own = torch.from_numpy(power(degrees, -item_power)).to(vectors.device)
+    other = torch.from_numpy(power(degrees, item_power)).to(vectors.device)
+    return vectors * gain * own[:, None], vectors * other[:, None]
+
+
+def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor) -> Tensor:
+    """The normalised item-item matrix times a basis, with few columns of the user side at once."""
+    begins = range(0, basis.shape[1], COLUMNS)
+    return torch.cat([by_item @ (by_user @ basis[:, b : b + COLUMNS]) for b in begins], 1)
+
+
+def _orthonormal(basis: Tensor) -> Tensor:
+    """An orthonormal basis of the same space, without directions that are rounding only."""
+    squares, rotation = torch.linalg.eigh((basis.T @ basis).double())
+    kept = squares > squares[-1] * FLOOR
+    made: Tensor = basis @ (rotation[:, kept] / squares[kept].sqrt()).float()
+    return made

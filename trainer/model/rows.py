@@ -1,0 +1,87 @@
+"""The largest entries of the rows of an item-item matrix, made in blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from trainer.embedding.largest import largest
+from trainer.graph.weights import Float32s, Int64s
+
+BLOCK = 10_000_000  # entries of the item-item matrix at a time
+
+
+class Rows(NamedTuple):
+    """The largest entries of each item's row, padded with zeros to the same width.
+
+    columns: int32 [items, width]; values: float32 [items, width].
+    """
+
+    columns: Tensor
+    values: Tensor
+
+
+def largest_rows(
+    lengths: Int64s, made: Callable[[Int64s], sp.csr_array], kept: int, scale: Float32s
+) -> Rows:
+    """The `kept` largest entries of each row but the one on the diagonal.
+
+    Memory grows with what is kept, not with the full matrix.
+
+    Args:
+        lengths: int64 [items], how many entries a row has at most.
+        made: int64 [block] item numbers -> sparse [block, items], the rows of these items.
+        scale: float32 [items], by which each row is multiplied at the end.
+    """
+    n_items = len(lengths)
+    # Rows of like length side by side, so that a block is padded to little more than it holds.
+    order = np.argsort(lengths, kind="stable")
+    width = max(1, min(kept, n_items - 1))
+    columns = np.zeros((n_items, width), np.int32)
+    values = np.zeros((n_items, width), np.float32)
+    begin = 0
+    while begin < n_items:
+        padded = lengths[order[begin:]] * np.arange(1, n_items - begin + 1)
+        end = begin + max(1, int(np.searchsorted(padded, BLOCK, side="right")))
+        items = order[begin:end]
+        found, entries = _largest(made(items), items, width)
+        columns[items, : found.shape[1]] = found
+        values[items, : found.shape[1]] = entries
+        begin = end
+    values *= scale[:, None]
+    used = max(1, int((values > 0).sum(1).max(initial=0)))
+    return Rows(torch.from_numpy(columns[:, :used]), torch.from_numpy(values[:, :used]))
+
+
+def together(parts: list[tuple[Rows, float]], n_items: int, kept: int) -> Rows:
+    """The `kept` largest entries of each row of a weighted sum of rows."""
+    summed = sp.csr_array((n_items, n_items), dtype=np.float32)
+    for rows, weight in parts:
+        columns, values = rows.columns.numpy(), rows.values.numpy()
+        starts = np.arange(0, columns.size + 1, columns.shape[1])
+        summed = summed + sp.csr_array(
+            (values.ravel() * np.float32(weight), columns.ravel(), starts), (n_items, n_items)
+        )
+    lengths = np.full(n_items, min(n_items, sum(rows.columns.shape[1] for rows, _ in parts)))
+    scale = np.ones(n_items, np.float32)
+    return largest_rows(lengths, lambda items: sp.csr_array(summed[items]), kept, scale)
+
+
+def _largest(
+    block: sp.csr_array, items: Int64s, kept: int
+) -> tuple[npt.NDArray[np.int32], Float32s]:
+    """Columns and values of each row's largest entries, those of the rows' own `items` left out."""
+    lengths = np.diff(block.indptr)
+    filled = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    columns = np.zeros(filled.shape, np.int32)
+    values = np.zeros(filled.shape, np.float32)
+    columns[filled], values[filled] = block.indices, block.data
+    values[columns == items[:, None]] = 0
+    top, places = largest(torch.from_numpy(values), min(kept, values.shape[1]))
+    return np.take_along_axis(columns, places.numpy(), 1), top.numpy()

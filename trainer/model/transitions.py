@@ -1,0 +1,91 @@
+"""What users take after an item: a directed two-hop convolution over users' edges in their order.
+
+    T_ij = sum over users of k(n)   if the user's edge to j is the n-th after the one to i,
+                          b k(n)   if it is the n-th before;   k(n) = n^-t, n at most `reach`
+
+The score of item j is the sum over the user's own items i of their recency times
+d_i^-p T_ij d_j^-q, d the items' sums of strengths. Edges without strength, and users whose edges
+all have one time, add nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+
+from trainer.graph.interactions import Int32s, InteractionGraph, power
+from trainer.graph.weights import Float32s, Int64s
+from trainer.model.rows import Rows, largest_rows
+
+PAIRS = 10_000_000  # in memory at a time
+
+
+def transitions(
+    graph: InteractionGraph,
+    decay: float,
+    backward: float,
+    own_power: float,
+    item_power: float,
+    reach: int,
+    kept: int,
+) -> Rows:
+    """The `kept` largest of each item's d_i^-p T_ij d_j^-q, i != j.
+
+    Args:
+        decay, backward, own_power, item_power: t, b, p, q.
+        reach: n at most.
+    """
+    degrees = graph.item_strengths
+    pairs = _Pairs(graph, kernel(decay, backward, reach), power(degrees, -item_power))
+    lengths = np.minimum(graph.item_degrees * 2 * reach, graph.n_items)
+    return largest_rows(lengths, pairs.rows, kept, power(degrees, -own_power))
+
+
+def kernel(decay: float, backward: float, reach: int) -> Float32s:
+    """What a pair adds, float32 [2 * reach], at distances -reach to -1, then 1 to reach."""
+    near = np.arange(1, reach + 1, dtype=np.float64) ** -decay
+    return np.concatenate([backward * near[::-1], near]).astype(np.float32)
+
+
+class _Pairs:
+    """All users' edges in their order, from which rows of T are made."""
+
+    def __init__(self, graph: InteractionGraph, weights: Float32s, scale: Float32s) -> None:
+        """Args:
+        weights: of the distances, as `kernel` gives them.
+        scale: float32 [items], by which each column is multiplied.
+        """
+        order = graph.by_time()
+        order = order[graph.timed[graph.users[order]]]
+        self._users, self._items = graph.users[order], graph.items[order]
+        self._counts = graph.strengths[order] > 0
+        self._by_item = np.argsort(self._items, kind="stable")
+        degrees = np.bincount(self._items, minlength=graph.n_items)
+        self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(degrees)])
+        self._weights, self._scale = weights, scale
+        reach = len(weights) // 2
+        self._distances = np.delete(np.arange(-reach, reach + 1), reach)
+
+    def rows(self, items: Int64s) -> sp.csr_array:
+        """The rows of T of these items, sparse float32 [block, items]."""
+        lengths = self._starts[items + 1] - self._starts[items]
+        begins = self._starts[items] - np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        at = self._by_item[np.arange(lengths.sum()) + np.repeat(begins, lengths)]
+        of_row = np.repeat(np.arange(len(items), dtype=np.int32), lengths)
+        shape = (len(items), len(self._scale))
+        made = sp.csr_array(shape, dtype=np.float32)
+        step = max(1, PAIRS // len(self._distances))
+        for begin in range(0, len(at), step):
+            made = made + self._part(at[begin : begin + step], of_row[begin : begin + step], shape)
+        return made
+
+    def _part(self, at: Int64s, of_row: Int32s, shape: tuple[int, int]) -> sp.csr_array:
+        others = at[:, None] + self._distances
+        inside = (others >= 0) & (others < len(self._users))
+        others = np.where(inside, others, 0)
+        inside &= self._users[others] == self._users[at, None]
+        inside &= self._counts[others] & self._counts[at, None]
+        edges, distances = np.nonzero(inside)
+        columns = self._items[others[edges, distances]]
+        values = self._weights[distances] * self._scale[columns]
+        return sp.coo_array((values, (of_row[edges], columns)), shape).tocsr()

@@ -35,13 +35,16 @@ from trainer.fit.choose import LEARNED
 from trainer.fit.evaluate import popularity, predictions, ranking, rmse, scorer
 from trainer.fit.fit import OVER, fit, fit_all
 from trainer.graph.holdout import held_out_edges
-from trainer.graph.interactions import Adjacency, Ids, InteractionGraph
+from trainer.graph.ids import Ids
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import Adjacency
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import blend
 from trainer.model.biases import predicted_by_biases
-from trainer.model.filters import spectrum
-from trainer.model.networks import LightGCN
-from trainer.model.train import EPOCHS, quiet
+from trainer.model.lightgcn import LightGCN
+from trainer.model.low_pass import spectrum
+from trainer.model.progress import quiet
+from trainer.model.train import EPOCHS
 
 CPU = torch.device("cpu")
 TARGET = 0.1830  # LightGCN's published recall@20
@@ -63,7 +66,7 @@ def newest_tenth(file: str) -> tuple[InteractionGraph, InteractionGraph]:
     """A file's interactions without and with each user's newest tenth."""
     graph = InteractionGraph()
     graph.extend(table(Path(DATA) / file))
-    newest = held_out_edges(graph, Hyperparameters())
+    newest = held_out_edges(graph)
     return graph.subset(~newest), graph.subset(newest)
 
 

@@ -24,11 +24,12 @@ from benchmarks.bench_gowalla import DATA
 from benchmarks.synthetic import Result, published
 from serving.lists.topk import FirstPass, best
 from streamgcn.files.load import table
+from trainer.embedding.edges import own
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.evaluate import Scorer, own, popularity, ranking, scorer
+from trainer.fit.evaluate import Scorer, popularity, ranking, scorer
 from trainer.fit.fit import fit_all
 from trainer.graph.interactions import InteractionGraph
-from trainer.model.train import quiet
+from trainer.model.progress import quiet
 
 NEW_EVENTS = (1, 5, 10)
 SHARE = 0.02  # of the users in each group: few, since items miss their edges

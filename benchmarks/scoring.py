@@ -26,8 +26,8 @@ from benchmarks.synthetic import Result, Sizes
 from serving.edges.user_edges import Block as Edges
 from serving.lists.ranking import MOST, Recommender
 from serving.lists.topk import FirstPass, best, topk
-from trainer.embedding.embeddings import Embeddings, Own
-from trainer.fit.evaluate import own
+from trainer.embedding.edges import Own, own
+from trainer.embedding.embeddings import Embeddings
 from trainer.lifecycle.snapshots import Snapshots
 
 CPU = torch.device("cpu")

@@ -18,12 +18,13 @@ import torch
 
 from benchmarks.bench_gowalla import HERE, settings
 from trainer.embedding.embeddings import Embeddings
-from trainer.graph.interactions import Ids, InteractionGraph
+from trainer.graph.ids import Ids
+from trainer.graph.interactions import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest, Snapshot, new_version
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model import blend
-from trainer.model.train import quiet
+from trainer.model.progress import quiet
 
 Result = dict[str, Any]
 TASTES = 200

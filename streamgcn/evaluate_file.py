@@ -62,7 +62,7 @@ def evaluate(
         tested.extend(_rows(test, options))
         kept = graph.subset(graph.users >= 0)  # the same ids, now with the test file's
     else:
-        newest = held_out_edges(graph, hyperparameters)
+        newest = held_out_edges(graph, liked=hyperparameters.objective != "mse")
         kept, tested = graph.subset(~newest), graph.subset(newest)
     asked = unseen(tested, kept)
     if not asked.strengths.any():

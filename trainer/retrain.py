@@ -18,6 +18,7 @@ from process.log import Figures
 from process.outage import Outage
 from process.running import Running
 from process.settings import SettingsError
+from trainer.device import device
 from trainer.graph.growth import grow
 from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.candidate import candidate
@@ -32,7 +33,7 @@ from trainer.lifecycle.schedule import Schedule
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.memory import give_back
 from trainer.model import parallel
-from trainer.model.train import Stopped, device
+from trainer.model.progress import Stopped
 from trainer.settings import TrainerSettings
 
 log = logging.getLogger("trainer")

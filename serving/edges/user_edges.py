@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 from consumer.edge.store import EdgeStore, Watermark
 from consumer.event.json import FORGET, REMOVE, Event
 from consumer.ingest.decode import Position
+from trainer.graph.arrays import Float32s, Float64s, Int32s, Int64s
 from trainer.graph.growth import grow, read_again
-from trainer.graph.interactions import Int32s, InteractionGraph
+from trainer.graph.interactions import InteractionGraph
 from trainer.graph.popularity import HALF_LIFE_MS
-from trainer.graph.weights import Float32s, Float64s, Int64s, Weighing
+from trainer.graph.weights import Weighing
 
 FAR = 50  # half-lives ahead of which the counts are taken anew as of then
 NOTHING = 1e-9  # what rounding leaves of the count of an item whose edges were taken back

@@ -12,7 +12,7 @@ import torch
 from consumer.event.json import FORGET, Event
 from serving.edges.user_edges import UserEdges
 from serving.lists.ranking import Recommender
-from trainer.embedding.embeddings import Own
+from trainer.embedding.edges import Own
 from trainer.embedding.item_fold_in import can_fold, fold_in
 
 FEWEST = 3  # users who must like an item before it is recommended

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.graph.weights import Float32s, Int64s
+from trainer.graph.arrays import Float32s, Int64s
 
 DIGITS = 5  # of a score behind the point
 PRECISION = 18  # digits of a decimal64

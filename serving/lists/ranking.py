@@ -24,9 +24,10 @@ from serving.lists import encoding as lists
 from serving.lists.encoding import Lists
 from serving.lists.topk import FirstPass, best
 from serving.redis.contract import Recommendations
-from trainer.embedding.embeddings import Embeddings, Own
+from trainer.embedding.edges import Own
+from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.item_fold_in import Folded
-from trainer.graph.weights import Float32s, Int64s
+from trainer.graph.arrays import Float32s, Int64s
 from trainer.lifecycle.manifest import Snapshot
 
 SPARE = 1_000  # new items that can be taken up until the next snapshot

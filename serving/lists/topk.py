@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.embedding.embeddings import Embeddings, Own
+from trainer.embedding.edges import Own
+from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.largest import largest
 
 WIDE = 128  # vectors of the low pass from which a first pass is tried

@@ -42,9 +42,9 @@ from serving.redis.outage import Outage
 from serving.redis.store import Store
 from serving.redis.watch import Watch
 from serving.settings import ServingSettings
+from trainer.device import device
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.model.train import device
 
 log = logging.getLogger("serving")
 

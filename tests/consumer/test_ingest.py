@@ -264,7 +264,7 @@ def test_an_interrupted_re_injection_puts_each_letter_back_once(
 
 def test_old_rows_leave_the_store_but_what_was_taken_back_does_not_return(tmp_path: Path) -> None:
     from consumer.ingest.batch import Batch
-    from tests.trainer.test_rows import message
+    from tests.consumer.test_rows import message
 
     store = EdgeStore.begin(str(tmp_path), "t")
     batch = Batch()

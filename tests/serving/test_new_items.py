@@ -15,17 +15,17 @@ from serving.items.new_items import FEWEST, NewItems
 from serving.lists.ranking import Recommender
 from tests.graphs import blocks, pairs, store
 from tests.serving.test_serving import found_lists
-from trainer.embedding.embeddings import Embeddings, Own
+from trainer.embedding.edges import Own, own
+from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.item_fold_in import Folded, fold_in
 from trainer.fit.choose import PRIORS
-from trainer.fit.evaluate import own
 from trainer.fit.fit import fit_all
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
 from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.model.blend import Part
-from trainer.model.train import quiet
+from trainer.model.progress import quiet
 
 SETTINGS = Hyperparameters(dim=16, epochs=40, vectors=30).filled(PRIORS)
 

@@ -25,7 +25,8 @@ from serving.redis.store import Store
 from tests.graphs import append, blocks, pairs
 from tests.graphs import graph as graph_of
 from tests.graphs import store as store_of
-from trainer.embedding.embeddings import Embeddings, Own
+from trainer.embedding.edges import Own
+from trainer.embedding.embeddings import Embeddings
 from trainer.fit.choose import PRIORS
 from trainer.fit.fit import fit
 from trainer.graph.interactions import InteractionGraph

@@ -9,15 +9,18 @@ import trainer.fit.choose
 import trainer.fit.fit
 import trainer.model.train
 from tests.graphs import blocks, graph, own_block
-from trainer.embedding.embeddings import Embeddings, Own
+from trainer.embedding.edges import Own, own
+from trainer.embedding.embeddings import Embeddings
 from trainer.fit.choose import PRIORS, Chooser
-from trainer.fit.evaluate import own, scorer
+from trainer.fit.evaluate import scorer
 from trainer.fit.fit import Start, fit, fit_all
+from trainer.graph.holdout import newest_edges
 from trainer.graph.interactions import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import blend
-from trainer.model.networks import LightGCN
-from trainer.model.train import Model, Progress, quiet
+from trainer.model.lightgcn import LightGCN
+from trainer.model.progress import Progress, quiet
+from trainer.model.train import Model
 
 SMALL = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32, neighbors_kept=16)
 SET = SMALL.filled(PRIORS)
@@ -148,7 +151,7 @@ def test_the_number_of_steps_is_chosen_unless_it_is_set(
 ) -> None:
     """Of 30 steps or 10, where 30 leave nothing but noise."""
     rows = blocks()
-    newest = rows.newest(0.2)
+    newest = newest_edges(rows, 0.2)
 
     def train(graph: InteractionGraph, kind: Hyperparameters, progress: Progress) -> Model:
         if kind.epochs != 10:
@@ -167,7 +170,7 @@ def test_the_number_of_steps_is_chosen_unless_it_is_set(
 def test_the_number_of_vectors_is_chosen_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of as many as there are blocks, or more, which tell only of chance."""
     rows = blocks(users=60)
-    newest = rows.newest(0.2)
+    newest = newest_edges(rows, 0.2)
     monkeypatch.setattr(trainer.fit.choose, "VECTORS", (2, 4, 40))
     for given, right in ((None, 4), (40, 40)):
         settings = replace(
@@ -183,7 +186,7 @@ def test_the_number_of_vectors_is_chosen_unless_it_is_set(monkeypatch: pytest.Mo
 
 def test_what_is_set_is_not_chosen() -> None:
     rows = blocks()
-    newest = rows.newest(0.1)
+    newest = newest_edges(rows, 0.1)
     settings = Hyperparameters(
         neighbors_item_power=0.77, low_pass_normalization=0.33, learned_weight=0.0, vectors=4
     )

@@ -26,7 +26,7 @@ from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.warm import aligned
-from trainer.model.train import quiet
+from trainer.model.progress import quiet
 
 FIRST_EDITION = Path(__file__).parent.parent / "data" / "first_edition" / "models"
 MODELS = ("blend", "gcn")

@@ -10,7 +10,7 @@ from trainer.fit.fit import fit_all
 from trainer.graph.interactions import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model.biases import predicted_by_biases
-from trainer.model.train import quiet
+from trainer.model.progress import quiet
 
 
 def with_test(

@@ -6,7 +6,8 @@ from tests.graphs import blocks, graph, own_block
 from trainer.graph.interactions import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model.blend import Fitted, part_embeddings
-from trainer.model.filters import low_pass, neighbors, spectrum
+from trainer.model.low_pass import low_pass, spectrum
+from trainer.model.neighbors import neighbors
 from trainer.model.rows import Rows
 
 CPU = torch.device("cpu")

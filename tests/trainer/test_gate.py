@@ -10,7 +10,8 @@ from trainer.embedding.embeddings import Embeddings
 from trainer.fit.choose import PRIORS
 from trainer.fit.evaluate import scorer
 from trainer.fit.fit import Fit, fit
-from trainer.graph.holdout import KNOWN, UNSEEN, Int8s
+from trainer.graph.arrays import Int8s
+from trainer.graph.holdout import KNOWN, UNSEEN
 from trainer.graph.interactions import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.gate import objection

@@ -3,9 +3,9 @@ import pyarrow as pa
 import torch
 
 from tests.graphs import Row, blocks, graph, pairs, table
-from trainer.graph.holdout import held_out_edges
-from trainer.graph.interactions import Adjacency, InteractionGraph
-from trainer.hyperparameters import Hyperparameters
+from trainer.graph.holdout import held_out_edges, newest_edges
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import Adjacency
 
 
 def edges(made: InteractionGraph) -> dict[tuple[str, str], float]:
@@ -56,18 +56,18 @@ def test_the_newest_edges_are_each_users_own() -> None:
     rows = [(f"u{u}", f"i{i}", 1.0, 100 * u + i, "view") for u in range(3) for i in range(20)]
     rows += [("rare", f"i{i}", 1.0, i, "view") for i in range(4)]
     made = graph(rows)
-    newest = made.subset(made.newest(0.1))
+    newest = made.subset(newest_edges(made, 0.1))
     assert set(edges(newest)) == {(f"u{u}", f"i{i}") for u in range(3) for i in (18, 19)}
 
 
 def test_a_user_of_five_edges_has_its_newest_one_held_out() -> None:
     made = graph([("u", f"i{i}", 1.0, -i, "view") for i in range(5)])
-    assert set(edges(made.subset(made.newest(0.1)))) == {("u", "i0")}
+    assert set(edges(made.subset(newest_edges(made, 0.1)))) == {("u", "i0")}
 
 
 def test_without_times_the_held_out_edges_are_random_ones() -> None:
     made = graph([(f"u{u}", f"i{i}") for u in range(200) for i in range(10)])
-    held_out = made.subset(made.newest(0.1))
+    held_out = made.subset(newest_edges(made, 0.1))
     assert held_out.user_degrees.tolist() == [1] * 200
     assert held_out.item_degrees.max() < 50  # by item number it were 200 of one item
 
@@ -113,9 +113,9 @@ def test_what_is_held_out_at_random_is_held_out_again_when_others_have_come() ->
     rows = [(f"u{u}", f"i{i}") for u in range(40) for i in range(0, 20, 2)]
     before = graph(rows)
     after = graph([*rows, *((f"u{u}", "i0") for u in range(40, 60))])
-    held = before.subset(before.newest(0.2))
+    held = before.subset(newest_edges(before, 0.2))
     assert len(held) == 80
-    assert pairs(after.subset(after.newest(0.2))) == pairs(held)
+    assert pairs(after.subset(newest_edges(after, 0.2))) == pairs(held)
     assert len(set(held.items.tolist())) > 5
 
 
@@ -123,10 +123,10 @@ def test_what_users_dislike_is_not_held_out_from_a_model_that_ranks() -> None:
     rows: list[Row] = [("u", f"i{n}", 1.0, n) for n in range(20)]
     rows += [("u", f"d{n}", -1.0, 100 + n) for n in range(20)]
     made = graph(rows)
-    held_out = made.subset(held_out_edges(made, Hyperparameters()))
+    held_out = made.subset(held_out_edges(made))
     names = made.item_ids.values.take(held_out.items).to_pylist()
     assert sorted(names) == ["i18", "i19"]
-    ratings = made.subset(held_out_edges(made, Hyperparameters(model="gcn")))
+    ratings = made.subset(held_out_edges(made, liked=False))
     assert len(ratings) == 4
     assert (ratings.weights < 0).all()
 

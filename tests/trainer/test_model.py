@@ -6,16 +6,20 @@ import torch
 from torch_geometric.nn import LGConv
 
 from tests.graphs import blocks, graph, own_block
+from trainer.device import device
 from trainer.embedding.embeddings import Embeddings
 from trainer.fit.choose import PRIORS
 from trainer.fit.evaluate import predictions, rmse, scorer
 from trainer.fit.fit import fit
-from trainer.graph.interactions import Adjacency, InteractionGraph
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import Adjacency
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import losses, parallel
-from trainer.model.networks import LightGCN, RecommenderGCN
+from trainer.model.gcn import RecommenderGCN
+from trainer.model.lightgcn import LightGCN
 from trainer.model.parallel import OneProcess
-from trainer.model.train import Diverged, Stopped, device, train
+from trainer.model.progress import Stopped
+from trainer.model.train import Diverged, train
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from trainer.lifecycle import candidate as training
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.manifest import Manifest
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.model.train import quiet
+from trainer.model.progress import quiet
 
 SETTINGS = Hyperparameters(dim=16, epochs=30, negatives=64).filled(PRIORS | {"vectors": 16})
 DAY = 86_400_000

@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from tests.graphs import graph, table
-from trainer.embedding.embeddings import Own
+from trainer.embedding.edges import Own, own
 from trainer.fit.choose import PRIORS
-from trainer.fit.evaluate import own, scorer
+from trainer.fit.evaluate import scorer
 from trainer.fit.fit import fit as fit_and_choose
-from trainer.graph.interactions import InteractionGraph, power
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import power
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import transitions as module
 from trainer.model.blend import blend, fit
-from trainer.model.train import quiet
+from trainer.model.progress import quiet
 from trainer.model.transitions import transitions
 
 ALONE = Hyperparameters(neighbors_weight=0.0, low_pass_weight=0.0, learned_weight=0.0)

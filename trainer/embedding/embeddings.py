@@ -3,64 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-
-class Own(NamedTuple):
-    """The edges of a block of users.
-
-    starts: int64 [block + 1], where each user's begin; items: int64 [edges];
-    strengths: float32 [edges]; ages: int64 [edges], how many newer edges the user has, or None
-    where order says nothing.
-    """
-
-    starts: Tensor
-    items: Tensor
-    strengths: Tensor
-    ages: Tensor | None = None
-
-    def to(self, device: torch.device) -> Own:
-        """The same on another device."""
-        ages = None if self.ages is None else self.ages.to(device)
-        return Own(self.starts.to(device), self.items.to(device), self.strengths.to(device), ages)
-
-    def slice(self, begin: int, end: int) -> Own:
-        """The edges of the users begin..end of the block."""
-        starts = self.starts[begin : end + 1]
-        edges = slice(int(starts[0]), int(starts[-1]))
-        ages = None if self.ages is None else self.ages[edges]
-        return Own(starts - starts[0], self.items[edges], self.strengths[edges], ages)
-
-    def recent(self, recency: float) -> Own:
-        """The same with strengths times (1 + age)^-recency, scaled so that users' sums stay."""
-        if self.ages is None or not recency:
-            return self
-        faded = self._replace(strengths=self.strengths * (1.0 + self.ages) ** -recency)
-        factors = self.sums() / faded.sums().clamp(min=TINY)
-        return faded._replace(strengths=faded.strengths * factors[faded.rows()], ages=None)
-
-    def sums(self) -> Tensor:
-        """Sum of each user's strengths, [block]."""
-        summed = functional.embedding_bag(
-            torch.arange(len(self.items), device=self.items.device),
-            self.strengths[:, None],
-            self.starts[:-1],
-            mode="sum",
-        )
-        return summed[:, 0]
-
-    def rows(self) -> Tensor:
-        """The row in the block of each edge, int64 [edges]."""
-        users = torch.arange(len(self.starts) - 1, device=self.starts.device)
-        return users.repeat_interleave(self.starts.diff())
-
-    def shares(self) -> Tensor:
-        """Each edge's share of its user's strengths, [edges]."""
-        return self.strengths / self.sums().clamp(min=TINY)[self.rows()]
+from trainer.embedding.edges import TINY, Own
 
 
 @dataclass(frozen=True)
@@ -254,6 +202,3 @@ class Embeddings:
         return functional.embedding_bag(
             own.items, table, starts, mode="sum", per_sample_weights=own.strengths
         )
-
-
-TINY = 1e-18  # keeps a division by a sum that is zero finite; strengths are larger (weights.py)

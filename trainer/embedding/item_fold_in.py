@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.embedding.embeddings import TINY, Embeddings, Own
+from trainer.embedding.edges import TINY, Own
+from trainer.embedding.embeddings import Embeddings
 
 WEAKEST = 0.01  # of the largest s^2: a direction below tells nothing of a new item
 

@@ -14,9 +14,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from trainer.device import device
+from trainer.embedding.edges import own
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.evaluate import own, ranking, rankings, scorer
-from trainer.graph.interactions import InteractionGraph, power
+from trainer.fit.evaluate import ranking, rankings, scorer
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import power
 from trainer.hyperparameters import Hyperparameters
 from trainer.model.blend import (
     PARTS,
@@ -28,9 +31,10 @@ from trainer.model.blend import (
     spread,
     weight,
 )
-from trainer.model.filters import Spectrum, leading, spectrum
-from trainer.model.networks import LightGCN
-from trainer.model.train import EPOCHS, Progress, device, train
+from trainer.model.lightgcn import LightGCN
+from trainer.model.low_pass import Spectrum, leading, spectrum
+from trainer.model.progress import Progress
+from trainer.model.train import EPOCHS, train
 
 log = logging.getLogger("trainer")
 

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.embedding.embeddings import Embeddings, Own
+from trainer.embedding.edges import own
+from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.largest import largest
+from trainer.graph.arrays import Float32s, Float64s, Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.popularity import recent
-from trainer.graph.weights import Float32s, Float64s, Int64s
 from trainer.model.biases import predicted_by_biases
 
 BLOCK = 1_024  # users ranked at a time, fewer where items are many:
@@ -67,11 +68,11 @@ def measure_served(
     known = train.user_strengths > 0
     score, recent, popular = scorer(embeddings, train), popular_list(train), popularity(train)
     made: dict[str, dict[str, float]] = {}
-    for name, own, mask in (("known_users", score, known), ("new_users", recent, ~known)):
+    for name, scores, mask in (("known_users", score, known), ("new_users", recent, ~known)):
         part = test.subset(mask[test.users])
         made[name] = {"users": int(np.count_nonzero(part.user_strengths))}
         if made[name]["users"]:
-            figures, baseline = rankings(_both(own, popular), train, part)
+            figures, baseline = rankings(_both(scores, popular), train, part)
             made[name] |= figures | {f"popularity_{key}": baseline[key] for key in baseline}
     return {"all_users": _together([group for group in made.values() if group["users"]])} | made
 
@@ -101,11 +102,6 @@ def scorer(embeddings: Embeddings, graph: InteractionGraph) -> Scorer:
     where = embeddings.outgoing.device
     graph = graph.dampened(embeddings.dampened)
     return lambda users: embeddings.score(users.to(where), own(graph, users).to(where)).cpu()
-
-
-def own(graph: InteractionGraph, users: Tensor) -> Own:
-    """The edges in `graph` of users int64 [block]."""
-    return Own(*(torch.from_numpy(column) for column in graph.own(users.numpy())))
 
 
 def predictions(

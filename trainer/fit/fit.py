@@ -17,13 +17,15 @@ from process.errors import StreamGCNError
 from trainer.embedding.embeddings import Embeddings
 from trainer.fit.choose import PRIORS, Chooser, dampening
 from trainer.fit.evaluate import measure, predictions, rmse
-from trainer.graph.holdout import JUDGED_USERS, Bools, Int8s, held_out_edges, judged_users
+from trainer.graph.arrays import Bools, Int8s
+from trainer.graph.holdout import JUDGED_USERS, held_out_edges, judged_users
 from trainer.graph.interactions import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import blend
 from trainer.model.blend import Fitted
-from trainer.model.networks import LightGCN
-from trainer.model.train import EarlyStopping, Model, Progress, Tables, quiet, train
+from trainer.model.lightgcn import LightGCN
+from trainer.model.progress import Progress, quiet
+from trainer.model.train import EarlyStopping, Model, Tables, train
 
 OVER = 10  # of the epochs one in so many, to go on from the kept edges to the whole graph
 WARM = 50  # to go on from the last training, which has seen most of the edges; there and then
@@ -82,7 +84,7 @@ def fit(
     """
     clock = _Clock()
     settings = settings.for_graph(len(graph), bool(graph.timed.any()))
-    newest = held_out_edges(graph, settings, novelty)
+    newest = held_out_edges(graph, novelty, liked=settings.objective != "mse")
     kept, held_out = graph.subset(~newest), graph.subset(newest)
     if settings.model != "gcn" and not kept.strengths.any():
         raise NothingToLearn(

@@ -11,13 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from consumer.event.json import LARGEST
+from trainer.graph.arrays import Bools, Float32s, Float64s, Int64s
 
 DAY_MS = 86_400_000
 MOST_HALVINGS = 60.0  # that are told from more: what is left is still far from float32's ends
-Float32s = npt.NDArray[np.float32]
-Int64s = npt.NDArray[np.int64]
-Float64s = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 class Pairs(NamedTuple):

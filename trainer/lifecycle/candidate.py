@@ -9,7 +9,7 @@ from dataclasses import asdict
 from consumer.edge.store import Watermark
 from trainer.fit.choose import PRIORS
 from trainer.fit.fit import Start, fit
-from trainer.graph.holdout import Int8s
+from trainer.graph.arrays import Int8s
 from trainer.graph.interactions import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.gate import objection
@@ -17,7 +17,7 @@ from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_ve
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained import Trained
 from trainer.lifecycle.warm import aligned_start, chosen, goes_on, tensors
-from trainer.model.train import Progress
+from trainer.model.progress import Progress
 
 log = logging.getLogger("trainer")
 

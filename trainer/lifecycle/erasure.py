@@ -13,7 +13,7 @@ from torch import Tensor
 
 from consumer.edge.traces import matching
 from process import atomic
-from trainer.graph.interactions import Ids
+from trainer.graph.ids import Ids
 from trainer.lifecycle import files
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.snapshots import Snapshots

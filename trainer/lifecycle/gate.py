@@ -7,9 +7,9 @@ import numpy as np
 from trainer.embedding.embeddings import Embeddings
 from trainer.fit.evaluate import ndcgs, predictions, scorer
 from trainer.fit.fit import Fit
-from trainer.graph.holdout import JUDGED_USERS, UNSEEN, Int8s, judged_users
+from trainer.graph.arrays import Float64s, Int8s
+from trainer.graph.holdout import JUDGED_USERS, UNSEEN, judged_users
 from trainer.graph.interactions import InteractionGraph
-from trainer.graph.weights import Float64s
 from trainer.lifecycle.manifest import Snapshot
 from trainer.lifecycle.warm import aligned
 

@@ -10,7 +10,7 @@ from rich.progress import Progress as Bar
 
 from process.log import Figures
 from trainer.lifecycle.current import CurrentTraining
-from trainer.model.train import Progress
+from trainer.model.progress import Progress
 
 LINE_EVERY = 10.0  # seconds between two log lines of a training
 

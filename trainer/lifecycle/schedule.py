@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from trainer.graph.arrays import Int64s
 from trainer.graph.interactions import InteractionGraph
-from trainer.graph.weights import Int64s
 from trainer.settings import TrainerSettings
 
 FIRST_RETRY, LAST_RETRY = 60.0, 3_600.0  # seconds after a failure, doubling

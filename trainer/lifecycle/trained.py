@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from trainer.graph.holdout import KNOWN, PUT_ASIDE, UNSEEN, Bools, Int8s
-from trainer.graph.interactions import InteractionGraph, contained, keys_of
-from trainer.graph.weights import Int64s
+from trainer.graph.arrays import Bools, Int8s, Int64s
+from trainer.graph.holdout import KNOWN, PUT_ASIDE, UNSEEN
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.keys import contained, keys_of
 
 
 @dataclass(frozen=True)

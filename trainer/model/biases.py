@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from trainer.graph.arrays import Float32s, Float64s
 from trainer.graph.interactions import InteractionGraph
-from trainer.graph.weights import Float32s, Float64s
 
 DAMPING = 5.0  # edges of bias 0 that each node counts in addition
 ROUNDS = 10

@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.embedding.embeddings import TINY, Embeddings
-from trainer.fit.evaluate import own
-from trainer.graph.interactions import InteractionGraph, power
+from trainer.device import device
+from trainer.embedding.edges import TINY, own
+from trainer.embedding.embeddings import Embeddings
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import power
 from trainer.hyperparameters import Hyperparameters
-from trainer.model.filters import Spectrum, low_pass, neighbors, spectrum
-from trainer.model.networks import LightGCN
+from trainer.model.lightgcn import LightGCN
+from trainer.model.low_pass import Spectrum, low_pass, spectrum
+from trainer.model.neighbors import neighbors
+from trainer.model.progress import Progress
 from trainer.model.rows import Rows, together
-from trainer.model.train import Progress, Tables, device, train
+from trainer.model.train import Tables, train
 from trainer.model.transitions import transitions
 
 Part = Literal["neighbors", "low_pass", "learned", "transitions"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.embedding.largest import largest
-from trainer.graph.weights import Float32s, Int64s
+from trainer.graph.arrays import Float32s, Int64s
 
 BLOCK = 10_000_000  # entries of the item-item matrix at a time
 

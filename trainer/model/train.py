@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -11,12 +10,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from process.errors import StreamGCNError
-from trainer.graph.interactions import Adjacency, Incidence, InteractionGraph
+from trainer.device import device
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import Adjacency, Incidence
 from trainer.hyperparameters import Hyperparameters
 from trainer.model import losses, parallel
 from trainer.model.biases import user_item_biases
-from trainer.model.networks import LightGCN, RecommenderGCN, product
+from trainer.model.gcn import RecommenderGCN
+from trainer.model.lightgcn import LightGCN
 from trainer.model.parallel import OneProcess, summed
+from trainer.model.product import product
+from trainer.model.progress import Progress, quiet
 
 Model = LightGCN | RecommenderGCN
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # users, items, asked -> this process's loss
@@ -25,19 +29,10 @@ EPOCHS, GCN_EPOCHS = 150, 200
 RATE, WARM_RATE, GCN_RATE = 0.05, 0.02, 0.01  # of Adam, at the first epoch
 GCN_BIAS_RATE, GCN_DECAY, GCN_DROP = 0.001, 1e-4, 0.3  # the last is its edge_drop if none is set
 BPR_EDGES = 100_000  # drawn in each step
-Progress = Callable[[str, int, int, float | None], None]  # stage, steps done, steps, loss
-
-
-class Stopped(Exception):
-    """Training was told to stop; nothing of it is kept."""
 
 
 class Diverged(StreamGCNError):
     """The loss is not finite; nothing of the training is kept."""
-
-
-class DeviceMissing(StreamGCNError):
-    """A GPU is asked for and there is none."""
 
 
 class EarlyStopping:
@@ -58,27 +53,6 @@ class EarlyStopping:
     def restore(self, model: Model) -> None:
         """Put the best parameters back."""
         model.load_state_dict(self._tables)
-
-
-def device(name: str) -> torch.device:
-    """The device of the setting `auto`, `cpu`, `cuda` or `cuda:N`.
-
-    Raises:
-        DeviceMissing: a GPU is asked for and there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceMissing(
-            f"STREAMGCN_DEVICE={name}, but no GPU is usable here; set it to auto or cpu"
-        )
-    if name == "cuda":  # each process of torchrun has its own
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return torch.device(name)
-
-
-def quiet(stage: str, done: int, steps: int, loss: float | None) -> None:
-    """The progress that shows nothing."""
 
 
 def train(

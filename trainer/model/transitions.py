@@ -13,8 +13,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from trainer.graph.interactions import Int32s, InteractionGraph, power
-from trainer.graph.weights import Float32s, Int64s
+from trainer.graph.arrays import Float32s, Int32s, Int64s
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import power
 from trainer.model.rows import Rows, largest_rows
 
 PAIRS = 10_000_000  # in memory at a time

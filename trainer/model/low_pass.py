@@ -1,14 +1,11 @@
-"""The two graph filters without training: neighbours (two hops) and low pass.
+"""Low pass: the low frequencies of the graph, cut softly, without training.
 
-R [users, items] holds the strengths of the edges, D_u and D_i its row and column sums. Both score
-item j for a user by a sum over the user's own items i.
-
-- neighbours: sum of R_ui d_i^-p (R^T D_u^-a R)_ij d_j^-q without the diagonal;
-- low pass:   sum of R_ui d_i^-b (V g(s) V^T)_ij d_j^b, with V, s the leading right singular vectors
-  and values of D_u^-c R D_i^-c, s scaled to 1 at the top, and g(s) = s^2 / (s^2 + damping): the
-  graph's low frequencies, cut softly. c = 1/2 is GF-CF's (Shen et al., CIKM 2021) and best on
-  sparse graphs; b = c = 0 is ridge regression of items on items (EASE's without its constraint of
-  a zero diagonal: Steck, WWW 2019) and best on dense ones.
+R [users, items] holds the strengths of the edges, D_u and D_i its row and column sums. The score of
+item j is the sum over the user's own items i of R_ui d_i^-b (V g(s) V^T)_ij d_j^b, with V, s the
+leading right singular vectors and values of D_u^-c R D_i^-c, s scaled to 1 at the top, and
+g(s) = s^2 / (s^2 + damping). c = 1/2 is GF-CF's (Shen et al., CIKM 2021) and best on sparse graphs;
+b = c = 0 is ridge regression of items on items (EASE's without its constraint of a zero diagonal:
+Steck, WWW 2019) and best on dense ones.
 """
 
 from __future__ import annotations
@@ -16,12 +13,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from trainer.graph.interactions import InteractionGraph, both_ways, normalised, power
-from trainer.model.rows import Rows, largest_rows
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import both_ways, normalised, power
 
 ROUNDS = 4  # of the subspace iteration from a random start
 WARM_ROUNDS = 1  # from the last basis
@@ -35,33 +31,6 @@ class Spectrum(NamedTuple):
 
     vectors: Tensor
     values: Tensor
-
-
-def neighbors(
-    graph: InteractionGraph, user_power: float, own_power: float, item_power: float, kept: int
-) -> Rows:
-    """The `kept` largest of each item's d_i^-p (R^T D_u^-a R)_ij d_j^-q, i != j.
-
-    By scipy and not torch: torch 2.13's product of two sparse matrices on the CPU is twice as fast
-    but never frees its result.
-
-    Args:
-        user_power, own_power, item_power: a, p, q.
-    """
-    degrees = graph.item_strengths
-    shape = (graph.n_users, graph.n_items)
-    starts = graph.row_starts().astype(np.int32)
-    by_item = sp.csr_array((graph.strengths, graph.items, starts), shape).T.tocsr()
-    scaled = graph.strengths * power(graph.user_strengths, -user_power)[graph.users]
-    scaled = scaled * power(degrees, -item_power)[graph.items]
-    by_user = sp.csr_array((scaled, graph.items, starts), shape)
-    lengths = np.minimum(by_item.astype(bool) @ graph.user_degrees, graph.n_items)
-    return largest_rows(
-        lengths,
-        lambda items: sp.csr_array(by_item[items] @ by_user),
-        kept,
-        power(degrees, -own_power),
-    )
 
 
 def spectrum(

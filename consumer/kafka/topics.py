@@ -11,6 +11,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
+    CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     KafkaError,
     NoError,
@@ -200,7 +201,8 @@ def _committed(
         try:
             entries = admin.list_group_offsets({group: partitions})[group]
             break
-        except CoordinatorNotAvailableError:  # a new broker makes the topic of offsets first
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
+            # A new broker makes the topic of offsets first, and then reads it.
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)

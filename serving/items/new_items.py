@@ -80,13 +80,15 @@ class NewItems:
         if users is None and not self._recommender.room:
             return  # it could not be recommended
         users = self._users[item] = users or {}  # the most recently touched one now
+        more = user not in users and len(users) < MOST_USERS
         self._touches += user not in users
         users.pop(user, None)
         users[user] = None
         if len(users) > MOST_USERS:
             users.pop(next(iter(users)))
             self._touches -= 1
-        if len(users) >= FEWEST:
+        # All lists are published again after each fold-in, so a repeated event asks for none.
+        if more and len(users) >= FEWEST:
             self._due[item] = None
         if self._touches > MOST_TOUCHES:
             self._forget_oldest()

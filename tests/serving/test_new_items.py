@@ -227,6 +227,37 @@ def test_users_who_dislike_a_new_item_do_not_make_it_recommended_nor_push_out_wh
     assert with_it == {f"2-{n}" for n in range(20, 30)}
 
 
+def test_a_new_item_is_placed_anew_by_more_users_and_not_by_repeated_events_of_the_same(
+    made: InteractionGraph, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.items.new_items.MOST_USERS", 6)
+    edges = UserEdges(Weighing())
+    found = NewItems(recommender_of(made, embeddings), edges)
+    offsets = count()
+
+    def touch(user: int) -> list[int]:
+        event = Event(f"2-{user}", "brand new", 1.0, 0, "view")
+        edges.apply(event, 1, Position(next(offsets), 0))
+        found.note(event)
+        return found.fold()
+
+    folded = [touch(user) for user in (0, 1, 2, 2, 0, 3, 3, 4, 5)]
+    assert [bool(each) for each in folded] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert not any(touch(n % 20) for n in range(100))  # users enough have placed it
+    found.find()  # a partition was gained
+    assert found.fold() == []
+
+
 def test_however_many_new_items_come_while_no_model_does_so_many_touches_are_remembered(
     made: InteractionGraph, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from consumer.edge.store import Fenced, Log, StoreError
 from consumer.ingest.batch import Batch
@@ -18,9 +18,10 @@ from consumer.ingest.dead_letters import DeadLetters
 from consumer.ingest.housekeeping import Housekeeping
 from consumer.ingest.opening import open_store
 from consumer.kafka.client import Message, TopicShorter
-from consumer.kafka.subscription import Stream
+from consumer.kafka.subscription import Subscription
 from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
+from process.errors import StreamGCNError
 from process.health import Health
 from process.log import Figures
 from process.outage import Outage
@@ -60,14 +61,13 @@ class Ingest:
         self._events = self._rejected = self._unforeseen = self._reported = self._edges = 0
         self._reported_at = time.monotonic()
         self._polled_at = 0  # epoch microseconds; no clock that is put back can turn the order
-        self._stream = Stream(
-            settings, settings.kafka_group, log, stop, self._start_at, self._drop, self._health
-        )
+        group = settings.kafka_group
+        self._subscription = Subscription(settings, group, log, stop, self._health)
 
     def run(self) -> None:
         """Poll, batch, commit, until told to stop."""
         try:
-            with self._stream:
+            with self._subscription:
                 while not self._stop.is_set():
                     self._round()
                 self._commit_rest()
@@ -78,16 +78,9 @@ class Ingest:
     def _round(self) -> None:
         if self._is_full():
             self._finish_commit(HEARTBEAT_SECONDS)
-            self._stream.heartbeat()
+            self._subscription.heartbeat()
         else:
-            try:
-                polled = self._stream.poll(0.1)
-            except TopicShorter as error:
-                self._begin_another(error)
-                polled = []
-            self._polled_at = max(self._polled_at + 1, time.time_ns() // 1000)
-            for messages in polled:
-                self._take(messages)
+            self._poll()
             self._finish_commit()
         if self._should_commit():
             self._begin_commit()
@@ -95,9 +88,19 @@ class Ingest:
         if self._figures.due():
             self._report()
         self._health.needs(
-            Kafka=self._stream.trouble, store=self._writer.trouble or self._store_away.trouble
+            Kafka=self._subscription.trouble, store=self._writer.trouble or self._store_away.trouble
         )
         self._health.alive()
+
+    def _poll(self) -> None:
+        polled = self._subscription.poll(0.1)
+        self._polled_at = max(self._polled_at + 1, time.time_ns() // 1000)
+        if polled.lost:
+            self._drop()
+        if polled.gained:
+            self._place(polled.gained)
+        for messages in polled.messages:
+            self._take(messages)
 
     def _take(self, messages: Sequence[Message]) -> None:
         position = self._position.get(messages[0].partition)
@@ -123,7 +126,7 @@ class Ingest:
     def _begin_commit(self) -> None:
         if not self._log:
             return  # nothing is read before it is known
-        if not self._stream.is_same_log():
+        if not self._subscription.is_same_log():
             self._start_anew()
             return
         self._writer.begin(self._batch, self._log)
@@ -143,11 +146,23 @@ class Ingest:
             self._start_anew()
             return
         if stored:
-            self._stream.commit(stored.after)
+            self._subscription.commit(stored.after)
             self._events += len(stored)
             self._housekeeping.committed()
 
-    def _start_at(self, partition: int) -> int | None:
+    def _place(self, gained: Collection[int]) -> None:
+        """Go on in each partition at what the edge store holds of it."""
+        try:
+            starts = {partition: self._start_of(partition) for partition in gained}
+        except StreamGCNError as error:
+            self._subscription.postpone(error)
+            return
+        try:
+            self._subscription.place(starts)
+        except TopicShorter as error:
+            self._begin_another(error)
+
+    def _start_of(self, partition: int) -> int | None:
         self._log = self._log or self._find_log()
         offset = self._store.next_offset(partition, self._log)
         self._position.pop(partition, None)
@@ -157,13 +172,13 @@ class Ingest:
 
     def _find_log(self) -> Log:
         """The log that the topic's name stands for now; the store learns of it if it is another."""
-        topic, topic_id = self._settings.kafka_topic, self._stream.topic_id
+        topic, topic_id = self._settings.kafka_topic, self._subscription.topic_id
         before = self._known
         found = self._store.log(topic_id)
         begun = found is None
         if found is None:
             stored = self._store.before_logs()
-            ends = self._stream.ends(stored) if stored else {}
+            ends = self._subscription.ends(stored) if stored else {}
             another = any(offset > ends.get(p, 0) for p, offset in stored.items())
             found = self._store.begin_log(topic_id, known=None, another=another)
         if (begun and found.number) or (before and before != found and before.table == found.table):
@@ -178,7 +193,7 @@ class Ingest:
     def _begin_another(self, error: TopicShorter) -> None:
         """Read the topic from its start as another log: what is behind its end was lost."""
         try:
-            self._store.begin_log(self._stream.topic_id, self._log or self._known)
+            self._store.begin_log(self._subscription.topic_id, self._log or self._known)
         except StoreError as failed:
             log.warning("%s; another log cannot be begun yet: %s.", error, failed)
             return
@@ -191,7 +206,7 @@ class Ingest:
     def _start_anew(self) -> None:
         """Ask the store again where each partition goes on."""
         self._drop()
-        self._stream.restart()
+        self._subscription.restart()
 
     def _drop(self) -> None:
         """Drop what is not stored: it is the next owner's, or will be read again."""
@@ -249,7 +264,7 @@ class Ingest:
             rate=f"{rate:.0f}/s",
             rejected=self._rejected,
             edges=self._edges,
-            lag=self._stream.lag(),
+            lag=self._subscription.lag(),
             commit_ms=round(self._writer.commit_ms),
             unforeseen=self._unforeseen,
         )

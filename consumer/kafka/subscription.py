@@ -1,12 +1,16 @@
 """The partitions that a member of a consumer group reads, each from where the owner says.
 
-A Stream starts each partition where its owner says. Of the consumer that is what the edge store
-holds, never Kafka's committed offset; of serving the lower of both. An unreachable broker is
-waited for.
+    polled = subscription.poll(0.1)
+    if polled.lost:
+        drop everything that was made of messages and is not stored
+    if polled.gained:
+        subscription.place({partition: offset for partition in polled.gained})
+    for messages in polled.messages:
+        take them
 
-The client tells of a rebalance on a thread of its own, at times while `poll` has already returned.
-So its callbacks only note what was gained and lost; the owner hears of it at its next `poll`, on
-its own thread, and a partition stays paused until it was asked where to start.
+The consumer's places are what the edge store holds, never Kafka's committed offsets; serving's are
+the lower of both. Where the owner does not know a place yet, it answers `postpone` and is asked
+again. A broker that does not answer is waited for.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple, Self
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import (
@@ -29,6 +34,7 @@ from kafka.errors import (
 )
 
 from consumer.kafka.access import check_access
+from consumer.kafka.assignment import Assignment
 from consumer.kafka.client import (
     CHECK_MS,
     AccessRefused,
@@ -42,8 +48,8 @@ from consumer.kafka.identity import ask, known_id
 from consumer.kafka.reach import broker_outage, log_reader, until_it_answers
 from consumer.kafka.records import reading_client
 from consumer.settings import ConsumerSettings
-from process.errors import StreamGCNError
 from process.health import Health
+from process.outage import Outage
 from process.shutdown import Stopped
 
 SESSION_MS = 6_000  # a dead member's partitions move on after this long
@@ -54,10 +60,24 @@ SHORT_SECONDS = 10.0  # a new leader may for a moment tell an end behind what wa
 STUCK_SECONDS = 30.0  # a rebalance ends when the members that are gone have timed out, SESSION_MS
 PARTITIONS_SECONDS = 30.0  # a created topic is known to every broker within this
 METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
-RETRY_SECONDS = 1.0  # between two tries to find where a partition starts
+PLACE_SECONDS = 2.0  # between two questions where a partition starts, at most
 
 
-class Stream:
+class Polled(NamedTuple):
+    """What happened since the last poll, in the order in which the owner sees to it.
+
+    lost: partitions that the owner reads no more. If there is any, it is all that the owner has;
+        what this process still reads of them is in a later `gained`.
+    gained: partitions that wait for `place`, told again until they are placed or lost.
+    messages: of placed partitions; of each partition in order.
+    """
+
+    lost: Collection[int] = ()
+    gained: Collection[int] = ()
+    messages: Sequence[Sequence[Message]] = ()
+
+
+class Subscription:
     """The partitions of the topic that this member of `group` has at the moment."""
 
     def __init__(
@@ -66,28 +86,26 @@ class Stream:
         group: str,
         log: logging.Logger,
         stop: threading.Event,
-        start: Callable[[int], int | None],
-        on_lost: Callable[[], None] = lambda: None,
         health: Health | None = None,
     ) -> None:
         """Join the group, waiting for the broker.
 
         Args:
-            start: partition -> offset to begin at, None for the earliest. After any error that the
-                project expects it is asked again.
-            on_lost: called when partitions were given up or taken away.
             health: is told while the broker is waited for.
         """
         self._settings = settings
         self._topic = settings.kafka_topic
         self._address = settings.kafka_bootstrap_servers
         self._log = log
-        self._start = start
-        self._on_lost = on_lost
-        self._lock = threading.Lock()  # of the two below
-        self._lost: set[int] = set()
-        self._unplaced: set[int] = set()
-        self._place_at = self._unplaced_since = 0.0
+        self._assignment = Assignment()
+        self._placing = Outage(
+            log,
+            f"Some partitions of topic {self._topic} cannot be read yet",
+            f"All partitions of topic {self._topic} can be read",
+            PLACE_SECONDS,
+        )
+        self._ask_at = 0.0  # when the owner is asked for places again
+        self._short_since: float | None = None  # when a partition was first too short for its place
         self._lag = 0
         self._heard = time.monotonic()
         self._outage = broker_outage(log)
@@ -101,26 +119,29 @@ class Stream:
         self.topic_id: str | None = None  # of what is read; None where the broker gives none
         self._join()
 
-    def poll(self, seconds: float) -> list[Sequence[Message]]:
-        """Messages that arrived, of each partition in order; waits `seconds` for the first.
+    def poll(self, seconds: float) -> Polled:
+        """What was lost and gained, or else the next messages; waits `seconds` for the first.
 
         Raises:
             AccessRefused: a right is missing from the start; later it is waited for.
-            TopicShorter: a partition ends before the offset it should start at, and waits.
             StreamError: the broker refuses.
         """
         if self._kept_out():
             self._stop.wait(seconds)
-            return []
+            return Polled()
         self._join_anew_if_stuck()
-        self._notice(known_id(self._consumer, self._topic))
-        self._settle()
+        can_be_placed = self._can_be_placed()
+        if self._is_another_log():
+            return Polled(lost=self._start_over())
+        lost, gained = self._assignment.changes(ask=can_be_placed)
+        if lost:
+            self._log.info("Revoked partitions %s.", sorted(lost))
+        if lost or gained:
+            return Polled(lost, gained)
         try:
             polled = self._consumer.poll(timeout_ms=int(seconds * 1000))
         except OffsetOutOfRangeError:
-            self._on_lost()
-            self.restart()  # which tells whether the topic is another, shorter or was cut off
-            return []
+            return Polled(lost=self._start_over())  # `place` tells what became of the topic
         except KafkaError as error:
             self._refused(error)
             polled = {}
@@ -128,25 +149,60 @@ class Stream:
             self._answered()
         elif time.monotonic() - self._heard > CHECK_EVERY:
             self._check()
-        return list(polled.values())
+        placed = self._assignment.placed()  # others were lost meanwhile, and will be read again
+        return Polled(messages=[each for tp, each in polled.items() if tp.partition in placed])
+
+    def place(self, starts: Mapping[int, int | None]) -> None:
+        """Read partitions from now on, if they were not lost since they were told as gained.
+
+        Where the broker cannot be asked, or a partition ends before its start, it will be told as
+        gained again.
+
+        Args:
+            starts: partition -> offset to begin at, None for the earliest.
+
+        Raises:
+            TopicShorter: for some time a partition has ended before its start.
+        """
+        placed = []
+        for partition, start in sorted(starts.items()):
+            if not self._assignment.claim(partition):
+                continue
+            try:
+                self._seek(self._tp(partition), start)
+                placed.append(partition)
+            except (IllegalStateError, KeyError, ValueError):  # it was lost this moment
+                self._assignment.unclaim(partition)
+            except (KafkaError, StreamError) as error:
+                self._assignment.unclaim(partition)
+                self._postpone(error)
+                break
+        if placed:
+            self._log.info("Assigned partitions %s.", placed)
+        if not self._assignment.waits:
+            self._placing.worked()
+            self._short_since = None
+
+    def postpone(self, error: Exception) -> None:
+        """The owner's answer if it does not know where to start; it will be asked again."""
+        self._ask_at = time.monotonic() + self._placing.failed(error)
 
     def heartbeat(self) -> None:
         """Stay a member of the group without taking messages."""
         if self._kept_out():
             return
-        placed = [tp for tp in self._consumer.assignment() if tp.partition not in self._unplaced]
+        placed = self._assignment.placed()
         try:
-            self._consumer.pause(*placed)
+            self._pause(placed)
             self._consumer.poll(timeout_ms=0)
-            self._resume(placed)
-        except IllegalStateError:
-            pass  # a partition was lost this moment
         except KafkaError as error:
             self._refused(error)
+        finally:
+            self._resume(placed & self._assignment.placed())
 
     def restart(self) -> None:
-        """Ask again where each assigned partition starts, and go there."""
-        self.assigned(self._consumer.assignment())
+        """Ask again where each partition starts, and go there. The owner has dropped everything."""
+        self._start_over()
 
     def is_same_log(self) -> bool:
         """Whether what was read is of the log that the topic's name stands for now.
@@ -163,10 +219,13 @@ class Stream:
         """Where the topic's partitions end: partition -> offset; those of `offsets` for certain.
 
         Raises:
-            KafkaError, StreamError: the broker does not answer; for `start`, which is asked again.
+            StreamError: the broker does not answer.
         """
         partitions = [self._tp(number) for number in self.all_partitions()]
-        ends = self._consumer.end_offsets(partitions, timeout_ms=CHECK_MS) if partitions else {}
+        try:
+            ends = self._consumer.end_offsets(partitions, timeout_ms=CHECK_MS) if partitions else {}
+        except KafkaError as error:
+            raise in_words(error, self._settings, f"READ topic {self._topic}") from error
         return {
             tp.partition: self._read_end(tp, end) if end < offsets.get(tp.partition, 0) else end
             for tp, end in ends.items()
@@ -184,9 +243,13 @@ class Stream:
         """The offset that the group has committed in this log, None if there is none.
 
         Raises:
-            KafkaError: the broker does not answer; for `start`, which is asked again then.
+            StreamError: the broker does not answer.
         """
-        found = self._consumer.committed(self._tp(partition), metadata=True, timeout_ms=CHECK_MS)
+        tp = self._tp(partition)
+        try:
+            found = self._consumer.committed(tp, metadata=True, timeout_ms=CHECK_MS)
+        except KafkaError as error:
+            raise in_words(error, self._settings, f"READ group {self._group}") from error
         of_this_log = found and found.metadata in (None, "", self.topic_id)
         return int(found.offset) if of_this_log else None
 
@@ -204,8 +267,8 @@ class Stream:
         return self._lag
 
     def partitions(self) -> set[int]:
-        """The partitions assigned now."""
-        return {tp.partition for tp in self._consumer.assignment()}
+        """The partitions that this member has now, placed or not."""
+        return self._assignment.all()
 
     @property
     def trouble(self) -> str:
@@ -235,11 +298,11 @@ class Stream:
         """Note partitions that must be placed before anything is read of them."""
         self._joining_since = None
         self._admitted = self._admitted or bool(partitions)
+        numbers = {tp.partition for tp in partitions}
+        self._pause(numbers)
         for tp in partitions:
-            self._consumer.pause(tp)
             self._consumer.seek(tp, 0)  # anywhere: without a place the client would look for one
-        with self._lock:
-            self._unplaced |= {tp.partition for tp in partitions}
+        self._assignment.gain(numbers)
 
     def revoked(self, partitions: set[TopicPartition]) -> None:
         """Note partitions that are another member's now, or will be."""
@@ -247,10 +310,7 @@ class Stream:
         # poll ends before the group has answered, and would never finish; this reminds it.
         self._consumer._coordinator.request_rejoin()
         self._joining_since = time.monotonic()
-        numbers = {tp.partition for tp in partitions}
-        with self._lock:
-            self._lost |= numbers
-            self._unplaced -= numbers
+        self._assignment.lose(tp.partition for tp in partitions)
 
     def _join(self) -> None:
         self._joining_since = time.monotonic()
@@ -308,62 +368,41 @@ class Stream:
             "The consumer group has not answered for %.0f s; joining it again.", STUCK_SECONDS
         )
         self.close()
+        self._assignment.lose(self.partitions())
         self._join()
 
-    def _settle(self) -> None:
-        """Tell the owner what was lost, then go where it says in what was gained."""
-        with self._lock:
-            lost, self._lost = self._lost, set()
-        if lost:
-            self._log.info("Revoked partitions %s.", sorted(lost))
-            self._on_lost()
-        if not self._unplaced or time.monotonic() < self._place_at:
-            return
+    def _can_be_placed(self) -> bool:
+        """Whether partitions wait for a place, and the broker has told what the topic is now."""
+        if not self._assignment.waits or time.monotonic() < self._ask_at:
+            return False
         try:
             ask(self._consumer)
         except KafkaError as error:
-            self._place_later(error)
-            return
-        self.topic_id = known_id(self._consumer, self._topic) or self.topic_id
-        placed = []
-        for partition in sorted(self._unplaced):
-            # Taken out before it is placed: if it is lost and gained again meanwhile, which puts it
-            # back, it is placed once more.
-            with self._lock:
-                self._unplaced.discard(partition)
-            try:
-                self._seek(self._tp(partition))
-                placed.append(partition)
-            except (IllegalStateError, KeyError, ValueError):
-                continue  # it was lost this moment
-            except (KafkaError, StreamGCNError) as error:
-                with self._lock:
-                    self._unplaced.add(partition)
-                self._place_later(error)
-                break
-        if placed:
-            self._log.info("Assigned partitions %s.", placed)
-        if not self._unplaced:
-            self._place_at = self._unplaced_since = 0.0
+            self.postpone(error)
+            return False
+        return True
 
-    def _place_later(self, error: Exception) -> None:
-        self._unplaced_since = self._unplaced_since or time.monotonic()
-        waited = time.monotonic() - self._unplaced_since
-        if not self._place_at:
-            self._log.warning("The start of some partitions is not known yet: %s.", error)
-        self._place_at = time.monotonic() + RETRY_SECONDS
-        if isinstance(error, TopicShorter) and waited > SHORT_SECONDS:
-            raise error
+    def _postpone(self, error: Exception) -> None:
+        self.postpone(error)
+        if isinstance(error, TopicShorter):
+            self._short_since = self._short_since or time.monotonic()
+            if time.monotonic() - self._short_since > SHORT_SECONDS:
+                raise error
 
-    def _notice(self, topic_id: str | None) -> None:
-        """Place everything anew where the topic's name stands for another log than before."""
-        if topic_id is not None and self.topic_id not in (None, topic_id):
-            self.topic_id = topic_id
-            self._on_lost()
-            self.restart()
+    def _is_another_log(self) -> bool:
+        """Whether the topic's name stands for another log than what was read."""
+        before = self.topic_id
+        self.topic_id = known_id(self._consumer, self._topic) or before
+        return before not in (None, self.topic_id)
 
-    def _seek(self, tp: TopicPartition) -> None:
-        stored = self._start(tp.partition)
+    def _start_over(self) -> Collection[int]:
+        """Have all partitions placed again; returns those that the owner knows of."""
+        known = self._assignment.start_over()
+        self._pause(known)
+        self._ask_at = 0.0
+        return known
+
+    def _seek(self, tp: TopicPartition, stored: int | None) -> None:
         first = self._consumer.beginning_offsets([tp], timeout_ms=CHECK_MS)[tp]
         end = self._consumer.end_offsets([tp], timeout_ms=CHECK_MS)[tp]
         offset = first if stored is None else stored
@@ -395,10 +434,14 @@ class Stream:
                 pass
             return int(reader.position(tp))
 
-    def _resume(self, partitions: Sequence[TopicPartition]) -> None:
-        assigned = self._consumer.assignment()
-        for tp in partitions:
-            if tp in assigned and tp.partition not in self._unplaced:
+    def _pause(self, partitions: Collection[int]) -> None:
+        for tp in map(self._tp, partitions):
+            with suppress(KeyError):  # the client has dropped it
+                self._consumer.pause(tp)
+
+    def _resume(self, partitions: Collection[int]) -> None:
+        for tp in map(self._tp, partitions):
+            with suppress(KeyError):
                 self._consumer.resume(tp)
 
     def _check(self) -> None:
@@ -456,8 +499,7 @@ class Stream:
                 return True
             self._shut_out = False
             # The client never tries again where a password was refused.
-            with self._lock:
-                self._lost |= self.partitions()
+            self._assignment.lose(self.partitions())
             self.close()
             self._join()
         return False
@@ -471,11 +513,11 @@ class Stream:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._stream.assigned(assigned)
+        self._subscription.assigned(assigned)
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        self._stream.revoked(revoked)
+        self._subscription.revoked(revoked)

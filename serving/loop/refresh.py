@@ -11,7 +11,8 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -22,9 +23,10 @@ from consumer.edge.traces import digest
 from consumer.event.json import FORGET, Event
 from consumer.ingest.decode import Position, events, rows, sent_at
 from consumer.kafka.client import Message, TopicShorter
-from consumer.kafka.subscription import Stream
+from consumer.kafka.subscription import Subscription
 from consumer.kafka.topics import wait_for_topics
 from process import outage
+from process.errors import StreamGCNError
 from process.health import Health
 from process.log import Figures
 from process.running import Running
@@ -117,11 +119,11 @@ class Refresh:
         with self._health.busy("reading the edge store"):
             self._digests = self.edges.grow(self._edge_store)  # of users whose list must go
         group = f"{settings.kafka_group}-serving"
-        self._stream = Stream(settings, group, log, stop, self._start, self._lost, self._health)
+        self._subscription = Subscription(settings, group, log, stop, self._health)
 
     def run(self) -> None:
         """Take events, refresh, publish, until told to stop."""
-        with self._stream:
+        with self._subscription:
             while not self._stop.is_set():
                 self._read()
                 if not self._outage.paused:
@@ -135,7 +137,7 @@ class Refresh:
 
     def _tell_health(self) -> None:
         self._health.needs(
-            Kafka=self._stream.trouble,
+            Kafka=self._subscription.trouble,
             Redis=self._outage.trouble,
             store=self._store_away.trouble,
             model="" if self._recommender else "no model is live yet",
@@ -149,11 +151,13 @@ class Refresh:
         working = self._block or self._publication.running or self._behind()
         if self._due and not working and not idle:
             self._stop.wait(self._gathering())
-        try:
-            polled = self._stream.poll(0.0 if (working or self._due) and not idle else GATHER)
-        except TopicShorter:
-            return  # until the consumer has begun another log
-        for messages in polled:
+        wait = 0.0 if (working or self._due) and not idle else GATHER
+        polled = self._subscription.poll(wait)
+        if polled.lost:
+            self._lost()
+        if polled.gained:
+            self._place(polled.gained)
+        for messages in polled.messages:
             self._take(messages)
 
     def _serve(self) -> None:
@@ -178,14 +182,23 @@ class Refresh:
         else:
             self._outage.worked(left=self._publication.running)
 
-    def _start(self, partition: int) -> int | None:
+    def _place(self, gained: Collection[int]) -> None:
+        try:
+            starts = {partition: self._start_of(partition) for partition in gained}
+        except StreamGCNError as error:
+            self._subscription.postpone(error)
+            return
+        with suppress(TopicShorter):  # until the consumer has begun another log
+            self._subscription.place(starts)
+
+    def _start_of(self, partition: int) -> int | None:
         """Where a gained partition goes on: at the events that no one has answered yet.
 
         The edge store may hold them already: they change nothing, but their users are due.
         """
         edge_log = self._edge_log()
         stored = self._edge_store.next_offset(partition, edge_log)
-        answered = self._stream.committed(partition)
+        answered = self._subscription.committed(partition)
         self._digests |= self.edges.grow(self._edge_store)
         if self._new_items:
             self._new_items.find()
@@ -200,7 +213,7 @@ class Refresh:
 
     def _edge_log(self) -> Log:
         """The topic's log in the edge store, as the consumer has numbered it."""
-        topic, topic_id = self._settings.kafka_topic, self._stream.topic_id
+        topic, topic_id = self._settings.kafka_topic, self._subscription.topic_id
         found = self._edge_store.log(topic_id)
         if found is None:
             if not self._edge_store.before_logs():
@@ -346,8 +359,8 @@ class Refresh:
             self.edges.dampen(self._recommender.trained.dampened)
             self._new_items = NewItems(self._recommender, self.edges)
         self._lost()
-        self._stream.restart()
-        self._publication.renew(self._stream.partitions())
+        self._subscription.restart()
+        self._publication.renew(self._subscription.partitions())
         self._popular.expire()
 
     def _settle(self) -> None:
@@ -386,7 +399,7 @@ class Refresh:
     def _see_to_publishing(self, recommender: Recommender) -> None:
         settings, generation = self._settings, self._watch.generation
         mark = f"{recommender.version} {generation} {settings.top_k} {settings.redis_ttl_seconds}"
-        of = self._stream.n_partitions
+        of = self._subscription.n_partitions
         self._publication.see_to(recommender, self.edges, set(self._mine), of, mark)
         if self._watch.evicted and time.monotonic() - self._kept_at > KEEP_EVERY:
             self._kept_at = time.monotonic()
@@ -464,7 +477,7 @@ class Refresh:
         answered = self._due.offsets()
         if answered:
             self._told_at = time.monotonic()
-            self._stream.commit(answered)
+            self._subscription.commit(answered)
             self._due.told(answered)
 
     def _write_popular(self) -> None:
@@ -487,7 +500,7 @@ class Refresh:
             refreshed=self._refreshed,
             users=self.edges.n_users,
             due=len(self._due),
-            lag=self._stream.lag(),
+            lag=self._subscription.lag(),
             freshness_p50_ms=round(p50 * 1000),
             freshness_p95_ms=round(p95 * 1000),
             freshness_p99_ms=round(p99 * 1000),

@@ -12,13 +12,14 @@ from kafka.errors import KafkaError
 
 from consumer.edge.store import EdgeStore, WrongTopic
 from consumer.event.json import FORGET, Event
-from consumer.kafka.subscription import Stream
+from consumer.kafka.subscription import Subscription
 from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
 from tests import services
 from tests.consumer.test_order import FIRST_EDITION, edges_of, put
 from tests.graphs import stored
 from tests.ingesting import Topic, consuming, likes
+from tests.reading import read
 from tests.rooms import Rooms
 from tests.services import wait_for
 
@@ -183,12 +184,12 @@ def test_what_serving_had_answered_of_a_log_that_is_gone_does_not_count_for_the_
     topic = Topic(apache, tmp_path)  # the embedded broker keeps no note with a committed offset
     topic.publish(*likes("u", ["a", "b"]))
     topic.publisher.close()
-    with Stream(topic.settings, "g", services.log, threading.Event(), lambda _: 0) as stream:
-        wait_for("the partitions", lambda: bool(stream.poll(0.1)) and len(stream.partitions()) == 4)
-        stream.commit({0: 2})
-        wait_for("the commit", lambda: [] if stream.poll(0.1) else stream.committed(0) == 2)
-        stream.topic_id = "another"
-        assert stream.committed(0) is None
+    with Subscription(topic.settings, "g", services.log, threading.Event()) as subscription:
+        wait_for("the messages", lambda: read(subscription) and len(subscription.partitions()) == 4)
+        subscription.commit({0: 2})
+        wait_for("the commit", lambda: not read(subscription) and subscription.committed(0) == 2)
+        subscription.topic_id = "another"
+        assert subscription.committed(0) is None
 
 
 @pytest.mark.parametrize("room", ["consumer", "serving", "trainer", "forget u --verify", "status"])

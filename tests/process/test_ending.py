@@ -15,7 +15,7 @@ import pytest
 from consumer.edge.store import EdgeStore
 from consumer.ingest.loop import Ingest
 from consumer.kafka.client import StreamError
-from consumer.kafka.subscription import Stream
+from consumer.kafka.subscription import Subscription
 from streamgcn.embedded import free_port
 from tests.ingesting import Topic, likes
 from tests.rooms import STREAMGCN, Rooms, without_settings
@@ -224,7 +224,7 @@ def test_a_fatal_error_of_kafka_while_the_store_is_away_ends_every_thread_of_the
     def refused(*_: object) -> object:
         raise StreamError("Kafka refuses")
 
-    monkeypatch.setattr(Stream, "poll", refused)
+    monkeypatch.setattr(Subscription, "poll", refused)
     running.join(LIMIT)
     assert [str(error) for error in failed] == ["Kafka refuses"]
     topic.publisher.close()

@@ -9,10 +9,11 @@ from kafka import KafkaAdminClient, TopicPartition
 
 from consumer.kafka.client import Message, TopicShorter
 from consumer.kafka.publisher import Publisher
-from consumer.kafka.subscription import Stream
+from consumer.kafka.subscription import Subscription
 from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
 from process.shutdown import Stopped
+from tests.reading import read
 from tests.services import wait_for
 
 log = logging.getLogger("test")
@@ -34,20 +35,19 @@ def publish_a_hundred(kafka: str) -> ConsumerSettings:
     return made
 
 
-def read(settings: ConsumerSettings, starts: Mapping[int, int]) -> list[Message]:
+def read_all(settings: ConsumerSettings, starts: Mapping[int, int]) -> list[Message]:
     """What a new member of a group of its own reads, up to the last message."""
     found: list[Message] = []
     deadline = time.monotonic() + 30
     group = uuid.uuid4().hex
-    with Stream(settings, group, log, threading.Event(), starts.get) as stream:
+    with Subscription(settings, group, log, threading.Event()) as subscription:
         while time.monotonic() < deadline and (not found or found[-1].value != b"99"):
-            for messages in stream.poll(0.1):
-                found += messages
+            found += read(subscription, starts)
     return found
 
 
-def test_a_stream_starts_where_its_owner_says(settings: ConsumerSettings) -> None:
-    everything = read(settings, {})
+def test_a_subscription_starts_where_its_owner_says(settings: ConsumerSettings) -> None:
+    everything = read_all(settings, {})
     assert [int(each.value or b"") for each in everything] == list(range(100))
 
 
@@ -55,31 +55,33 @@ def test_a_member_that_joins_right_after_the_topic_was_made_is_given_its_partiti
     apache: str,
 ) -> None:
     for _ in range(4):
-        assert len(read(publish_a_hundred(apache), {})) == 100
+        assert len(read_all(publish_a_hundred(apache), {})) == 100
 
 
 def test_a_member_that_is_told_to_stop_while_it_waits_for_kafka_again_ends_without_an_error(
     settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = threading.Event()
-    with Stream(settings, uuid.uuid4().hex, log, stop, lambda _: None) as stream:
+    with Subscription(settings, uuid.uuid4().hex, log, stop) as subscription:
         monkeypatch.setattr("consumer.kafka.subscription.STUCK_SECONDS", 0.0)
         stop.set()
         with pytest.raises(Stopped, match="waiting for Kafka"):
-            stream.poll(0.1)
+            subscription.poll(0.1)
 
 
 def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
     settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     group, seen = uuid.uuid4().hex, 0
-    with Stream(settings, group, log, threading.Event(), lambda _: None) as stream:
-        wait_for("the partitions", lambda: stream.poll(0.1) or stream.partitions())
-        stream._joining_since = 0.0  # as if the client's rebalance hung: no fault makes it do so
+    with Subscription(settings, group, log, threading.Event()) as subscription:
+        wait_for("the partitions", lambda: read(subscription) or subscription.partitions())
+        subscription._joining_since = (
+            0.0  # as if the client's rebalance hung: no fault makes it do so
+        )
         monkeypatch.setattr("consumer.kafka.subscription.STUCK_SECONDS", 10.0)
         deadline = time.monotonic() + 30
         while seen < 100 and time.monotonic() < deadline:
-            seen += sum(len(messages) for messages in stream.poll(0.1))
+            seen += len(read(subscription))
     assert "joining it again" in caplog.text
     assert seen >= 100
 
@@ -89,7 +91,7 @@ def test_an_offset_beyond_the_topics_end_is_refused_not_read_from_the_start(
 ) -> None:
     monkeypatch.setattr("consumer.kafka.subscription.SHORT_SECONDS", 0.5)
     with pytest.raises(TopicShorter, match="ends before offset 1000"):
-        read(settings, dict.fromkeys(range(4), 1000))
+        read_all(settings, dict.fromkeys(range(4), 1000))
 
 
 def test_offsets_that_retention_has_deleted_are_named_in_the_log(
@@ -97,9 +99,9 @@ def test_offsets_that_retention_has_deleted_are_named_in_the_log(
 ) -> None:
     settings = publish_a_hundred(apache)
     admin = KafkaAdminClient(bootstrap_servers=apache)
-    partition = read(settings, {})[0].partition
+    partition = read_all(settings, {})[0].partition
     admin.delete_records({TopicPartition(settings.kafka_topic, partition): 40})
     admin.close()
-    found = read(settings, {partition: 10})
+    found = read_all(settings, {partition: 10})
     assert [int(each.value or b"") for each in found] == list(range(40, 100))
     assert f"deleted the offsets 10 to 39 of partition {partition} unread" in caplog.text

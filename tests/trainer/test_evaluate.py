@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.graphs import graph, table
+from tests.graphs import graph, pairs, table
 from trainer.fit.evaluate import measure_served, popularity, ranking, rmse
 from trainer.fit.fit import fit_all
+from trainer.graph.holdout import last_edges
 from trainer.graph.interactions import InteractionGraph
 from trainer.hyperparameters import Hyperparameters
 from trainer.model.biases import predicted_by_biases
@@ -27,16 +28,34 @@ def test_recall_and_ndcg_are_the_ones_worked_out_by_hand() -> None:
         [("a", "0"), ("b", "1"), ("b", "2"), ("b", "3"), ("b", "4")], [("a", "2"), ("a", "4")]
     )
     scores = torch.tensor([[9.0, 5.0, 4.0, 3.0, 2.0]])  # 0 is owned; ranked: 1, 2, 3, 4
-    figures = ranking(lambda users: scores[: len(users)].clone(), kept, tested, k=3)
+    figures = ranking(lambda users: scores[: len(users)].clone(), kept, tested, [3])
     assert figures["recall@3"] == 1 / 2
     ideal = 1 + 1 / math.log2(3)
     assert figures["ndcg@3"] == pytest.approx((1 / math.log2(3)) / ideal)
 
 
+def test_each_place_that_is_asked_for_has_a_hit_rate_a_recall_and_an_ndcg_of_its_own() -> None:
+    kept, tested = with_test(
+        [("a", "0"), ("b", "1"), ("b", "2"), ("b", "3"), ("b", "4")],
+        [("a", "2"), ("a", "4"), ("b", "0")],
+    )
+    scores = torch.tensor([[9.0, 5.0, 4.0, 3.0, 2.0], [1.0, 5.0, 4.0, 3.0, 2.0]])
+    figures = ranking(lambda users: scores[users].clone(), kept, tested, [1, 2, 20])
+    second = 1 / math.log2(3)
+    assert figures == pytest.approx(
+        {
+            "hit_rate@1": 1 / 2, "recall@1": 1 / 2, "ndcg@1": 1 / 2,
+            "hit_rate@2": 1.0, "recall@2": 3 / 4, "ndcg@2": (second / (1 + second) + 1) / 2,
+            "hit_rate@20": 1.0, "recall@20": 1.0,
+            "ndcg@20": ((second + 1 / math.log2(5)) / (1 + second) + 1) / 2,
+        }
+    )  # fmt: skip
+
+
 def test_only_users_with_test_edges_count() -> None:
     kept, tested = with_test([("a", "x"), ("b", "y"), ("c", "z")], [("b", "x")])
-    figures = ranking(popularity(kept), kept, tested, k=2)
-    assert figures == {"recall@2": 1.0, "ndcg@2": 1.0}
+    figures = ranking(popularity(kept), kept, tested, [2])
+    assert figures == {"hit_rate@2": 1.0, "recall@2": 1.0, "ndcg@2": 1.0}
 
 
 def test_what_a_user_did_not_like_is_neither_right_nor_popular() -> None:
@@ -44,7 +63,8 @@ def test_what_a_user_did_not_like_is_neither_right_nor_popular() -> None:
     tested = InteractionGraph(kept.user_ids, kept.item_ids)
     tested.extend(table([("c", "y"), ("b", "x", -1.0)]))
     assert popularity(kept)(torch.tensor([0])).tolist() == [[1.0, 2.0]]
-    assert ranking(popularity(kept), kept, tested, k=1) == {"recall@1": 1.0, "ndcg@1": 1.0}
+    figures = ranking(popularity(kept), kept, tested, [1])
+    assert figures == {"hit_rate@1": 1.0, "recall@1": 1.0, "ndcg@1": 1.0}
 
 
 def test_popularity_ranks_by_the_number_of_edges() -> None:
@@ -112,6 +132,19 @@ def test_users_whose_train_edges_have_no_strength_are_new() -> None:
     tested.extend(table([("c", "x")]))
     figures = measure_served(fit_all(kept, NEIGHBORS, quiet), kept, tested)
     assert figures["new_users"] == {
-        "users": 1, "recall@20": 1.0, "ndcg@20": 1.0, "popularity_recall@20": 1.0,
-        "popularity_ndcg@20": 1.0,
+        "users": 1, "hit_rate@20": 1.0, "recall@20": 1.0, "ndcg@20": 1.0,
+        "popularity_hit_rate@20": 1.0, "popularity_recall@20": 1.0, "popularity_ndcg@20": 1.0,
     }  # fmt: skip
+
+
+def test_the_last_edge_of_a_user_is_the_newest_one_that_is_liked_and_never_the_only_one() -> None:
+    made = graph(
+        [
+            ("a", "x", 1.0, 3), ("a", "y", 1.0, 1), ("a", "z", 1.0, 2), ("b", "x", 1.0, 9),
+            ("c", "x", 1.0, 1), ("c", "y", 1.0, 2), ("c", "z", -1.0, 3),
+        ]
+    )  # fmt: skip
+    last = last_edges(made)
+    assert pairs(made.subset(last)) == [("a", "x"), ("c", "y")]
+    before = made.subset(~last)
+    assert pairs(before.subset(last_edges(before))) == [("a", "z")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from trainer.model.biases import predicted_by_biases
 
 BLOCK = 1_024  # users ranked at a time, fewer where items are many:
 SCORES = 50_000_000  # scores in memory at a time
+AT = (20,)  # places of a list that are looked at, if nothing else is asked for
 Scorer = Callable[[Tensor], Tensor]  # int64 user numbers [block] -> scores [block, items]
 
 
@@ -34,8 +35,9 @@ def measure(
     """
     score, popular = scorer(embeddings, train), popularity(train)
     figures, baseline = rankings(_both(score, popular), train, test, most=most)
-    figures["popularity_ndcg@20"] = baseline["ndcg@20"]
-    return figures | measure_rmse(embeddings, train, test)
+    made = {name: figures[name] for name in ("recall@20", "ndcg@20")}
+    made["popularity_ndcg@20"] = baseline["ndcg@20"]
+    return made | measure_rmse(embeddings, train, test)
 
 
 def measure_rmse(
@@ -53,7 +55,10 @@ def measure_rmse(
 
 
 def measure_served(
-    embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
+    embeddings: Embeddings,
+    train: InteractionGraph,
+    test: InteractionGraph,
+    at: Sequence[int] = AT,
 ) -> dict[str, dict[str, float]]:
     """The figures of what users are served: the model's list, or the popular one without edges.
 
@@ -61,8 +66,8 @@ def measure_served(
     with a train edge of some strength; to all others serving gives the popular list.
 
     Returns:
-        recall@20 and ndcg@20, of popularity too, and `users` with test edges, by all_users,
-        known_users and new_users; without users there are no figures.
+        Hit rate, recall and NDCG at each of `at`, of popularity too, and `users` with test edges,
+        by all_users, known_users and new_users; without users there are no figures.
     """
     test = unseen(test, train)
     known = train.user_strengths > 0
@@ -72,7 +77,7 @@ def measure_served(
         part = test.subset(mask[test.users])
         made[name] = {"users": int(np.count_nonzero(part.user_strengths))}
         if made[name]["users"]:
-            figures, baseline = rankings(_both(scores, popular), train, part)
+            figures, baseline = rankings(_both(scores, popular), train, part, at)
             made[name] |= figures | {f"popularity_{key}": baseline[key] for key in baseline}
     return {"all_users": _together([group for group in made.values() if group["users"]])} | made
 
@@ -119,40 +124,42 @@ def ranking(
     score: Scorer,
     train: InteractionGraph,
     test: InteractionGraph,
-    k: int = 20,
+    at: Sequence[int] = AT,
     most: int | None = None,
 ) -> dict[str, float]:
-    """Recall@k and NDCG@k of one scorer; as `rankings`."""
-    return rankings(lambda users: [score(users)], train, test, k, most)[0]
+    """The figures of one scorer; as `rankings`."""
+    return rankings(lambda users: [score(users)], train, test, at, most)[0]
 
 
 def rankings(
     scores: Callable[[Tensor], Iterable[Tensor]],
     train: InteractionGraph,
     test: InteractionGraph,
-    k: int = 20,
+    at: Sequence[int] = AT,
     most: int | None = None,
 ) -> list[dict[str, float]]:
-    """Recall@k and NDCG@k of several rankings side by side, each a mean over users with test edges
-    of some strength: others say what users did not like.
+    """Hit rate, recall and NDCG at each k of `at`, of several rankings side by side.
 
-    Every item that the user has no train edge to is ranked. recall = hits / test items;
-    NDCG with binary relevance, the ideal over min(k, test items) (He et al., LightGCN, 2020).
+    Each figure is a mean over users with test edges of some strength: others say what users did
+    not like. Every item that the user has no train edge to is ranked. A hit: one of the first k is
+    a test item; recall = hits / test items; NDCG with binary relevance, the ideal over
+    min(k, test items) (He et al., LightGCN, 2020).
 
     Args:
         scores: for a block of users several [block, items], which are overwritten.
         train: edges to leave out of the ranking; `test` has the same nodes.
         most: users to measure at most, evenly taken, for a quick look.
     """
+    names = [f"{measure}@{k}" for k in at for measure in ("hit_rate", "recall", "ndcg")]
     sums: list[Tensor] = []
     users = 0
-    for number, recall, ndcg in _by_user(scores, train, test, k, most):
+    for number, figures in _by_user(scores, train, test, at, most):
         if number == len(sums):
-            sums.append(torch.zeros(2, dtype=torch.float64))
-        sums[number] += torch.stack([recall.sum(), ndcg.sum()])
-        users += len(recall) if number == 0 else 0
-    means = [(total / max(1, users)).tolist() for total in sums] or [[0.0, 0.0]]
-    return [{f"recall@{k}": recall, f"ndcg@{k}": ndcg} for recall, ndcg in means]
+            sums.append(torch.zeros(len(names), dtype=torch.float64))
+        sums[number] += figures.sum(1)
+        users += figures.shape[1] if number == 0 else 0
+    means = [(total / max(1, users)).tolist() for total in sums] or [[0.0] * len(names)]
+    return [dict(zip(names, mean, strict=True)) for mean in means]
 
 
 def ndcgs(
@@ -163,7 +170,7 @@ def ndcgs(
     most: int | None = None,
 ) -> Float64s:
     """NDCG@k of each user that `rankings` takes the mean of, in the same order; float64 [users]."""
-    found = [ndcg for _, _, ndcg in _by_user(lambda users: [score(users)], train, test, k, most)]
+    found = [made[2] for _, made in _by_user(lambda users: [score(users)], train, test, (k,), most)]
     made: Float64s = torch.cat(found).numpy() if found else np.empty(0)
     return made
 
@@ -172,12 +179,13 @@ def _by_user(
     scores: Callable[[Tensor], Iterable[Tensor]],
     train: InteractionGraph,
     test: InteractionGraph,
-    k: int,
+    at: Sequence[int],
     most: int | None,
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """For each block of users and each of the `scores` its number, recall and NDCG [block]."""
-    discounts = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
-    ideal = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cumsum(0)])
+) -> Iterator[tuple[int, Tensor]]:
+    """For each block of users and each of the `scores` its number, and the users' figures.
+
+    The figures are float64 [3 * len(at), block], in the order in which `rankings` names them.
+    """
     test = test.subset(test.strengths > 0)
     users = np.flatnonzero(test.user_degrees)
     users = users[:: -(-len(users) // most)] if most and len(users) else users
@@ -190,9 +198,22 @@ def _by_user(
         wanted = relevant.sum(1)
         for number, scored in enumerate(scores(torch.from_numpy(block))):
             scored[seen] = -torch.inf
-            hits = relevant.gather(1, largest(scored, min(k, scored.shape[1]))[1])
-            ndcg = (hits * discounts[: hits.shape[1]]).sum(1) / ideal[wanted.clamp(max=k)]
-            yield number, hits.sum(1) / wanted, ndcg
+            hits = relevant.gather(1, largest(scored, min(max(at), scored.shape[1]))[1])
+            yield number, torch.cat([_figures(hits[:, :k], wanted, k) for k in at])
+
+
+def _figures(hits: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """Hit, recall and NDCG of each user, float64 [3, block].
+
+    Args:
+        hits: bool [block, at most k], which of a user's first items are test items;
+        wanted: int64 [block], how many test items the user has.
+    """
+    discounts = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
+    ideal = discounts.cumsum(0)[wanted.clamp(max=k) - 1]
+    found = hits.sum(1).double()
+    ndcg = (hits * discounts[: hits.shape[1]]).sum(1) / ideal
+    return torch.stack([found.clamp(max=1), found / wanted, ndcg])
 
 
 def block_size(n_items: int) -> int:

@@ -71,12 +71,14 @@ def fit(
     progress: Progress = quiet,
     start: Start | None = None,
     novelty: Int8s | None = None,
+    newest: Bools | None = None,
 ) -> Fit:
     """Hold out, choose, train, measure, and fit over the whole graph.
 
     Args:
         start: what to go on from.
         novelty: of each edge to the last training, [edges], as `held_out_edges` has it.
+        newest: bool [edges], which of them are held out; None for those of `held_out_edges`.
 
     Raises:
         NothingToLearn: no edge says what users like.
@@ -84,7 +86,8 @@ def fit(
     """
     clock = _Clock()
     settings = settings.for_graph(len(graph), bool(graph.timed.any()))
-    newest = held_out_edges(graph, novelty, liked=settings.objective != "mse")
+    if newest is None:
+        newest = held_out_edges(graph, novelty, liked=settings.objective != "mse")
     kept, held_out = graph.subset(~newest), graph.subset(newest)
     if settings.model != "gcn" and not kept.strengths.any():
         raise NothingToLearn(

@@ -39,9 +39,13 @@ def held_out_edges(
 
 
 def newest_edges(
-    graph: InteractionGraph, share: float, novelty: Int8s | None = None, liked: bool = False
+    graph: InteractionGraph,
+    share: float,
+    novelty: Int8s | None = None,
+    liked: bool = False,
+    fewest: int = 5,
 ) -> Bools:
-    """Mask [edges] of each user's newest edges: `share` of them, at least one of five or more.
+    """Mask [edges] of each user's newest edges: `share` of them, at least one of `fewest`.
 
     Each user's own newest, not the newest of all: where users come in sessions the latter
     belong to users of whom nothing older is left to recommend from. Of users whose edges all
@@ -51,11 +55,12 @@ def newest_edges(
     Args:
         novelty: of each edge, [edges]; it comes before the time, which a repeated event moves.
         liked: of edges of some strength alone.
+        fewest: edges of which at least one is taken.
     """
     novelty = np.zeros(len(graph), np.int8) if novelty is None else novelty
     if liked and not graph.strengths.all():
         mask = graph.strengths > 0
-        mask[mask] = newest_edges(graph.subset(mask), share, novelty[mask])
+        mask[mask] = newest_edges(graph.subset(mask), share, novelty[mask], fewest=fewest)
         return mask
     chance = (hashed(graph.keys) >> np.uint64(1)).astype(np.int64)
     chance = np.where(graph.timed[graph.users], graph.places, chance)
@@ -63,10 +68,15 @@ def newest_edges(
     start = graph.row_starts()
     counts = np.diff(start)
     rank = np.arange(len(graph)) - start[graph.users]  # users are sorted, so by_age keeps rows
-    taken = np.maximum((counts * share).astype(np.int64), counts >= 5)
+    taken = np.maximum((counts * share).astype(np.int64), counts >= fewest)
     mask = np.zeros(len(graph), np.bool_)
     mask[by_age] = rank >= (counts - taken)[graph.users]
     return mask
+
+
+def last_edges(graph: InteractionGraph) -> Bools:
+    """Mask [edges] of the last edge of some strength of each user who has two of them or more."""
+    return newest_edges(graph, 0.0, liked=True, fewest=2)
 
 
 def judged_users(held_out: InteractionGraph) -> int:

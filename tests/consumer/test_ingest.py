@@ -17,11 +17,13 @@ from consumer.edge.traces import digest
 from consumer.event import arrow as bulk
 from consumer.event.json import FORGET, Event
 from consumer.ingest import reinject as reinjecting
+from consumer.ingest.batch import Batch
 from consumer.ingest.letters import Letters
 from consumer.ingest.reinject import Done, reinject
 from consumer.kafka.client import Headers, StreamError
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import group_offsets, read_topic
+from tests.consumer.test_rows import message
 from tests.graphs import stored
 from tests.ingesting import Topic, consuming, likes
 from tests.services import wait_for
@@ -263,9 +265,6 @@ def test_an_interrupted_re_injection_puts_each_letter_back_once(
 
 
 def test_old_rows_leave_the_store_but_what_was_taken_back_does_not_return(tmp_path: Path) -> None:
-    from consumer.ingest.batch import Batch
-    from tests.consumer.test_rows import message
-
     store = EdgeStore.begin(str(tmp_path), "t")
     batch = Batch()
     fields = [("view", "2020-01-01"), ("view", "2999-01-01"), ("remove", "2020-01-01")]

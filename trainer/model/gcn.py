@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torch_geometric.nn import GCNConv
 
 from trainer.embedding.embeddings import Embeddings
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
 from trainer.model.product import product
+
+if TYPE_CHECKING:
+    from torch_geometric.nn import GCNConv
 
 
 class RecommenderGCN(nn.Module):
@@ -24,6 +26,8 @@ class RecommenderGCN(nn.Module):
     """
 
     def __init__(self, n_users: int, n_items: int, dim: int, layers: int, mean: float) -> None:
+        from torch_geometric.nn import GCNConv  # 4 s of CPU that no other model needs
+
         super().__init__()
         self.n_users = n_users
         self.mean = mean
@@ -56,7 +60,7 @@ class RecommenderGCN(nn.Module):
             "unknown_bias": torch.tensor([self.mean], device=self.bias.device),
         }
         for number, conv in enumerate(self.convs):
-            weight = cast(GCNConv, conv).lin.weight.T
+            weight = cast("GCNConv", conv).lin.weight.T
             name = "incoming" if number == len(self.convs) - 1 else f"incoming.{number}"
             tensors[name] = states[number][n:] @ weight / roots
             tensors[f"weight.{number}"] = weight.detach()
@@ -76,7 +80,7 @@ class RecommenderGCN(nn.Module):
                     (product(by_item, by_user, users) + items) * roots[1],
                 ]
             )
-            out = cast(GCNConv, conv).lin(gathered) + cast(GCNConv, conv).bias
+            out = cast("GCNConv", conv).lin(gathered) + cast("GCNConv", conv).bias
             states.append(out.relu() if number < len(self.convs) - 1 else out)
         return states
 

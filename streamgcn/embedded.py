@@ -129,16 +129,20 @@ def free_port(wanted: int = 0) -> int:
 
 
 def wait_for_port(
-    name: str, process: subprocess.Popen[bytes], port: int, stop: threading.Event | None = None
+    name: str,
+    process: subprocess.Popen[bytes],
+    port: int,
+    stop: threading.Event | None = None,
+    seconds: float = READY_SECONDS,
 ) -> None:
-    """Wait until the process listens.
+    """Wait until the process listens, `seconds` at most.
 
     Raises:
         EmbeddedError: it ended, or does not listen in time.
         Stopped: `stop` was set meanwhile.
     """
     stop = stop or threading.Event()
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         if stop.is_set():
             raise Stopped(f"waiting for {name}")

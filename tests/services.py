@@ -14,12 +14,19 @@ from typing import TypeVar
 
 from redis import Redis
 
-from streamgcn.embedded import free_port, kafka_command, redis_command, wait_for_port
+from streamgcn.embedded import (
+    EmbeddedError,
+    free_port,
+    kafka_command,
+    redis_command,
+    wait_for_port,
+)
 
 log = logging.getLogger("services")
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
+PATIENCE = 120.0  # seconds that a server may take to start, or a condition to become true
 
 
 @contextmanager
@@ -28,7 +35,7 @@ def process(command: list[str], port: int, log: Path) -> Iterator[subprocess.Pop
     with log.open("ab") as output:
         child = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            wait_for_port(command[0], child, port)
+            wait_for_port(command[0], child, port, seconds=PATIENCE)
             yield child
         finally:
             child.terminate()
@@ -67,7 +74,11 @@ class Broker:
     def start(self) -> None:
         with self._log.open("ab") as output:
             self._child = subprocess.Popen(self._command, stdout=output, stderr=output)
-        wait_for_port(self._command[0], self._child, self._port)
+        try:
+            wait_for_port(self._command[0], self._child, self._port, seconds=PATIENCE)
+        except EmbeddedError:
+            self.kill()
+            raise
 
 
 @contextmanager
@@ -161,7 +172,7 @@ def cluster_ports(nodes: int) -> list[int]:
     return sorted(ports)
 
 
-def wait_for(what: str, look: Callable[[], T | None], seconds: float = 120.0) -> T:
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = PATIENCE) -> T:
     """The first result of `look` that is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

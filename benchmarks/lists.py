@@ -21,8 +21,8 @@ import pyarrow as pa
 import redis
 
 from benchmarks.synthetic import Result
-from serving.lists.encoding import Lists, quoted, values
-from serving.lists.ranking import PART
+from serving.lists.encoding import Lists, encode, quoted
+from serving.lists.recommender import PART
 from serving.redis.store import Store
 from tests import services
 
@@ -50,7 +50,7 @@ def fill(store: Store, users: list[str], items: pa.Array, lists: Lists, size: in
     """All lists by the product's own way from arrays to Redis, `size` at a time."""
     for begin in range(0, len(users), size):
         block = slice(begin, begin + size)
-        made = values(
+        made = encode(
             Lists(*(column[block] for column in lists)),
             items,
             VERSION,

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from benchmarks import synthetic
 from benchmarks.synthetic import Result, Sizes
-from serving.edges.user_edges import Block as Edges
-from serving.lists.ranking import MOST, Recommender
+from serving.items.served_model import ServedModel, UserBlock
+from serving.lists.recommender import LARGEST_BLOCK, Recommender
 from serving.lists.topk import FirstPass, best, topk
 from trainer.embedding.edges import Own, own
 from trainer.embedding.embeddings import Embeddings
@@ -45,7 +45,9 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
     snapshot = snapshots.read(snapshots.live() or "")
     blend = snapshot.embeddings
     users = torch.randperm(sizes.users, generator=torch.Generator().manual_seed(0))
-    blocks = [(block, own(graph, block)) for block in users[: BLOCKS * MOST].split(MOST)]
+    blocks = [
+        (block, own(graph, block)) for block in users[: BLOCKS * LARGEST_BLOCK].split(LARGEST_BLOCK)
+    ]
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads)
     made: Result = {}
@@ -57,7 +59,8 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
         every = torch.cat(vectors).numpy()
         parts = [part for block in blocks for part in split(block, threads)]
         first = FirstPass.of(model, K)
-        recommender = Recommender(replace(snapshot, embeddings=model), CPU, K, threads)
+        served = ServedModel(replace(snapshot, embeddings=model), CPU)
+        recommender = Recommender(served, K, threads)
         ways: dict[str, Callable[[], object]] = {
             "product": lambda m=model, f=first, p=parts: list(product(m, f, p, pool)),
             "explained": lambda recommender=recommender: explained(recommender, blocks),
@@ -75,7 +78,7 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
                 shared(product(model, first, parts, pool), exact(model, parts)), 4
             ),
         }
-    return made | {"threads": threads, "block": MOST, "items": sizes.items}
+    return made | {"threads": threads, "block": LARGEST_BLOCK, "items": sizes.items}
 
 
 def split(block: Block, n: int) -> list[Block]:
@@ -98,8 +101,7 @@ def explained(recommender: Recommender, blocks: list[Block]) -> None:
     """The lists of each block with what led to them."""
     with one_thread():
         for users, edges in blocks:
-            block = Edges(*(t.numpy() for t in edges), users.numpy())
-            list(recommender.rank(users.numpy(), block))
+            list(recommender.rank(UserBlock(users, edges, users.numpy())))
 
 
 @contextmanager

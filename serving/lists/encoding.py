@@ -1,4 +1,4 @@
-"""Lists of many users as columns, and the JSON values of the Redis contract made of them."""
+"""Lists as columns -> the JSON values of the Redis contract; the one place that encodes a list."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ def quoted(ids: pa.Array) -> pa.Array:
     return pa.array([msgspec.json.encode(each).decode() for each in ids.to_pylist()], pa.string())
 
 
-def values(
-    lists: Lists, ids: pa.Array, model: str, sources: Sequence[str], now: int
+def encode(
+    lists: Lists, ids: pa.Array, model: str, sources: Sequence[str], updated_at: int
 ) -> list[bytes]:
-    """One JSON value a row, as `contract.Recommendations` says; a million columns, no Python loop.
+    """One JSON value a row, as serving/redis/contract.py says, without a Python loop.
 
     Args:
         ids: the items' ids, `quoted`.
+        model: version of the model, empty if there is none.
         sources: one a row.
-        now: epoch milliseconds, of `updated_at`.
+        updated_at: epoch milliseconds.
     """
     shown = np.arange(lists.items.shape[1]) < lists.counts[:, None]
     starts = pa.array(np.cumsum([0, *lists.counts]), pa.int32())
@@ -59,7 +60,7 @@ def values(
         return joined(ids.take(pa.array(numbers[shown]))) if numbers.shape[1] else ""
 
     name = msgspec.json.encode(model).decode()
-    made = pc.binary_join_element_wise(
+    joined_parts = pc.binary_join_element_wise(
         '{"items":[',
         named(lists.items),
         '],"scores":[',
@@ -70,10 +71,10 @@ def values(
         pa.array(sources, pa.string()),
         '","event_at":',
         pa.array(lists.event_at).cast(pa.string()),
-        f',"updated_at":{now}}}',
+        f',"updated_at":{updated_at}}}',
         "",
     )
-    encoded: list[bytes] = made.cast(pa.binary()).to_pylist()
+    encoded: list[bytes] = joined_parts.cast(pa.binary()).to_pylist()
     return encoded
 
 
@@ -81,5 +82,5 @@ def _decimals(scores: Float32s) -> pa.Array:
     """As strings; by way of decimals, which Arrow writes almost twice as fast as floats."""
     whole = np.rint(scores.astype(np.float64) * 10**DIGITS).astype(np.int64)
     kind = pa.decimal64(PRECISION, DIGITS)
-    made = pa.Array.from_buffers(kind, len(whole), [None, pa.py_buffer(whole)])
-    return made.cast(pa.string())
+    decimals = pa.Array.from_buffers(kind, len(whole), [None, pa.py_buffer(whole)])
+    return decimals.cast(pa.string())

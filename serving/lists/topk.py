@@ -1,4 +1,4 @@
-"""The k best items of a block of users, minus those that each has.
+"""The k best items of a block of users, without the items that each has.
 
 A wide model is ranked in two passes: all items by the columns that weigh most, in half precision
 where the processor multiplies it, then the best of them by all columns. How many columns and
@@ -20,15 +20,16 @@ from trainer.embedding.edges import Own
 from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.largest import largest
 
-WIDE = 128  # vectors of the low pass from which a first pass is tried
-WAYS = ((0, 2), (0, 3), (64, 2), (64, 3), (256, 3))  # leading vectors, candidates: cheap ones first
-PROBES = 64  # items: the lists of those who have only one of them are looked at
+FEWEST_VECTORS = 128  # of the low pass, from which a first pass is tried
+# Leading vectors and candidates that are tried, the cheapest first.
+TRIED = ((0, 2), (0, 3), (64, 2), (64, 3), (256, 3))
+PROBES = 64  # items: the lists of users who have only one of them are looked at
 ENOUGH = 0.98  # share of the exact lists that two passes must find there
 
 
 @dataclass(frozen=True)
 class FirstPass:
-    """By what all items are looked at.
+    """The few columns by which all items are looked at first.
 
     table: [items, leading + dim], of the outgoing rows the low pass's leading vectors and all of
         the learned part.
@@ -41,32 +42,32 @@ class FirstPass:
 
     @classmethod
     def of(cls, embeddings: Embeddings, k: int) -> Self | None:
-        """The cheapest that will do for lists of k; None where only one pass will."""
-        if embeddings.vectors < WIDE or embeddings.outgoing.is_cuda:
+        """The cheapest first pass that is good enough for lists of k; None if none is."""
+        if embeddings.vectors < FEWEST_VECTORS or embeddings.outgoing.is_cuda:
             return None
         items = embeddings.tensors["strengths"].nonzero()[:, 0]
         items = items[:: max(1, len(items) // PROBES)][:PROBES]
         own = Own(torch.arange(len(items) + 1), items, torch.ones(len(items)))
         nobody = torch.full_like(items, -1)
         exact = topk(embeddings.score(nobody, own), own, k)[1]
-        for leading, candidates in WAYS:
+        for leading, candidates in TRIED:
             if 2 * leading > embeddings.vectors:
                 break
-            first = cls._made(embeddings, leading, candidates)
+            first = cls._of_columns(embeddings, leading, candidates)
             found = best(embeddings, first, nobody, own, k)[1]
             if (found[:, :, None] == exact[:, None]).any(2).float().mean() >= ENOUGH:
                 return first
         return None
 
     @classmethod
-    def _made(cls, embeddings: Embeddings, leading: int, candidates: int) -> Self:
-        made = cls(embeddings.outgoing, leading, candidates)
+    def _of_columns(cls, embeddings: Embeddings, leading: int, candidates: int) -> Self:
+        first = cls(embeddings.outgoing, leading, candidates)
         halves = torch.cpu.get_capabilities().get("avx512_bf16", False)
-        table = made.columns(embeddings, embeddings.outgoing)
-        return replace(made, table=table.to(torch.bfloat16 if halves else torch.float32))
+        table = first.columns(embeddings, embeddings.outgoing)
+        return replace(first, table=table.to(torch.bfloat16 if halves else torch.float32))
 
     def columns(self, embeddings: Embeddings, table: Tensor) -> Tensor:
-        """Of a table [any, width] those of this pass."""
+        """The columns of this pass, of a table [any, width]."""
         return torch.cat([table[:, : self.leading], table[:, embeddings.vectors :]], 1)
 
     def with_room(self, spare: int) -> Self:

@@ -1,30 +1,33 @@
-"""The list for users without one, written anew every few seconds."""
+"""The list for users without a list, counted and written every few seconds."""
 
 from __future__ import annotations
 
 import time
 
 from serving.edges.user_edges import UserEdges
-from serving.redis.contract import Recommendations
+from serving.lists.popular_list import PopularList
 from serving.redis.store import Store
 
 EVERY = 10.0  # seconds
-SPARE = 20  # times the list's length, so that something is left without what a user has
+TIMES_AS_LONG = 20  # as the list in Redis, so that something is left without what a user has
 
 
 class Popular:
-    """Recently popular items, as of the last `write`."""
+    """Recently popular items, as of the last `write`.
+
+    list: they, TIMES_AS_LONG as the list in Redis.
+    """
 
     def __init__(self, k: int) -> None:
-        """`k`: length of the list in Redis."""
+        """`k`: items in the list in Redis, at most."""
         self._k = k
-        self._at = -EVERY
-        self._shown = False
-        self.whole = Recommendations([], [], [], "", "popular", 0, 0)  # SPARE times as long
+        self._written_at = -EVERY
+        self._ever_written = False
+        self.list = PopularList()
 
-    def expire(self) -> None:
+    def hurry(self) -> None:
         """The next `write` is due at once."""
-        self._at = -EVERY
+        self._written_at = -EVERY
 
     def write(self, edges: UserEdges, version: str, store: Store) -> None:
         """Count and write, if it is due; `version` is the live model's or empty.
@@ -32,15 +35,11 @@ class Popular:
         Raises:
             RedisDown: it stays due.
         """
-        if time.monotonic() - self._at < EVERY:
+        if time.monotonic() - self._written_at < EVERY:
             return
-        now, k = int(time.time() * 1000), self._k
-        items, counts = edges.popular(k * SPARE)
-        scores = [round(count, 5) for count in counts.tolist()]
-        self.whole = Recommendations(items, scores, [], version, "popular", now, now)
-        if items or self._shown:  # it is empty where all that was liked was taken back
-            store.put_popular(
-                Recommendations(items[:k], scores[:k], [], version, "popular", now, now)
-            )
-            self._shown = True
-        self._at = time.monotonic()
+        items, counts = edges.popular(self._k * TIMES_AS_LONG)
+        self.list = PopularList(items, counts, version, int(time.time() * 1000))
+        if items or self._ever_written:  # it is empty where all that was liked was taken back
+            store.put_popular(self.list.first(self._k))
+            self._ever_written = True
+        self._written_at = time.monotonic()

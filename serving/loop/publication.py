@@ -1,4 +1,4 @@
-"""When all lists are written: for a new snapshot, for new items, after Redis has lost them."""
+"""When all lists are written: for a new model, for new items, after Redis has lost them."""
 
 from __future__ import annotations
 
@@ -7,142 +7,155 @@ import time
 from collections.abc import Callable
 
 from serving.edges.user_edges import UserEdges
-from serving.lists.ranking import Recommender
-from serving.loop.list_blocks import Block, Publish, describe
-from serving.redis.contract import Recommendations
+from serving.lists.popular_list import PopularList
+from serving.lists.recommender import Recommender
+from serving.loop.all_lists import AllLists, describe_model
+from serving.loop.list_block import ListBlock
 from serving.redis.store import Store
 
-RENEW_AFTER = 5.0  # seconds from the end of a publish to the next one for new items' sake,
-RENEW_TIMES = 2.0  # and this many times as long as the last one took
+# Seconds from the end of a publication to the next one for the sake of new items: at least so many,
+RENEW_AFTER = 5.0
+RENEW_TIMES = 2.0  # and at least this many times as long as the last one took
 
 
 class Publication:
-    """The publishes of this process, one after another.
+    """The publications of this process, one after another.
 
-    A partition's lists are as they should be if its mark is that of the snapshot, of Redis's
-    present life and of the settings. What the marks say is asked once, as nobody else writes the
-    lists of a partition that is read here: an evicting Redis may lose the mark.
+    A partition's lists are as they should be if its edition in Redis is the present one. What Redis
+    says of the editions is asked once, as nobody else writes the lists of a partition that is read
+    here: a Redis that evicts keys may lose it.
     """
 
     def __init__(self, store: Store, log: logging.Logger) -> None:
         self._store, self._log = store, log
-        self._marks: dict[int, str] = {}  # of partitions, as far as they are known
-        self._renew: set[int] = set()  # partitions whose lists lack new items
-        self._publish: Publish | None = None
-        self._renewing = False  # the publish is for new items' sake alone
-        self._share = 0.0
-        self._began = self._ended = 0.0  # of the last publish
+        self._editions: dict[int, str] = {}  # of partitions, as far as they are known
+        self._lack_new_items: set[int] = set()  # partitions
+        self._lists: AllLists | None = None  # that are written now
+        self._for_new_items = False  # these are written for the sake of new items alone
+        self._progress = 0.0
+        self._began_at = self._ended_at = 0.0  # of the last one
 
     @property
     def running(self) -> bool:
         """Whether there is more to be written."""
-        return self._publish is not None
+        return self._lists is not None
 
     @property
-    def renewing(self) -> bool:
-        """Whether what runs is for new items' sake alone."""
-        return self._renewing
+    def is_for_new_items(self) -> bool:
+        """Whether what runs is for the sake of new items alone."""
+        return self._for_new_items
 
     @property
-    def share(self) -> float:
-        """Of the last publish that is written."""
-        return self._publish.share if self._publish else self._share
+    def progress(self) -> float:
+        """The share of the last publication that is written, 0 to 1."""
+        return self._lists.progress if self._lists else self._progress
 
     @property
     def careful(self) -> bool:
         """Whether the next lists are made one at a time, as one of them failed."""
-        return self._publish is not None and self._publish.careful
+        return self._lists is not None and self._lists.careful
 
     def renew(self, partitions: set[int]) -> None:
         """New items can be recommended to the users of these partitions."""
-        self._renew |= partitions
+        self._lack_new_items |= partitions
 
     def drop(self) -> None:
         """The partitions read here have changed: what runs may be another process's to write."""
-        if self._publish and self._renewing:
-            self._renew |= self._publish.partitions
-        self._publish = None
-        self._marks.clear()
+        if self._lists and self._for_new_items:
+            self._lack_new_items |= self._lists.partitions
+        self._lists = None
+        self._editions.clear()
 
     def start_over(self) -> None:
-        """There is a new snapshot without new items, or Redis has lost what was written."""
-        self._publish = None
-        self._renew.clear()
-        self._marks.clear()
+        """There is a new model without new items, or Redis has lost what was written."""
+        self._lists = None
+        self._lack_new_items.clear()
+        self._editions.clear()
 
-    def see_to(
-        self, recommender: Recommender, edges: UserEdges, mine: set[int], of: int, mark: str
+    def begin_if_due(
+        self,
+        recommender: Recommender,
+        edges: UserEdges,
+        mine: set[int],
+        n_partitions: int,
+        edition: str,
     ) -> None:
-        """Begin a publish if one is due and none runs.
+        """Begin a publication if one is due and none runs.
 
         Args:
-            mine: the topic's partitions that are read here, `of` so many.
+            mine: the topic's partitions that are read here.
+            n_partitions: of the topic, whoever reads them.
+            edition: the present one.
 
         Raises:
             RedisDown: nothing is begun.
         """
-        if self._publish or not mine or not of:
+        if self._lists or not mine or not n_partitions:
             return
-        missing = self._missing(mine, mark)
+        missing, version = self._missing(mine, edition), recommender.model.version
         if missing:
-            numbers = sorted(missing)
             self._log.info(
-                "Publishing snapshot %s to the users of partitions %s.",
-                recommender.version,
-                numbers,
-            )
-        elif self._renew & mine and self._renewal_due():
-            self._log.info("Publishing snapshot %s with the new items since.", recommender.version)
+                "Publishing all lists of model %s for the users of partitions %s.",
+                version, sorted(missing),
+            )  # fmt: skip
+        elif self._lack_new_items & mine and self._new_items_are_due():
+            self._log.info("Publishing all lists of model %s again, with new items.", version)
         else:
             return
-        self._renewing = not missing
-        partitions = missing or self._renew & mine
-        self._publish = Publish(recommender, edges, partitions, of, mark)
-        self._renew -= partitions
-        self._began = time.monotonic()
+        self._for_new_items = not missing
+        partitions = missing or self._lack_new_items & mine
+        self._lists = AllLists(recommender, edges, partitions, n_partitions, edition)
+        self._lack_new_items -= partitions
+        self._began_at = time.monotonic()
 
-    def begin(self, popular: Recommendations, due: Callable[[int], list[str]]) -> Block | None:
+    def begin_block(
+        self, popular: PopularList, take_due: Callable[[int], list[str]]
+    ) -> ListBlock | None:
         """The next block of what runs; None if it is done, which is noted in Redis and the log.
+
+        Args:
+            take_due: as `AllLists.begin`.
 
         Raises:
             RedisDown: it is not done, and is to be called again.
         """
-        if not self._publish:
+        lists = self._lists
+        if not lists:
             return None
-        block = self._publish.begin(popular, due)
+        block = lists.begin(popular, take_due)
         if not block:
-            self._publish.end(self._store)
-            self._marks |= dict.fromkeys(self._publish.partitions, self._publish.mark)
-            version = self._publish.mark.partition(" ")[0]
-            self._publish, self._share, self._ended = None, 1.0, time.monotonic()
-            self._log.info("Published all lists of %s.", version)
+            lists.end(self._store)
+            self._editions |= dict.fromkeys(lists.partitions, lists.edition)
+            self._lists, self._progress, self._ended_at = None, 1.0, time.monotonic()
+            version = lists.recommender.model.version
+            self._log.info("Published all lists of model %s.", version)
         return block
 
     def written(self) -> None:
         """The block that was begun is written."""
-        if self._publish:
-            self._publish.written()
+        if self._lists:
+            self._lists.written()
 
     def failed(self) -> None:
         """A list of the block that was begun cannot be made."""
-        if self._publish:
-            self._publish.failed()
+        if self._lists:
+            self._lists.failed()
 
     def keep(self, recommender: Recommender) -> None:
-        """Write again what an evicting Redis may have thrown away beside the lists."""
-        if not self._marks or self._publish:
+        """Write again what a Redis that evicts keys may have thrown away beside the lists."""
+        if not self._editions or self._lists:
             return
-        describe(recommender, self._store)
-        for partition, mark in self._marks.items():
-            self._store.put_published([partition], mark)
+        describe_model(recommender, self._store)
+        for partition, edition in self._editions.items():
+            self._store.put_published([partition], edition)
 
-    def _missing(self, mine: set[int], mark: str) -> set[int]:
-        """The partitions whose lists are not what `mark` says."""
-        unknown = {p for p in mine if self._marks.get(p) != mark}
+    def _missing(self, mine: set[int], edition: str) -> set[int]:
+        """The partitions whose lists are not of the edition."""
+        unknown = {p for p in mine if self._editions.get(p) != edition}
         if unknown:
-            self._marks |= self._store.published(unknown)
-        return {p for p in unknown if self._marks.get(p) != mark}
+            self._editions |= self._store.published(unknown)
+        return {p for p in unknown if self._editions.get(p) != edition}
 
-    def _renewal_due(self) -> bool:
-        took = self._ended - self._began
-        return time.monotonic() - self._ended > max(RENEW_AFTER, RENEW_TIMES * took)
+    def _new_items_are_due(self) -> bool:
+        took = self._ended_at - self._began_at
+        return time.monotonic() - self._ended_at > max(RENEW_AFTER, RENEW_TIMES * took)

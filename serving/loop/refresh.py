@@ -19,13 +19,11 @@ import torch
 
 from consumer.edge.retention import Retention
 from consumer.edge.store import Log, Replaced, StoreError, wait_for_store
-from consumer.edge.traces import digest
 from consumer.event.json import FORGET, Event
 from consumer.ingest.decode import Position, events, rows, sent_at
 from consumer.kafka.client import Message, TopicShorter
 from consumer.kafka.subscription import Subscription
 from consumer.kafka.topics import wait_for_topics
-from process import outage
 from process.errors import StreamGCNError
 from process.health import Health
 from process.log import Figures
@@ -33,9 +31,12 @@ from process.running import Running
 from process.text import visible
 from serving.edges.user_edges import UserEdges
 from serving.items.new_items import NewItems
-from serving.lists.ranking import Recommender
+from serving.items.served_model import ServedModel
+from serving.lists.recommender import Recommender
 from serving.loop.due import DueUsers
-from serving.loop.list_blocks import Block
+from serving.loop.forgetting import Forgetting
+from serving.loop.growing import Growing
+from serving.loop.list_block import ListBlock
 from serving.loop.net import Net
 from serving.loop.popular import Popular
 from serving.loop.publication import Publication
@@ -56,11 +57,6 @@ GATHER = 0.03  # seconds in which users become due together: a list alone costs 
 LOOK_EVERY = 0.5  # seconds between two looks for a new snapshot and at Redis
 NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has not seen
 TURNS = 4  # of so many blocks one is of a publish, where users with new events fill blocks
-MANY = 50_000  # users changed by the log, from which their edges are taken from the edge store
-STORE_EVERY = 5.0  # seconds between two looks whether the edge store is there
-SETTLE_AFTER = 2.0  # seconds from one time to the next for users with events of several partitions,
-GROW_AFTER = 60.0  # for all others,
-GROW_TIMES = 20.0  # and this many times as long as the last one took
 KEEP_EVERY = 10.0  # seconds between two times that an evicting Redis is given small keys again
 TELL_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
 
@@ -94,30 +90,27 @@ class Refresh:
         self._recommender: Recommender | None = None
         self._new_items: NewItems | None = None
         self._publication = Publication(self._store, log)
-        self._block: Block | None = None  # begun and not written
+        self._block: ListBlock | None = None  # begun and not written
         self._of_publication = False  # the block is
         self._turn = 0
         self._popular = Popular(settings.top_k)
         self._looked_at = self._folded_at = self._told_at = self._begun_at = self._kept_at = 0.0
-        self._grow_at = self._settle_at = self._store_at = 0.0  # at the earliest
-        self._store_away = outage.Outage(
-            log, "The edge store cannot be read", "The edge store is back"
-        )
-        self._refused: str | None = None  # snapshot for which the edges could not be read
         self._due = DueUsers()
         self._log: Log | None = None  # that is read
         self._mine: set[int] = set()  # partitions that are read here
-        self._forgotten: set[str] = set()  # users whose list must go
-        self._erased: set[str] = set()  # digests of users whose list is gone
         self._retention = Retention(settings.retention_days)
-        self._expired: set[str] = set()  # users without an edge left, whose list must go
         self._looked_for_old = False  # for lists of users whose edges expired while nobody served
         self._events = self._refreshed = self._unforeseen = 0
         self.edges = UserEdges(settings.weighing())
         with self._health.waiting("the edge store"):
             self._edge_store = wait_for_store(settings.edge_store, settings.kafka_topic, stop, log)
         with self._health.busy("reading the edge store"):
-            self._digests = self.edges.grow(self._edge_store)  # of users whose list must go
+            digests = self.edges.grow(self._edge_store)
+        self._forgetting = Forgetting(self._store, self.edges)
+        self._forgetting.note_digests(digests)
+        self._growing = Growing(
+            self._edge_store, settings.kafka_topic, self.edges, self._forgetting, log
+        )
         group = f"{settings.kafka_group}-serving"
         self._subscription = Subscription(settings, group, log, stop, self._health)
 
@@ -132,6 +125,7 @@ class Refresh:
                 if self._figures.due():
                     self._report()
                 self._tell_health()
+        self._growing.close()
         self._store.close()
         log.info("Stopped.")
 
@@ -139,7 +133,7 @@ class Refresh:
         self._health.needs(
             Kafka=self._subscription.trouble,
             Redis=self._outage.trouble,
-            store=self._store_away.trouble,
+            store=self._growing.trouble,
             model="" if self._recommender else "no model is live yet",
         )
         self._health.alive()
@@ -149,6 +143,7 @@ class Refresh:
         idle = self._outage.paused or not self._recommender
         idle = idle or self._net.paused(WRITING) or self._net.paused(BEGINNING)
         working = self._block or self._publication.running or self._behind()
+        working = working or self._forgetting.working
         if self._due and not working and not idle:
             self._stop.wait(self._gathering())
         wait = 0.0 if (working or self._due) and not idle else GATHER
@@ -169,7 +164,7 @@ class Refresh:
         try:
             self._net.run(WRITING, self._write_block)
             self._net.run("taking out what has expired", self._expire)
-            self._net.run("deleting lists", self._forget)
+            self._net.run("deleting lists", self._forgetting.step)
             self._net.run("looking for a snapshot", self._look)
             self._net.run("folding in new items", self._fold_new_items)
             if not self._net.paused(WRITING):
@@ -199,7 +194,7 @@ class Refresh:
         edge_log = self._edge_log()
         stored = self._edge_store.next_offset(partition, edge_log)
         answered = self._subscription.committed(partition)
-        self._digests |= self.edges.grow(self._edge_store)
+        self._growing.read_now()
         if self._new_items:
             self._new_items.find()
         # Of a log that is new nothing is stored, and none of its events is known from another log.
@@ -249,7 +244,9 @@ class Refresh:
     def _apply(self, event: Event, partition: int, at: Position, stamp: int) -> None:
         self.edges.apply(event, partition, at)
         if event.type == FORGET:
-            self._forgotten.add(event.user_id)
+            self._forgetting.note(event.user_id)
+            if self._recommender:
+                self._recommender.model.forget(event.user_id)
             if self.edges.partition(event.user_id) not in self._mine:
                 return  # has not come again, or is another process's to write
         elif self._new_items:
@@ -265,35 +262,19 @@ class Refresh:
                 offset, partition, visible(reason, 200),
             )  # fmt: skip
 
-    def _forget(self) -> None:
-        """Delete the lists of users who are forgotten; who came again is due for a new one."""
-        if self._digests:
-            self._store.delete_digests(self._digests, keep=self.edges.has)
-            self._erased |= self._digests
-            self._digests.clear()
-        if self._forgotten:
-            self._store.delete_users(self._forgotten)
-            for user in self._forgotten:
-                if self._recommender:
-                    self._recommender.forget(user)
-            self._erased |= set(map(digest, self._forgotten))
-            self._forgotten.clear()
-        if self._expired:
-            self._store.delete_users(self._expired)
-            self._expired.clear()
-
     def _expire(self) -> None:
         """Take out edges that are too old; their users get a new list, or lose theirs."""
         oldest = self._retention.due() if self._mine else None
         if oldest is None:
             return
         gone = self.edges.expire(oldest)
-        self._expired |= {user for user, partition in gone.items() if partition in self._mine}
-        if self.edges.settled or gone:
-            self._popular.expire()
+        self._forgetting.note_expired(
+            [user for user, partition in gone.items() if partition in self._mine]
+        )
+        self._popular.hurry()
         self._settle()
         if not self._looked_for_old:
-            self._store.delete_older(oldest, keep=self.edges.has)
+            self._forgetting.note_old(oldest)
             self._looked_for_old = True
 
     def _look(self) -> None:
@@ -302,105 +283,63 @@ class Refresh:
             return
         self._looked_at = time.monotonic()
         if self._watch.look():
-            self._popular.expire()
+            self._popular.hurry()
             self._publication.start_over()
-            self._digests |= self._erased  # an old dump may have brought their lists back
+            self._forgetting.start_over()
         self._write_popular()
-        self._look_at_store()
-        self._grow()
+        if replaced := self._growing.look():
+            self._read_anew(replaced)
+        self._growing.step()
         self._settle()
         live = self._live.version()
-        if live and (self._recommender is None or live != self._recommender.version):
+        if live and (self._recommender is None or live != self._recommender.model.version):
             self._load()
         if self._recommender and self._watch.calm:
             self._see_to_publishing(self._recommender)
 
-    def _grow(self) -> None:
-        """Take from the edge store what the log has told, which needs far more memory there."""
-        begun = time.monotonic()
-        many = len(self.edges.changed) >= MANY and begun >= self._grow_at
-        if not many and not (self.edges.unsettled and begun >= self._settle_at):
-            return
-        try:
-            self._digests |= self.edges.grow(self._edge_store)
-        except StoreError as error:
-            self._store_away.failed(error)
-        now = time.monotonic()
-        self._grow_at = now + max(GROW_AFTER, GROW_TIMES * (now - begun))
-        self._settle_at = now + max(SETTLE_AFTER, GROW_TIMES * (now - begun))
-
-    def _look_at_store(self) -> None:
-        """Notice that the edge store is away, or another one than before."""
-        if time.monotonic() < self._store_at:
-            return
-        self._store_at = time.monotonic() + STORE_EVERY
-        try:
-            self._edge_store.look(self.edges.watermark)
-        except Replaced as error:
-            self._read_anew(error)
-        except StoreError as error:
-            self._store_away.failed(error)
-        else:
-            self._store_away.worked()
-
     def _read_anew(self, error: Replaced) -> None:
         """Take all edges from a store that is another one than before, and write all lists."""
-        edges = UserEdges(self._settings.weighing())
-        try:
-            with self._health.busy("reading the edge store"):
-                self._digests |= edges.grow(self._edge_store)
-        except StoreError as failed:
-            self._store_away.failed(failed)
-            return
-        self._store_away.worked()
-        log.warning("%s; its edges were read from the start.", error)
-        self.edges, self._log = edges, None
+        with self._health.busy("reading the edge store"):
+            if not self._growing.read_anew(error):
+                return
+        self._log = None
         if self._recommender:
-            self.edges.dampen(self._recommender.trained.dampened)
-            self._new_items = NewItems(self._recommender, self.edges)
+            self.edges.dampen(self._recommender.model.trained.dampened)
+            self._new_items = NewItems(self._recommender.model, self.edges)
         self._lost()
         self._subscription.restart()
         self._publication.renew(self._subscription.partitions())
-        self._popular.expire()
+        self._popular.hurry()
 
     def _settle(self) -> None:
         """Write the lists of users anew whose edges the edge store told otherwise than the log."""
-        for user in self.edges.settled:
+        for user in self.edges.take_settled():
             partition = self.edges.partition(user)
             if partition in self._mine:
                 self._due.again(user, partition)
-        self.edges.settled.clear()
 
     def _load(self) -> None:
         snapshot = self._live.read()
         version = snapshot.manifest.version if snapshot else None
-        if snapshot is None or (self._recommender and version == self._recommender.version):
-            return
-        try:
-            with self._health.busy("reading the edge store"):
-                self._digests |= self.edges.grow(self._edge_store)
-        except StoreError as error:
-            if version != self._refused:
-                self._refused = version
-                log.warning("%s; the model in use stays.", error)
+        if snapshot is None or (self._recommender and version == self._recommender.model.version):
             return
         with self._health.busy("taking up a model"):
-            self._recommender = Recommender(
-                snapshot, self._device, self._settings.top_k, self._threads
-            )
-        self._recommender.forget_digests(self._erased | self._digests)
-        self.edges.dampen(self._recommender.trained.dampened)
-        self._new_items = NewItems(self._recommender, self.edges)
-        self._popular.expire()
+            model = ServedModel(snapshot, self._device)
+            self._recommender = Recommender(model, self._settings.top_k, self._threads)
+        model.forget_digests(self._forgetting.digests)
+        self.edges.dampen(model.trained.dampened)
+        self._new_items = NewItems(model, self.edges)
+        self._popular.hurry()
         self._publication.start_over()
         gc.freeze()  # ids and numbers by the million; to look through them took most of the time
         self._write_popular()
 
     def _see_to_publishing(self, recommender: Recommender) -> None:
-        settings, generation = self._settings, self._watch.generation
-        mark = f"{recommender.version} {generation} {settings.top_k} {settings.redis_ttl_seconds}"
+        settings, version = self._settings, recommender.model.version
+        made_for = f"{self._watch.generation} {settings.top_k} {settings.redis_ttl_seconds}"
+        edition = f"{version} {made_for}"
         of = self._subscription.n_partitions
-        self._publication.see_to(recommender, self.edges, set(self._mine), of, mark)
+        self._publication.begin_if_due(recommender, self.edges, set(self._mine), of, edition)
         if self._watch.evicted and time.monotonic() - self._kept_at > KEEP_EVERY:
             self._kept_at = time.monotonic()
             self._publication.keep(recommender)
@@ -415,6 +354,7 @@ class Refresh:
         numbers = self._new_items.fold()
         if numbers:
             self._publication.renew(set(self._mine))
+            self._recommender.renew(numbers)
         for made in self._recommender.neighbors(numbers):
             self._store.put_neighbors(*made)
 
@@ -433,20 +373,20 @@ class Refresh:
             self._give_up_block()
             raise
 
-    def _next_block(self, recommender: Recommender) -> Block | None:
+    def _next_block(self, recommender: Recommender) -> ListBlock | None:
         """Of users with new events, of the publish, or of both."""
         behind, publication = self._behind(), self._publication
         self._of_publication = publication.running and not (publication.careful and self._due)
         if self._of_publication:
             self._turn = (self._turn + 1) % TURNS
-            if not behind or not (self._turn or publication.renewing):
-                return publication.begin(self._popular.whole, self._due.take)
+            if not behind or not (self._turn or publication.is_for_new_items):
+                return publication.begin_block(self._popular.list, self._due.take)
             self._of_publication = False
         elif not behind and (not self._due or self._gathering() > 0):
             return None
         self._begun_at = time.monotonic()
-        live = self._due.take(recommender.block)
-        return Block(recommender, self.edges, self._popular.whole, live)
+        live = self._due.take(recommender.block_size)
+        return ListBlock.begin(recommender, self.edges, self._popular.list, live)
 
     def _write_block(self) -> None:
         """Write the block that was begun, before anything newer is written."""
@@ -481,12 +421,12 @@ class Refresh:
             self._due.told(answered)
 
     def _write_popular(self) -> None:
-        version = self._recommender.version if self._recommender else ""
+        version = self._recommender.model.version if self._recommender else ""
         self._popular.write(self.edges, version, self._store)
 
     def _behind(self) -> bool:
         """Whether users with new events fill a block."""
-        return self._recommender is not None and len(self._due) >= self._recommender.block
+        return self._recommender is not None and len(self._due) >= self._recommender.block_size
 
     def _gathering(self) -> float:
         """Seconds until the users with new events are answered."""
@@ -504,9 +444,9 @@ class Refresh:
             freshness_p50_ms=round(p50 * 1000),
             freshness_p95_ms=round(p95 * 1000),
             freshness_p99_ms=round(p99 * 1000),
-            published=round(self._publication.share, 3),
+            published=round(self._publication.progress, 3),
             redis_evicted=self._watch.evicted,
-            model=self._recommender.version if self._recommender else "none",
+            model=self._recommender.model.version if self._recommender else "none",
             unforeseen=self._unforeseen,
         )
 

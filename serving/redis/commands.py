@@ -6,11 +6,10 @@ What it must allow is GET and SET; `losses` says what is lost without another on
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 
@@ -20,6 +19,7 @@ from serving.redis.errors import forbidden
 from serving.redis.server import Server, asked
 
 BLOCK = 256  # values a command or a pipeline: half a megabyte of lists of 50 items
+PAGE = 2_000  # keys that Redis looks at in one SCAN, which takes it a few milliseconds
 LOSSES = {
     "MSET": "lists are written by SET, which is slower",
     "DEL": "lists are deleted by a SET that expires at once",
@@ -31,6 +31,13 @@ LOSSES = {
     "HMGET": "each start of serving publishes all lists again",
 }
 T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """How far a walk over all keys is: in the keys of this server, and behind all before it."""
+
+    server: str
+    cursor: int
 
 
 class Commands:
@@ -145,17 +152,52 @@ class Commands:
             if value is not None
         }
 
-    def ends(self, start: str) -> Iterator[str]:
-        """What follows `start` in the keys that begin with it, in all of a Cluster's primaries."""
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of keys; None where there is none, or no string."""
+        coded = [(b"GET", encoded(key)) for key in keys]
+
+        def found(answer: Any) -> bytes | None:
+            if isinstance(answer, Exception):
+                if _is_wrong_type(answer):
+                    return None
+                raise answer
+            value: bytes | None = answer
+            return value
+
+        def get(client: Client) -> list[bytes | None]:
+            return [found(answer) for answer in _answers(client, coded)]
+
+        return self._call(get) if coded else []
+
+    def page(self, start: str, place: Place | None) -> tuple[list[str], Place | None]:
+        """One step of a walk over all keys, in all of a Cluster's primaries.
+
+        Args:
+            start: only keys that begin with it are of interest.
+            place: where the last step has ended, None at the beginning.
+
+        Returns:
+            What follows `start` in some keys, and the place to go on at; None at the end.
+        """
         begin = encoded(start)
 
-        def find(client: Client) -> list[bytes]:
-            nodes = self._connection.nodes(client)
-            return [key for node in nodes for key in node.scan_iter(_pattern(begin), count=1_000)]
+        def look(client: Client) -> tuple[list[Any], Place | None]:
+            servers = {_name(node): node for node in self._connection.nodes(client)}
+            left = sorted(name for name in servers if not place or name >= place.server)
+            if not left:
+                return [], None
+            cursor = place.cursor if place and place.server == left[0] else 0
+            cursor, keys = servers[left[0]].scan(cursor, _pattern(begin), PAGE)
+            if cursor:
+                return [*keys], Place(left[0], cursor)
+            return [*keys], Place(left[1], 0) if len(left) > 1 else None
 
-        for key in self._call(lambda client: self._may("SCAN", lambda: find(client))) or ():
-            with suppress(UnicodeDecodeError):  # it is another program's
-                yield key[len(begin) :].decode()
+        keys, after = self._call(lambda client: self._may("SCAN", partial(look, client))) or (
+            [],
+            None,
+        )
+        ends = (_text(key[len(begin) :]) for key in keys)
+        return [end for end in ends if end is not None], after
 
     def server(self) -> Server | None:
         """What Redis tells of itself; None if it does not."""
@@ -204,13 +246,19 @@ def _run(client: Client, *command: str | bytes) -> Any:
 
 def _pipelined(client: Client, commands: Sequence[Sequence[bytes]]) -> bool:
     """Run commands together; raises the first error. redis-py's own way adds the command to it."""
+    for answer in _answers(client, commands):
+        if isinstance(answer, Exception):
+            raise answer
+    return True
+
+
+def _answers(client: Client, commands: Sequence[Sequence[bytes]]) -> list[Any]:
+    """What Redis answers to commands that are run together; errors are answers too."""
     with client.pipeline(transaction=False) as pipe:
         for command in commands:
             pipe.execute_command(command[0].decode(), *command[1:])
-        for result in pipe.execute(raise_on_error=False):
-            if isinstance(result, Exception):
-                raise result
-    return True
+        answers: list[Any] = pipe.execute(raise_on_error=False)
+    return answers
 
 
 def _typed(act: Callable[[], T], otherwise: Callable[[], T]) -> T:
@@ -218,9 +266,27 @@ def _typed(act: Callable[[], T], otherwise: Callable[[], T]) -> T:
     try:
         return act()
     except redis.ResponseError as error:
-        if "WRONGTYPE" not in str(error):
+        if not _is_wrong_type(error):
             raise
     return otherwise()
+
+
+def _is_wrong_type(error: Exception) -> bool:
+    return isinstance(error, redis.ResponseError) and "WRONGTYPE" in str(error)
+
+
+def _name(server: redis.Redis) -> str:
+    """The address, by which the servers of a Cluster are told apart."""
+    arguments = server.connection_pool.connection_kwargs
+    return f"{arguments.get('host')}:{arguments.get('port')}"
+
+
+def _text(key: bytes) -> str | None:
+    """The key as text; None if it is not UTF-8, so that another program has written it."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _pattern(start: bytes) -> bytes:

@@ -5,7 +5,7 @@
 <prefix>:neighbors:<item_id>   similar items        STRING, the same
 <prefix>:model                 the live model       HASH of MODEL
 <prefix>:generation            see life.py          STRING, random
-<prefix>:published             what the lists of each Kafka partition are made of   HASH
+<prefix>:published             the edition of the lists of each Kafka partition   HASH
 """
 
 from __future__ import annotations

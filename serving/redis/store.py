@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import msgspec
-
-from consumer.edge.traces import digest
-from serving.redis.commands import Commands
+from serving.redis.commands import Commands, Place
 from serving.redis.contract import MODEL, ForeignValue, Recommendations, read
 from serving.redis.life import Life
 from serving.redis.server import Server
@@ -40,47 +36,41 @@ class Store:
         """Write the similar items of items: JSON of Recommendations, in the order of `items`."""
         self._commands.put([self._neighbors(item) for item in items], values, self._ttl)
 
-    def put_popular(self, value: Recommendations) -> None:
-        """Write the list for users without one."""
-        self._commands.put([self._key("popular")], [msgspec.json.encode(value)], None)
+    def put_popular(self, value: bytes) -> None:
+        """Write the list for users without one: JSON of Recommendations."""
+        self._commands.put([self._key("popular")], [value], None)
 
     def put_model(self, fields: Mapping[str, str | int | float]) -> None:
         """Describe the live model: all of MODEL at once."""
         self._commands.put_fields(self._key("model"), {k: str(v) for k, v in fields.items()})
 
-    def put_published(self, partitions: Iterable[int], mark: str) -> None:
-        """Note with a mark what the lists of the users of these Kafka partitions are made of."""
-        self._commands.put_fields(self._key("published"), {str(p): mark for p in partitions})
+    def put_published(self, partitions: Iterable[int], edition: str) -> None:
+        """Note of which edition the lists of the users of these Kafka partitions are."""
+        self._commands.put_fields(self._key("published"), {str(p): edition for p in partitions})
 
     def delete_users(self, users: Iterable[str]) -> None:
         """Delete the lists of users."""
         self._commands.delete([self._user(user) for user in users])
 
-    def delete_digests(self, digests: Collection[str], keep: Callable[[str], bool]) -> None:
-        """Delete the lists of users by the digests of their ids; looks at every list's key.
+    def users_after(self, place: Place | None) -> tuple[list[str], Place | None]:
+        """Some users who have a list, on a walk over the keys of all lists.
 
         Args:
-            keep: whether a user is to keep its list: one who came again.
+            place: where the last call has ended, None at the beginning.
+
+        Returns:
+            The users, and the place to go on at; None at the end.
         """
-        users = self._commands.ends(self._user(""))
-        self.delete_users([user for user in users if digest(user) in digests and not keep(user)])
+        return self._commands.page(self._user(""), place)
 
-    def delete_older(self, oldest: int, keep: Callable[[str], bool]) -> None:
-        """Delete the lists of users whose newest event is older than `oldest`, epoch milliseconds;
-        looks at every list's key.
+    def event_times(self, users: Sequence[str]) -> list[int | None]:
+        """Epoch milliseconds of each user's newest event that the user's list knows.
 
-        Args:
-            keep: whether a user is to keep its list in any case.
+        None where there is no list, or what serving did not write.
         """
-        users = [user for user in self._commands.ends(self._user("")) if not keep(user)]
-        self.delete_users([user for user in users if self._event_at(user) < oldest])
-
-    def _event_at(self, user: str) -> float:
-        try:
-            found = self.user(user)
-        except ForeignValue:
-            return math.inf
-        return found.event_at if found else math.inf
+        keys = [self._user(user) for user in users]
+        values = zip(keys, self._commands.get_many(keys), strict=True)
+        return [_event_at(key, value) for key, value in values]
 
     def generation(self) -> str:
         """A word that is the same as long as Redis has kept all that was written to it, but for
@@ -109,9 +99,9 @@ class Store:
         return self._commands.losses()
 
     def published(self, partitions: Collection[int]) -> dict[int, str]:
-        """The marks of these partitions; what Redis has lost is missing."""
+        """The edition of the lists of each of these partitions, as far as Redis knows it."""
         found = self._commands.fields(self._key("published"), [str(p) for p in partitions])
-        return {int(partition): mark for partition, mark in found.items()}
+        return {int(partition): edition for partition, edition in found.items()}
 
     def user(self, user: str) -> Recommendations | None:
         """The list of a user, None if there is none; raises ForeignValue as all that read lists."""
@@ -152,3 +142,12 @@ class Store:
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}:{name}"
+
+
+def _event_at(key: str, value: bytes | None) -> int | None:
+    if not value:
+        return None
+    try:
+        return read(key, value).event_at
+    except ForeignValue:
+        return None

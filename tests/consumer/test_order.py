@@ -165,7 +165,7 @@ def test_a_user_with_events_in_several_partitions_is_settled_by_the_store(tmp_pa
     assert live.unsettled == {"u"}  # the store does not hold both
     put(store, [("u", "j", "remove")], [(0, 0)], at=3)
     live.grow(store)
-    assert (live.unsettled, live.settled) == (set(), {"u"})
+    assert (live.unsettled, live.take_settled()) == (set(), {"u"})
     assert set(live.items("u")) == {"i"}
 
 

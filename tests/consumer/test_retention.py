@@ -41,7 +41,7 @@ def test_what_expires_while_a_process_runs_is_what_it_would_not_read_again(tmp_p
     for number, event in enumerate(LOG):
         edges.apply(event, 0, Position(len(ROWS) + number, 0))
     assert edges.expire(OLDEST) == {"lapsed": 0, "new and old": 0, "removed": 0}
-    assert edges.settled == {"half", "back"}
+    assert edges.take_settled() == {"half", "back"}
 
     rows = [(e.user_id, e.item_id, e.interaction, e.timestamp, e.type) for e in LOG]
     append(made, rows, len(ROWS))

@@ -11,8 +11,10 @@ import torch
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
 from serving.edges.user_edges import UserEdges
-from serving.items.new_items import FEWEST, NewItems
-from serving.lists.ranking import Recommender
+from serving.items.likers import FEWEST
+from serving.items.new_items import NewItems
+from serving.items.served_model import ServedModel
+from serving.lists.recommender import Recommender
 from tests.graphs import blocks, pairs, store
 from tests.serving.test_serving import found_lists
 from trainer.embedding.edges import Own, own
@@ -134,7 +136,7 @@ def recommender_of(made: InteractionGraph, embeddings: Embeddings) -> Recommende
         "v1", "blend", 3, True, 7, made.n_users, made.n_items, len(made), 1, {}, settings, {}, {}
     )
     snapshot = Snapshot(manifest, embeddings, made.user_ids.values, made.item_ids.values)
-    return Recommender(snapshot, torch.device("cpu"), 4)
+    return Recommender(ServedModel(snapshot, torch.device("cpu")), 4)
 
 
 def test_a_new_item_touched_by_users_of_one_taste_is_recommended_to_that_taste_alone(
@@ -143,13 +145,14 @@ def test_a_new_item_touched_by_users_of_one_taste_is_recommended_to_that_taste_a
     recommender = recommender_of(made, embeddings)
     edges = UserEdges(Weighing())
     edges.grow(store(tmp_path, pairs(made)))
-    found = NewItems(recommender, edges)
+    found = NewItems(recommender.model, edges)
     for offset in range(20):
         event = Event(f"2-{offset}", "brand new", 1.0, offset, "view")
         edges.apply(event, 1, Position(offset, 0))
         found.note(event)
         folded = found.fold()
         assert folded == ([made.n_items] if offset + 1 >= FEWEST else [])
+    recommender.renew([made.n_items])
     shown = found_lists(recommender, edges.users(), edges)
     with_it = {u for u, each in zip(edges.users(), shown, strict=True) if "brand new" in each.items}
     assert with_it == {f"2-{n}" for n in range(20, 30)}
@@ -177,7 +180,7 @@ def test_an_item_of_the_store_that_the_model_has_not_seen_is_found(
     recommender = recommender_of(made, embeddings)
     edges = UserEdges(Weighing())
     edges.grow(store(tmp_path, [("0-1", "0-2"), *((f"1-{n}", "since") for n in range(FEWEST))]))
-    assert NewItems(recommender, edges).fold() == [made.n_items]
+    assert NewItems(recommender.model, edges).fold() == [made.n_items]
 
 
 def test_the_most_touched_new_items_come_first_and_none_that_there_is_no_room_for(
@@ -186,7 +189,7 @@ def test_the_most_touched_new_items_come_first_and_none_that_there_is_no_room_fo
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.lists.ranking.SPARE", 2)
+    monkeypatch.setattr("serving.items.served_model.ROOM", 2)
     monkeypatch.setattr("serving.items.new_items.AT_ONCE", 1)
     recommender = recommender_of(made, embeddings)
     edges = UserEdges(Weighing())
@@ -194,9 +197,9 @@ def test_the_most_touched_new_items_come_first_and_none_that_there_is_no_room_fo
         (f"2-{n}", item) for item, users in (("c", 3), ("a", 9), ("b", 5)) for n in range(users)
     ]
     edges.grow(store(tmp_path, [*pairs(made), *rows]))
-    found = NewItems(recommender, edges)
+    found = NewItems(recommender.model, edges)
     assert [found.fold() for _ in range(4)] == [[made.n_items], [made.n_items + 1], [], []]
-    assert recommender.item_ids[-2:] == ["a", "b"]
+    assert recommender.model.item_ids[-2:] == ["a", "b"]
 
 
 def test_users_who_dislike_a_new_item_do_not_make_it_recommended_nor_push_out_who_likes_it(
@@ -206,7 +209,7 @@ def test_users_who_dislike_a_new_item_do_not_make_it_recommended_nor_push_out_wh
     edges = UserEdges(Weighing())
     stored = [(f"3-{n}", "brand new", -1.0) for n in range(30)]
     edges.grow(store(tmp_path, [*pairs(made), *stored]))
-    found = NewItems(recommender, edges)
+    found = NewItems(recommender.model, edges)
     offsets = count()
     assert found.fold() == []
 
@@ -222,6 +225,7 @@ def test_users_who_dislike_a_new_item_do_not_make_it_recommended_nor_push_out_wh
     assert touch("2-1", -1.0) == touch("2-2", 1.0) == []  # 2-1 has changed its mind
     for n in range(3, 20):
         assert touch(f"2-{n}", 1.0) == [made.n_items]
+    recommender.renew([made.n_items])
     shown = found_lists(recommender, edges.users(), edges)
     with_it = {u for u, each in zip(edges.users(), shown, strict=True) if "brand new" in each.items}
     assert with_it == {f"2-{n}" for n in range(20, 30)}
@@ -230,9 +234,9 @@ def test_users_who_dislike_a_new_item_do_not_make_it_recommended_nor_push_out_wh
 def test_a_new_item_is_placed_anew_by_more_users_and_not_by_repeated_events_of_the_same(
     made: InteractionGraph, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.items.new_items.MOST_USERS", 6)
+    monkeypatch.setattr("serving.items.likers.MOST_USERS", 6)
     edges = UserEdges(Weighing())
-    found = NewItems(recommender_of(made, embeddings), edges)
+    found = NewItems(recommender_of(made, embeddings).model, edges)
     offsets = count()
 
     def touch(user: int) -> list[int]:
@@ -261,10 +265,10 @@ def test_a_new_item_is_placed_anew_by_more_users_and_not_by_repeated_events_of_t
 def test_however_many_new_items_come_while_no_model_does_so_many_touches_are_remembered(
     made: InteractionGraph, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.items.new_items.MOST_TOUCHES", 200)
+    monkeypatch.setattr("serving.items.likers.MOST_LIKES", 200)
     recommender = recommender_of(made, embeddings)
     edges = UserEdges(Weighing())
-    found = NewItems(recommender, edges)
+    found = NewItems(recommender.model, edges)
     offsets = count()
 
     def touch(user: str, item: str) -> None:
@@ -277,10 +281,10 @@ def test_however_many_new_items_come_while_no_model_does_so_many_touches_are_rem
     assert found.fold() == [made.n_items]
     for n in range(3_000):
         touch(f"2-{n % 30}", f"once {n}")
-        assert sum(map(len, found._users.values())) == found._touches <= 200
+        assert sum(map(len, found._likers.of.values())) == found._likers._likes <= 200
     for n in range(3, 6):
         touch(f"2-{n}", "last")
     assert found.fold() == [made.n_items + 1]  # what comes now is still taken up
     touch("2-9", "first")
     assert found.fold() == [made.n_items]  # and what is recommended is placed anew by all
-    assert len(found._users["first"]) == 4
+    assert len(found._likers.of["first"]) == 4

@@ -24,9 +24,9 @@ from consumer.kafka.topics import wait_for_topics
 from process.health import Health
 from process.log import Figures
 from process.running import Running
-from serving.lists.ranking import Recommender
+from serving.lists.recommender import Recommender
 from serving.loop import refresh
-from serving.loop.list_blocks import Publish
+from serving.loop.all_lists import AllLists
 from serving.redis import outage
 from serving.redis.errors import RedisDown, RedisRefuses
 from serving.redis.outage import Outage
@@ -251,7 +251,7 @@ def test_a_redis_that_was_killed_and_comes_back_empty_gets_all_lists_again(
     assert [line.split(" ")[:3] for line in sentences(caplog)] == [
         ["Redis", "does", "not"],
         ["Redis", "was", "restarted"],
-        ["Publishing", "snapshot", FIRST],
+        ["Publishing", "all", "lists"],
         ["Redis", "is", "back"],
         ["Published", "all", "lists"],
     ]
@@ -295,8 +295,8 @@ def test_a_full_redis_begins_one_publish_which_goes_on_when_there_is_room(
     wait_for("the line", lambda: "out of memory" in caplog.text)
     time.sleep(6.0)  # several tries, each with waits that double
     redis.config_set("maxmemory", 0)
-    wait_for("the end", lambda: "Published all lists of 2" in caplog.text)
-    assert caplog.text.count("Publishing snapshot") == 1
+    wait_for("the end", lambda: "Published all lists of model 2" in caplog.text)
+    assert caplog.text.count("Publishing all lists") == 1
     assert caplog.text.count("out of memory") == 1
     wait_for("the lists", serving.right)
     serving.promote(FIRST)
@@ -310,19 +310,19 @@ def test_what_a_flush_takes_in_the_middle_of_a_publish_is_written_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     flushed: list[float] = []
-    written = Publish.written
+    written = AllLists.written
 
-    def interrupted(publish: Publish) -> None:
+    def interrupted(publish: AllLists) -> None:
         written(publish)
-        if publish.share and not flushed:
-            flushed.append(publish.share)
+        if publish.progress and not flushed:
+            flushed.append(publish.progress)
             redis.flushall()
 
-    monkeypatch.setattr(Publish, "written", interrupted)
+    monkeypatch.setattr(AllLists, "written", interrupted)
     serving.promote(SECOND)
     wait_for("the flush", lambda: flushed)
     assert 0 < flushed[0] < 1  # users' lists were written, the rest was not
-    wait_for("the end", lambda: "Published all lists of 2" in caplog.text)
+    wait_for("the end", lambda: "Published all lists of model 2" in caplog.text)
     wait_for("the lists", serving.right)
     serving.promote(FIRST)
     wait_for("the first model", lambda: serving.store.model().get("version") == FIRST)

@@ -9,7 +9,8 @@ import torch
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
 from serving.edges.user_edges import UserEdges
-from serving.lists.ranking import Recommender
+from serving.items.served_model import ServedModel
+from serving.lists.recommender import Recommender
 from serving.loop import publication
 from serving.loop.publication import Publication
 from serving.redis.store import Store
@@ -34,11 +35,11 @@ class Published:
             event = Event(f"u{n}", "0-3", 1.0, 12, "view")
             self.edges.apply(event, n % 2, Position(n, 0))
 
-    def go_on(self, blocks: int = 1_000, mark: str = "v1 word") -> None:
+    def go_on(self, blocks: int = 1_000, edition: str = "v1 word") -> None:
         """What the loop does between `blocks` blocks and a few more looks."""
         for _ in range(blocks):
-            self.publication.see_to(self.recommender, self.edges, {0, 1}, 2, mark)
-            block = self.publication.begin(POPULAR, lambda n: [])
+            self.publication.begin_if_due(self.recommender, self.edges, {0, 1}, 2, edition)
+            block = self.publication.begin_block(POPULAR, lambda n: [])
             if block:
                 block.write(self.store)
                 self.publication.written()
@@ -47,7 +48,8 @@ class Published:
 @pytest.fixture(scope="module")
 def recommender() -> Recommender:
     made = fit(blocks(), Hyperparameters(dim=8, epochs=10, vectors=4).filled(PRIORS))
-    return Recommender(snapshot_of(blocks(), made.embeddings), torch.device("cpu"), 4)
+    model = ServedModel(snapshot_of(blocks(), made.embeddings), torch.device("cpu"))
+    return Recommender(model, 4)
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_new_items_are_published_once_and_not_after_a_snapshot_that_holds_them(
     assert begun(caplog) == 2
     published.publication.renew({0, 1})
     published.publication.start_over()  # a snapshot goes live, which holds the new items
-    published.go_on(100, mark="v2 word")
+    published.go_on(100, edition="v2 word")
     assert begun(caplog) == 3
 
 
@@ -100,9 +102,9 @@ def test_what_new_items_come_to_before_a_publish_begins_is_in_it(
     published.publication.renew({0, 1})
     published.go_on(100)
     assert begun(caplog) == 1
-    published.go_on(2, mark="v1 other word")  # Redis was flushed, and the publish is running
+    published.go_on(2, edition="v1 other word")  # Redis was flushed, and the publish is running
     published.publication.renew({0, 1})  # some of its lists lack these
-    published.go_on(100, mark="v1 other word")
+    published.go_on(100, edition="v1 other word")
     assert begun(caplog) == 3
 
 
@@ -119,10 +121,10 @@ def test_a_publish_that_lost_its_partitions_is_done_again_once(
     published.publication.drop()  # and they come back
     published.go_on(100)
     assert begun(caplog) == 2
-    assert published.publication.share == 1
+    assert published.publication.progress == 1
 
 
-def test_a_mark_that_an_evicting_redis_threw_away_is_no_cause_and_is_written_again(
+def test_an_edition_that_an_evicting_redis_threw_away_is_no_cause_and_is_written_again(
     published: Published, caplog: pytest.LogCaptureFixture
 ) -> None:
     published.go_on(100)

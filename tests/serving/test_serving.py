@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import msgspec
 import numpy as np
@@ -14,15 +12,15 @@ import torch
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
 from serving.edges.user_edges import UserEdges
-from serving.lists.encoding import Lists, quoted, values
-from serving.lists.ranking import Recommender, without
+from serving.items.served_model import ServedModel
+from serving.lists.encoding import Lists, encode, quoted
+from serving.lists.popular_list import PopularList
+from serving.lists.recommender import Recommender
 from serving.lists.topk import FirstPass, best, topk
-from serving.loop import refresh
-from serving.loop.list_blocks import Publish
-from serving.loop.refresh import Refresh
+from serving.loop.all_lists import AllLists
 from serving.redis.contract import Recommendations
 from serving.redis.store import Store
-from tests.graphs import append, blocks, pairs
+from tests.graphs import blocks, pairs
 from tests.graphs import graph as graph_of
 from tests.graphs import store as store_of
 from trainer.embedding.edges import Own
@@ -34,7 +32,7 @@ from trainer.graph.weights import Weighing
 from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest, Snapshot
 
-POPULAR = Recommendations(["p", "q", "r"], [3.0, 2.0, 1.0], [], "v", "popular", 1, 1)
+POPULAR = PopularList(["p", "q", "r"], np.array([3, 2, 1], np.float32), "v", 1)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +56,11 @@ def snapshot_of(graph: InteractionGraph, embeddings: Embeddings) -> Snapshot:
 
 @pytest.fixture(scope="module")
 def recommender(snapshot: Snapshot) -> Recommender:
-    return Recommender(snapshot, torch.device("cpu"), 4)
+    return recommender_of(snapshot, 4)
+
+
+def recommender_of(snapshot: Snapshot, k: int) -> Recommender:
+    return Recommender(ServedModel(snapshot, torch.device("cpu")), k)
 
 
 @pytest.fixture
@@ -136,23 +138,6 @@ def embeddings(fading: float) -> Embeddings:
     return Embeddings("blend", 3, True, tensors)
 
 
-def test_what_the_log_changed_is_taken_from_the_edge_store_once_it_is_of_many_users(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(refresh, "MANY", 2)
-    edges, rows = UserEdges(Weighing()), store_of(tmp_path, [("u", "i")])
-    edges.grow(rows)
-    loop = SimpleNamespace(edges=edges, _edge_store=rows, _digests=set(), _grow_at=0.0)
-    loop._settle = lambda: None
-    for offset, user in enumerate("uv", 1):
-        edges.apply(Event(user, "j", 1.0, 5, "view"), 0, Position(offset, 0))
-        append(rows, [(user, "j", 1.0, 5)], offset)
-        Refresh._grow(cast(Refresh, loop))
-        assert len(edges.changed) == (1 if user == "u" else 0)
-    assert edges.items("u").keys() == {"i", "j"}
-    assert edges.items("v").keys() == {"j"}
-
-
 def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
     recommender: Recommender, graph: InteractionGraph, tmp_path: Path
 ) -> None:
@@ -172,7 +157,7 @@ def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
 def test_because_names_the_own_item_with_the_largest_share_of_the_score(
     snapshot: Snapshot, recommender: Recommender
 ) -> None:
-    number = {item: n for n, item in enumerate(recommender.item_ids)}
+    number = {item: n for n, item in enumerate(recommender.model.item_ids)}
     own = {"0-1": 1.0, "0-2": 3.0, "3-5": 1.0}
     edges = edges_of(*(("new", item, 3, weight) for item, weight in own.items()))
     [found] = found_lists(recommender, ["new"], edges)
@@ -194,7 +179,7 @@ def test_because_names_the_own_item_with_the_largest_share_of_the_score(
 
 
 def test_what_a_user_dislikes_is_no_reason_for_a_recommendation(snapshot: Snapshot) -> None:
-    whole = Recommender(snapshot, torch.device("cpu"), 40)  # so long that bad items are in it
+    whole = recommender_of(snapshot, 40)  # so long that bad items are in it
     disliked = [f"{block}-{item}" for block in (1, 2, 3) for item in range(4)]
     edges = edges_of(("new", "0-1", 3, 1.0), *(("new", item, 3, -1.0) for item in disliked))
     [found] = found_lists(whole, ["new"], edges)
@@ -206,7 +191,7 @@ def test_what_nobody_likes_is_in_no_list(tmp_path: Path) -> None:
     rows = [*pairs(blocks()), *((f"0-{n}", "disliked", -1.0) for n in range(30))]
     graph = graph_of(rows)
     fitted = fit(graph, Hyperparameters(dim=16, epochs=40, vectors=4).filled(PRIORS))
-    recommender = Recommender(snapshot_of(graph, fitted.embeddings), torch.device("cpu"), 60)
+    recommender = recommender_of(snapshot_of(graph, fitted.embeddings), 60)
     edges = UserEdges(Weighing())
     edges.grow(store_of(tmp_path, rows))
     for found in found_lists(recommender, edges.users(), edges):
@@ -224,12 +209,14 @@ def test_a_user_without_a_known_item_gets_the_popular_list_without_what_it_has(
     assert (found.items, found.scores, found.source) == (["p", "r"], [3.0, 1.0], "popular")
     assert found.event_at == 9
     assert other.source == "live"
-    assert without(POPULAR, {}, 2, 0, 0).items == ["p", "q"]
+    first = msgspec.json.decode(POPULAR.first(2), type=Recommendations)
+    assert first == Recommendations(["p", "q"], [3.0, 2.0], [], "v", "popular", 1, 1)
+    assert b'"items":[]' in PopularList().first(2)
 
 
 def test_neighbours_are_of_the_items_own_block_and_never_itself(recommender: Recommender) -> None:
-    parts = list(recommender.neighbors(range(len(recommender.item_ids))))
-    assert [item for items, _ in parts for item in items] == recommender.item_ids
+    parts = list(recommender.neighbors(range(len(recommender.model.item_ids))))
+    assert [item for items, _ in parts for item in items] == recommender.model.item_ids
     for item, value in ((i, v) for part in parts for i, v in zip(*part, strict=True)):
         found = msgspec.json.decode(value, type=Recommendations)
         assert item not in found.items
@@ -245,7 +232,7 @@ def test_a_value_is_the_json_of_its_row_with_any_ids() -> None:
         np.array([2, 3]),
         np.array([0, 1_795_532_364_000]),
     )
-    made = values(rows, quoted(pa.array(names)), "v", ["model", "live"], 7)
+    made = encode(rows, quoted(pa.array(names)), "v", ["model", "live"], 7)
     first, second = (msgspec.json.decode(each, type=Recommendations) for each in made)
     assert first == Recommendations(["plain", '"'], [2.5, 0.0], ['"', '"'], "v", "model", 0, 7)
     assert second.items == names[2:5]
@@ -254,11 +241,11 @@ def test_a_value_is_the_json_of_its_row_with_any_ids() -> None:
     assert second.event_at == 1_795_532_364_000
 
 
-def write_all(publish: Publish, store: Store, *due: str) -> Iterator[float]:
+def write_all(publish: AllLists, store: Store, *due: str) -> Iterator[float]:
     """Write block by block, the first with users who are due; yields the share that is written."""
     waiting = [list(due)]
     while block := publish.begin(POPULAR, lambda n: waiting.pop() if waiting else []):
-        yield publish.share
+        yield publish.progress
         block.write(store)
         publish.written()
     publish.end(store)
@@ -267,9 +254,9 @@ def write_all(publish: Publish, store: Store, *due: str) -> Iterator[float]:
 def test_users_who_are_due_are_written_with_the_blocks_of_a_publish(
     store: Store, recommender: Recommender
 ) -> None:
-    users = sorted(recommender._users)
+    users = sorted(recommender.model._users)
     edges = edges_of(*((user, "0-3", 12, 1.0) for user in [*users, "stranger"]))
-    publish = Publish(recommender, edges, {0}, 1, "mark")
+    publish = AllLists(recommender, edges, {0}, 1, "edition")
     list(write_all(publish, store, "stranger", users[0], "forgotten"))
     found = {user: store.user(user) for user in [*users, "stranger", "forgotten"]}
     assert found.pop("forgotten") is None
@@ -285,7 +272,7 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
     for partition, user in enumerate(("0-1", "stranger")):
         edges.apply(Event(user, "0-3", 1.0, 12, "view"), partition, Position(0, 0))
     edges.apply(Event("another's", "0-3", 1.0, 12, "view"), 2, Position(0, 0))
-    written = write_all(Publish(recommender, edges, {0, 1}, 3, "mark"), store)
+    written = write_all(AllLists(recommender, edges, {0, 1}, 3, "edition"), store)
     assert next(written) == 0
     assert store.user("0-1") is None  # it is only begun
     assert 0 < next(written) < 1
@@ -294,7 +281,7 @@ def test_publishing_writes_users_neighbours_and_the_model_last(
     assert not store.published({0, 1})
     list(written)
     assert store.user("another's") is None
-    assert store.published({0, 1, 2}) == {0: "mark", 1: "mark"}
+    assert store.published({0, 1, 2}) == {0: "edition", 1: "edition"}
     for user in ("0-1", "stranger"):
         found = store.user(user)
         assert found is not None
@@ -312,19 +299,19 @@ def test_a_publish_that_failed_goes_on_at_the_block_that_failed(
     store: Store, recommender: Recommender
 ) -> None:
     edges = edges_of(*((f"u{n}", "0-3", 12, 1.0) for n in range(300)))
-    publish = Publish(recommender, edges, {0}, 1, "mark")
+    publish = AllLists(recommender, edges, {0}, 1, "edition")
     blocks = [publish.begin(POPULAR, lambda n: []) for _ in range(3)]  # none of them is written
     assert {tuple(block.users) for block in blocks if block} == {tuple(f"u{n}" for n in range(128))}
     list(write_all(publish, store))
     assert all(store.user(f"u{n}") for n in range(300))
-    assert publish.share == 1
+    assert publish.progress == 1
 
 
 def test_a_list_that_cannot_be_made_costs_itself_alone(
     store: Store, recommender: Recommender
 ) -> None:
     edges = edges_of(*((f"u{n}", "0-3", 12, 1.0) for n in range(300)))
-    publish = Publish(recommender, edges, {0}, 1, "mark")
+    publish = AllLists(recommender, edges, {0}, 1, "edition")
     while block := publish.begin(POPULAR, lambda n: []):
         if "u200" in block.users:
             publish.failed()

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 from redis import Redis
 
-from consumer.edge.traces import digest
+from serving.redis import commands
 from serving.redis.commands import BLOCK
 from serving.redis.contract import Recommendations
 from serving.redis.errors import RedisDown, RedisRefuses
 from serving.redis.store import Store
+from serving.redis.sweep import Choose, Sweep
 from streamgcn.embedded import free_port
 from tests.services import real_redis, redis_cluster, wait_for
 
@@ -54,7 +55,7 @@ def test_what_is_written_is_read_each_in_its_place(store: Store) -> None:
     assert store.user("ü:\n*") == LIST
     assert store.user("nobody") is store.popular() is store.neighbors("i") is None
     store.put_neighbors(["i"], [VALUE])
-    store.put_popular(LIST)
+    store.put_popular(VALUE)
     assert store.neighbors("i") == store.popular() == LIST
 
 
@@ -70,12 +71,39 @@ def test_lists_go_by_name_and_by_digest_and_no_others(store: Store, url: str) ->
     users = [f"u{n}" for n in range(40)]
     store.put_users(users, [VALUE] * 40)
     other = Store(url, "*")  # a prefix that is a pattern stands for itself
-    other.delete_digests({digest(user) for user in users}, keep=lambda user: False)
+    sweep(other, lambda found: found)
     store.delete_users(["u0", "never there"])
-    gone = {digest(user) for user in ("u1", "u2", "u39", "never there")}
-    store.delete_digests(gone, keep=lambda user: user == "u2")  # who came again
+    gone = {"u1", "u39", "never there"}
+    sweep(store, lambda found: [user for user in found if user in gone])
     assert {user for user in users if store.user(user) is None} == {"u0", "u1", "u39"}
     other.close()
+
+
+def test_a_walk_over_all_lists_goes_on_after_each_step_and_meets_every_list(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "PAGE", 10)
+    users = {f"u{n}" for n in range(300)}
+    store.put_users(list(users), [VALUE] * 300)
+    met: list[str] = []
+    assert sweep(store, lambda found: met.extend(found) or []) > 10  # type: ignore[func-returns-value]
+    assert set(met) == users
+
+
+def test_the_time_of_the_newest_event_is_read_of_many_lists_and_of_nothing_else(
+    store: Store,
+) -> None:
+    store.put_users(["u", "foreign"], [VALUE, b"{}"])
+    assert store.event_times(["u", "nobody", "foreign"]) == [3, None, None]
+    assert store.event_times([]) == []
+
+
+def sweep(store: Store, choose: Choose) -> int:
+    """Walk over all lists; returns the number of steps."""
+    walk, steps = Sweep(store, choose), 1
+    while walk.step():
+        steps += 1
+    return steps
 
 
 def test_lists_expire_where_a_time_is_set_and_not_where_there_is_none_any_more(
@@ -84,7 +112,7 @@ def test_lists_expire_where_a_time_is_set_and_not_where_there_is_none_any_more(
     brief = Store(url, tmp_path.name, ttl_seconds=1_000)
     brief.put_users(["u", "v"], [VALUE, VALUE])
     brief.put_neighbors(["i"], [VALUE])
-    brief.put_popular(LIST)
+    brief.put_popular(VALUE)
 
     def seconds(key: str) -> int:
         name = f"{tmp_path.name}:{key}"

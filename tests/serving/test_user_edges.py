@@ -159,7 +159,8 @@ def ages_of(edges: UserEdges, user: str) -> dict[str, int]:
     numbers = {item: number for number, item in enumerate(edges.graph.item_ids.values.to_pylist())}
     for item in edges.items(user):
         numbers.setdefault(item, len(numbers))
-    block = edges.block([user], np.arange(edges.graph.n_items), numbers)
+    block, _ = edges.block([user], np.arange(edges.graph.n_items), numbers)
+    assert block.ages is not None
     names = list(numbers)
     return {names[i]: age for i, age in zip(block.items.tolist(), block.ages.tolist(), strict=True)}
 

@@ -64,7 +64,9 @@ def test_recommend_shows_the_users_list_or_the_popular_one(redis_url: str, tmp_p
     nothing = streamgcn("recommend", "u1", **settings)
     assert nothing.returncode == 1
     assert "no list for u1" in nothing.stderr
-    store.put_popular(Recommendations(["hit"], [3.0], [], "v1", "popular", 1, 2))
+    store.put_popular(
+        msgspec.json.encode(Recommendations(["hit"], [3.0], [], "v1", "popular", 1, 2))
+    )
     fallen_back = streamgcn("recommend", "u1", **settings)
     assert "hit" in fallen_back.stdout
     assert "There is no list for u1; this is the popular one." in fallen_back.stderr
@@ -84,7 +86,9 @@ def test_recommend_leaves_out_what_is_excluded_from_the_popular_list_too(
     settings = {"REDIS_URL": redis_url, "REDIS_PREFIX": tmp_path.name}
     store = Store(redis_url, tmp_path.name)
     store.put_popular(
-        Recommendations(["i2", "i1", "i9"], [3.0, 2.0, 1.0], [], "v", "popular", 1, 2)
+        msgspec.json.encode(
+            Recommendations(["i2", "i1", "i9"], [3.0, 2.0, 1.0], [], "v", "popular", 1, 2)
+        )
     )
     value = Recommendations(["i1", "i2", "i3"], [3.0, 2.0, 1.0], ["o"] * 3, "v", "live", 1, 2)
     store.put_users(["u1"], [msgspec.json.encode(value)])

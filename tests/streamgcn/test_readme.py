@@ -27,7 +27,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         store = Store(url, "streamgcn")
         value = Recommendations(["i1", "ü"], [0.5, 0.25], ["o", "o"], "v", "live", 1, 2)
         store.put_users(["u1", "ü 2"], [msgspec.json.encode(value)] * 2)
-        store.put_popular(Recommendations(["hit"], [3.0], [], "v", "popular", 1, 2))
+        store.put_popular(
+            msgspec.json.encode(Recommendations(["hit"], [3.0], [], "v", "popular", 1, 2))
+        )
         store.close()
         yield url
 

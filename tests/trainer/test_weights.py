@@ -80,7 +80,7 @@ def test_counts_may_be_dampened_in_the_trainer_and_in_serving_alike(tmp_path: Pa
     assert strengths == pytest.approx({"i": np.log(4), "j": np.log(352_698), "k": 0.0})
     again = {item: edge.weight for item, edge in stored.items("u").items()}
     assert again == pytest.approx(strengths)
-    block = logged.block(["u"], np.arange(0), {"i": 0, "j": 1, "k": 2})
+    block, _ = logged.block(["u"], np.arange(0), {"i": 0, "j": 1, "k": 2})
     np.testing.assert_allclose(sorted(block.strengths), sorted(strengths.values()), rtol=1e-6)
 
 
@@ -107,5 +107,5 @@ def test_serving_takes_strengths_as_the_model_in_use_does(tmp_path: Path) -> Non
     edges.apply(Event("v", "i", 3.0, 0, "view"), 0, Position(1, 0))
     for on, expected in ((False, [7.0, 3.0]), (True, np.log1p([7.0, 3.0])), (False, [7.0, 3.0])):
         edges.dampen(on)
-        block = edges.block(["u", "v"], np.arange(1), {"i": 0})
+        block, _ = edges.block(["u", "v"], np.arange(1), {"i": 0})
         np.testing.assert_allclose(block.strengths, expected, rtol=1e-6)

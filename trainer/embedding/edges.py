@@ -38,6 +38,12 @@ class Own(NamedTuple):
         ages = None if self.ages is None else self.ages[edges]
         return Own(starts - starts[0], self.items[edges], self.strengths[edges], ages)
 
+    def only(self, kept: Tensor) -> Own:
+        """The same users with the edges where `kept` (bool [edges]) is true."""
+        before = functional.pad(kept.cumsum(0), (1, 0))
+        ages = None if self.ages is None else self.ages[kept]
+        return Own(before[self.starts], self.items[kept], self.strengths[kept], ages)
+
     def recent(self, recency: float) -> Own:
         """The same with strengths times (1 + age)^-recency, scaled so that users' sums stay."""
         if self.ages is None or not recency:

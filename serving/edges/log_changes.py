@@ -1,0 +1,183 @@
+"""What the log says of the users since the edge store was read, event by event.
+
+A user's events are in the order of the log as long as all are in one partition. Where they are in
+several, their order is known once the edge store has them; until then it is the order in which
+they came here.
+"""
+
+from __future__ import annotations
+
+import time
+
+from consumer.event.json import FORGET, REMOVE, Event
+from consumer.ingest.decode import Position
+from serving.edges.changes import Changed, Places, are_before
+from serving.edges.edge import Edge, Edges
+from serving.edges.popularity import ItemPopularity
+from serving.edges.stored_edges import StoredEdges
+
+
+class LogChanges:
+    """The users whom the log changed, above the stored edges.
+
+    changed: these users, with all their edges. unsettled: users with events in several partitions.
+    settled: users who turned out to have other edges in the store than the log had told here.
+    log: the number of the log whose events are taken.
+    """
+
+    def __init__(self, stored: StoredEdges, popularity: ItemPopularity) -> None:
+        self.changed: dict[str, Changed] = {}
+        self.unsettled: set[str] = set()
+        self.settled: set[str] = set()
+        self.log = 0
+        self.stored = stored
+        self._popularity = popularity
+        self._cut: set[str] = set()  # users who were forgotten in one of several partitions
+
+    def edges(self, user: str) -> Edges:
+        """The user's edges as of now, with their weights."""
+        change = self.changed.get(user)
+        return change.items if change else self.stored.of(user)
+
+    def has(self, user: str) -> bool:
+        """Whether the user has come, and was not forgotten since."""
+        change = self.changed.get(user)
+        return not change.forgotten if change else user in self.stored.numbers
+
+    def partition(self, user: str) -> int | None:
+        """The partition of the user's newest event; None for a user whom `has` denies."""
+        if not self.has(user):
+            return None
+        change = self.changed.get(user)
+        return change.partition if change else self.stored.partition(user)
+
+    def new_users(self) -> list[str]:
+        """Users whom only the log knows."""
+        known = self.stored.numbers
+        return [u for u, change in self.changed.items() if u not in known and not change.forgotten]
+
+    def begin(self, log: int) -> None:
+        """Take the events of another log: what only the last one has told is gone."""
+        self.log = log
+        self.settled |= self.changed.keys()
+        self.changed.clear()
+        self.unsettled.clear()
+
+    def apply(self, event: Event, partition: int, at: Position) -> None:
+        """Take one event; a stretch of the log that is read again changes nothing."""
+        user = event.user_id
+        if at.offset < self.stored.watermark.offsets(self.log).get(partition, 0):
+            return  # the stored edges have it
+        change = self.changed.get(user)
+        own = self.partition(user) if change is None else change.partition
+        several = bool(change and change.elsewhere) or self.stored.is_of_several(user)
+        if event.type == FORGET:
+            self._forget(user, partition, at, own, several)
+            return
+        if several or own not in (None, partition):
+            self.unsettled.add(user)
+        if change is None:
+            change = self.changed[user] = Changed(self.stored.of(user), partition, at)
+        elif not change.move(partition, at):
+            return
+        change.forgotten = False
+        self._change_edge(change, event)
+
+    def expire(self, oldest: int, touched: dict[str, int]) -> dict[str, int]:
+        """Take out edges that are older than `oldest`; as `UserEdges.expire`.
+
+        Args:
+            touched: users who lost a stored edge, and the partition of each.
+        """
+        touched = dict(touched)
+        for user, change in self.changed.items():
+            old = [item for item, edge in change.items.items() if edge.timestamp < oldest]
+            for item in old:
+                del change.items[item]
+            if old or user in touched:
+                touched[user] = change.partition
+        gone = {}
+        for user, partition in touched.items():
+            told = self.changed.get(user)
+            if told.items if told else user in self.stored.numbers:
+                self.settled.add(user)
+                continue
+            gone[user] = partition
+            if told:
+                told.forgotten = True
+        return gone if touched else {}
+
+    def cut(self) -> dict[str, Places]:
+        """Users who were forgotten in one of several partitions, and their newest places.
+
+        Their edges are to be read again once the store has all of these.
+        """
+        changed = self.changed
+        return {user: changed[user].places if user in changed else {} for user in self._cut}
+
+    def drop_stored(self, cut: dict[str, Places]) -> None:
+        """Drop what the stored edges, which have grown, hold by now.
+
+        Args:
+            cut: users whose edges were read again, and the places that were known then.
+        """
+        now = self.cut()
+        self._cut -= {user for user, places in cut.items() if now.get(user) == places}
+        offsets = self.stored.watermark.offsets(self.log)
+        kept = {}
+        for user, change in self.changed.items():
+            if not are_before(change.places, offsets):
+                kept[user] = change
+            elif user in self.unsettled:
+                self.unsettled.discard(user)
+                if change.items != self.stored.of(user):
+                    self.settled.add(user)
+        self.changed = kept
+
+    def count(self) -> None:
+        """Count all changes in the popularity of items."""
+        for user, change in self.changed.items():
+            for edges, sign in ((self.stored.of(user), -1), (change.items, 1)):
+                for item, edge in edges.items():
+                    self._popularity.change(item, edge, sign)
+
+    def _forget(
+        self, user: str, partition: int, at: Position, own: int | None, several: bool
+    ) -> None:
+        """Forget the user. A forget is in every partition, and means what is before it there.
+
+        Args:
+            own: the partition of the user's newest event, None if there is none: what came since in
+                it is not meant by the forget of another partition.
+            several: whether the user has events in several partitions.
+        """
+        change = self.changed.get(user)
+        if own is None or own == partition:
+            if change is None or change.move(partition, at):
+                for item, edge in self.edges(user).items():
+                    self._popularity.change(item, edge, -1)
+                self.stored.forget(user)
+                if several:
+                    self._cut.add(user)
+                elsewhere = change.elsewhere if change else None
+                self.changed[user] = Changed({}, partition, at, True, elsewhere)
+        elif several:
+            change = change or Changed(self.stored.of(user), own, Position(-1, 0))
+            change.elsewhere = (change.elsewhere or {}) | {partition: at}
+            self.changed[user] = change
+        if several:
+            self.unsettled.add(user)
+
+    def _change_edge(self, change: Changed, event: Event) -> None:
+        old = change.items.pop(event.item_id, None)
+        if old:
+            self._popularity.change(event.item_id, old, -1)
+        if event.type == REMOVE:
+            return
+        timestamp = min(event.timestamp, int(time.time() * 1000))  # as the graph takes it
+        weighing = self.stored.graph.weighing
+        weight = event.interaction * weighing.factor(event.type)
+        if old:
+            weight = weighing.after(old.weight, old.timestamp, weight, timestamp)
+        edge = change.items[event.item_id] = Edge(timestamp, weight)
+        self._popularity.add(event.item_id, edge)

@@ -1,0 +1,82 @@
+"""How popular each item is of late: the stored edges, and what the log changes of them.
+
+An edge counts 1 when it is new, and half as much with each half-life, whatever its strength, so
+that one user's large number does not outweigh many users. An edge that tells a dislike, or whose
+type weighs nothing, does not count.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from serving.edges.edge import Edge
+from trainer.graph.arrays import Float32s, Float64s
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.popularity import HALF_LIFE_MS
+
+# Counts are powers of 2 of the time since a reference. An edge so many half-lives after it moves
+# the reference, long before the powers become too large for a float.
+HALF_LIVES_AHEAD = 50
+ROUNDING = 1e-9  # what rounding leaves of the count of an item whose edges were taken back
+
+
+class ItemPopularity:
+    """Decayed counts of the items' edges."""
+
+    def __init__(self) -> None:
+        # Counts are kept as of `_reference`, and given as of `_latest`; epoch milliseconds.
+        self._reference = self._latest = 0
+        self._stored: Float64s = np.empty(0)  # [items of the graph]
+        self._changes: dict[str, float] = {}  # what the log adds to and takes from them
+
+    def recount(self, graph: InteractionGraph) -> None:
+        """Count the edges of the graph; what the log changes is to be counted again after it."""
+        newest = int(graph.timestamps.max(initial=0))
+        self._reference, self._latest = newest, max(self._latest, newest)
+        halvings = (newest - graph.timestamps) / HALF_LIFE_MS
+        parts = np.where(graph.weights > 0, np.exp2(-halvings), 0)
+        counts = np.bincount(graph.items, parts, minlength=graph.n_items)
+        self._stored = counts.astype(np.float64)  # it is int64 without an edge
+        self._changes.clear()
+
+    def add(self, item: str, edge: Edge) -> None:
+        """Count an edge that the log tells."""
+        self._latest = max(self._latest, edge.timestamp)
+        self.change(item, edge, 1)
+
+    def change(self, item: str, edge: Edge, sign: int) -> None:
+        """Count an edge (sign 1), or count it no more (-1)."""
+        if edge.weight <= 0:
+            return
+        if (edge.timestamp - self._reference) / HALF_LIFE_MS > HALF_LIVES_AHEAD:
+            self._move_reference(edge.timestamp)
+        part = 2.0 ** ((edge.timestamp - self._reference) / HALF_LIFE_MS)
+        self._changes[item] = self._changes.get(item, 0.0) + sign * part
+
+    def top(self, n: int, item_ids: pa.Array) -> tuple[list[str], Float32s]:
+        """At most n items, the most popular first, and their counts float32 [at most n].
+
+        Args:
+            item_ids: the ids of the graph that was counted.
+        """
+        changed = pa.array(self._changes, pa.string())
+        places = pc.index_in(changed, value_set=item_ids).fill_null(-1).to_numpy()
+        # Nothing behind these can be among the first n, however the log has changed those before.
+        first = np.argsort(-self._stored, kind="stable")[: n + len(changed)]
+        first = np.union1d(first, places[places >= 0])
+        names = item_ids.take(pa.array(first)).to_pylist()
+        counts = dict(zip(names, self._stored[first].tolist(), strict=True))
+        for item, change in self._changes.items():
+            counts[item] = counts.get(item, 0.0) + change
+        best = sorted(counts, key=lambda item: -counts[item])[:n]
+        best = [i for i in best if counts[i] > (ROUNDING if i in self._changes else 0)]
+        faded = 2.0 ** ((self._reference - self._latest) / HALF_LIFE_MS)
+        return best, np.array([counts[item] * faded for item in best], np.float32)
+
+    def _move_reference(self, at: int) -> None:
+        faded = 2.0 ** ((self._reference - at) / HALF_LIFE_MS)
+        self._stored *= faded
+        self._changes = {item: count * faded for item, count in self._changes.items()}
+        self._reference = at

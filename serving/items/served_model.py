@@ -1,0 +1,142 @@
+"""A snapshot in use: its tables on a device, with room for the items that came after it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from consumer.edge.traces import digest
+from serving.edges.user_edges import UserEdges
+from trainer.embedding.edges import Own
+from trainer.embedding.embeddings import Embeddings
+from trainer.embedding.item_fold_in import Folded
+from trainer.graph.arrays import Int64s
+from trainer.lifecycle.manifest import Snapshot
+
+ROOM = 1_000  # new items that can be taken up until the next snapshot
+ROOM_FOR_NEIGHBORS = 16  # of each item, for new items; beyond, they take the places of the farthest
+WITH_ROOM = {"incoming", "outgoing", "neighbors", "similarities"}  # tables with a row for each item
+
+
+class UserBlock(NamedTuple):
+    """Users whose lists are made together.
+
+    numbers: int64 [users], the model's numbers, -1 for users that it has not seen; own: their
+    edges, items that cannot be recommended as -1; event_at: int64 [users], epoch milliseconds of
+    each user's newest edge, 0 without one.
+    """
+
+    numbers: Tensor
+    own: Own
+    event_at: Int64s
+
+
+class ServedModel:
+    """What lists are made from.
+
+    item_ids: of all items that can be recommended, those of the snapshot first; trained: the
+    snapshot's tables, without the new items.
+    """
+
+    def __init__(self, snapshot: Snapshot, device: torch.device) -> None:
+        self.manifest = snapshot.manifest
+        self.device = device
+        self.trained = snapshot.embeddings.to(device)
+        self.item_ids: list[str] = snapshot.item_ids.to_pylist()
+        self._tables = _with_room(self.trained.tensors)
+        self._items = {item: number for number, item in enumerate(self.item_ids)}
+        self._users = {user: number for number, user in enumerate(snapshot.user_ids.to_pylist())}
+        self._of_graph: Int64s = np.empty(0, np.int64)  # number of each item of the users' graph
+
+    @property
+    def version(self) -> str:
+        """The snapshot's."""
+        return self.manifest.version
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """The tables with the new items."""
+        n = len(self.item_ids)
+        tables = {name: t[:n] if name in WITH_ROOM else t for name, t in self._tables.items()}
+        return replace(self.trained, tensors=tables)
+
+    @property
+    def room(self) -> int:
+        """How many more new items can be taken up."""
+        return len(self._tables["outgoing"]) - len(self.item_ids)
+
+    def has(self, item: str) -> bool:
+        """Whether the item can be recommended."""
+        return item in self._items
+
+    def block(self, users: Sequence[str], edges: UserEdges) -> UserBlock:
+        """Users with their edges, in this model's numbers; on the CPU."""
+        if len(self._of_graph) != edges.graph.n_items:
+            known = pa.array(self.item_ids, pa.string())
+            numbers = pc.index_in(edges.graph.item_ids.values, value_set=known)
+            self._of_graph = numbers.fill_null(-1).to_numpy().astype(np.int64)
+        numbers = torch.tensor([self._users.get(user, -1) for user in users], dtype=torch.int64)
+        return UserBlock(numbers, *edges.block(users, self._of_graph, self._items))
+
+    def forget(self, user: str) -> None:
+        """Drop what the model has learned of a user beyond the user's edges."""
+        self._users.pop(user, None)
+
+    def forget_digests(self, digests: Collection[str]) -> None:
+        """The same for users by the digests of their ids."""
+        if digests:
+            for user in [user for user in self._users if digest(user) in digests]:
+                self.forget(user)
+
+    def take_up(self, items: Sequence[str], folded: Folded) -> list[int]:
+        """Put new items, or new rows of them, beside the others; returns their numbers.
+
+        Those that there is no room for are left out.
+        """
+        new = [item for item in items if not self.has(item)][: self.room]
+        for item in new:
+            self._items[item] = len(self._items)
+        self.item_ids += new
+        self._of_graph = np.empty(0, np.int64)  # to be made anew
+        placed = [(self._items[item], row) for row, item in enumerate(items) if item in self._items]
+        for number, row in placed:
+            self._place(number, row, folded)
+        return [number for number, _ in placed]
+
+    def _place(self, number: int, row: int, folded: Folded) -> None:
+        tables = self._tables
+        tables["incoming"][number] = folded.incoming[row]
+        tables["outgoing"][number] = folded.outgoing[row]
+        if folded.neighbors is None or folded.similarities is None or folded.near is None:
+            return
+        neighbors, similarities = tables["neighbors"], tables["similarities"]
+        kept = folded.neighbors.shape[1]
+        neighbors[number, :kept] = folded.neighbors[row]
+        similarities[number, :kept] = folded.similarities[row]
+        # The new item becomes a neighbour of others, in the place of each one's farthest.
+        others = folded.near[row].nonzero()[:, 0]
+        near = folded.near[row, others]
+        there = neighbors[others] == number
+        has = there.any(1)
+        place = torch.where(has, there.int().argmax(1), similarities[others].argmin(1))
+        better = has | (near > similarities[others, place])
+        others, place = others[better], place[better]
+        neighbors[others, place] = number
+        similarities[others, place] = near[better]
+
+
+def _with_room(tables: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies with zero rows for new items, and zero columns for them as neighbours."""
+    padded = dict(tables)
+    for name in WITH_ROOM & tables.keys():
+        columns = ROOM_FOR_NEIGHBORS if name in ("neighbors", "similarities") else 0
+        padded[name] = functional.pad(tables[name], (0, columns, 0, ROOM))
+    return padded

@@ -1,0 +1,104 @@
+"""Lists that have to go: of users who are forgotten, and of users without an edge left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from consumer.edge.traces import digest
+from serving.edges.user_edges import UserEdges
+from serving.redis.store import Store
+from serving.redis.sweep import Sweep
+
+
+class Forgetting:
+    """Deletes a bit of it at each step; what it has to delete is noted at any time.
+
+    Users whom the edge store has forgotten are known by the digests of their ids alone. Their lists
+    are found by a walk over all lists, which takes many steps.
+    """
+
+    def __init__(self, store: Store, edges: UserEdges) -> None:
+        self._store, self._edges = store, edges
+        self._users: set[str] = set()  # who are forgotten
+        self._expired: set[str] = set()  # who have no edge left
+        self._digests: set[str] = set()  # of users who are forgotten, for the next walk
+        self._oldest: int | None = None  # lists without newer events are deleted by the next walk
+        self._walk: Sweep | None = None
+        self._walk_digests: set[str] = set()  # for the walk that is made now
+        self._walk_oldest: int | None = None  # the same
+        self._erased: set[str] = set()  # digests of users whose list is gone
+
+    def note(self, user: str) -> None:
+        """The user is forgotten."""
+        self._users.add(user)
+
+    def note_digests(self, digests: Collection[str]) -> None:
+        """The users with these digests of their ids are forgotten."""
+        self._digests |= set(digests)
+
+    def note_expired(self, users: Collection[str]) -> None:
+        """These users have no edge left."""
+        self._expired |= set(users)
+
+    def note_old(self, oldest: int) -> None:
+        """Users of whom nothing is known here, and whose newest event is older, have no edge left.
+
+        Args:
+            oldest: epoch milliseconds.
+        """
+        self._oldest = oldest
+
+    def start_over(self) -> None:
+        """Redis may have lost what was done, and found lists again in an old dump."""
+        self._digests |= self._erased | self._walk_digests
+        if self._walk:
+            self._oldest = self._walk_oldest
+        self._walk = None
+        self._walk_digests = set()
+
+    @property
+    def digests(self) -> set[str]:
+        """Of the ids of all users who were ever forgotten here."""
+        noted = set(map(digest, self._users))
+        return self._erased | self._walk_digests | self._digests | noted
+
+    @property
+    def working(self) -> bool:
+        """Whether there is more to delete."""
+        waiting = self._users or self._expired or self._digests or self._oldest is not None
+        return bool(waiting or self._walk)
+
+    def step(self) -> None:
+        """Delete some lists.
+
+        Raises:
+            RedisDown: they stay to be deleted.
+        """
+        if self._users:
+            self._store.delete_users(self._users)
+            self._erased |= set(map(digest, self._users))
+            self._users.clear()
+        if self._expired:
+            self._store.delete_users(self._expired)
+            self._expired.clear()
+        if not self._walk and (self._digests or self._oldest is not None):
+            self._begin_walk()
+        if self._walk and not self._walk.step():
+            self._erased |= self._walk_digests
+            self._walk = None
+            self._walk_digests = set()
+
+    def _begin_walk(self) -> None:
+        digests, oldest = self._digests, self._oldest
+        self._walk_digests, self._walk_oldest = digests, oldest
+        self._digests, self._oldest = set(), None
+
+        def choose(users: Sequence[str]) -> list[str]:
+            gone = [user for user in users if not self._edges.has(user)]  # others came again
+            chosen = [user for user in gone if digest(user) in digests] if digests else []
+            if oldest is not None:
+                times = zip(gone, self._store.event_times(gone), strict=True)
+                chosen += [user for user, at in times if at is not None and at < oldest]
+            return chosen
+
+        self._walk = Sweep(self._store, choose)

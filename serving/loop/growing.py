@@ -1,0 +1,123 @@
+"""The users' edges grow by what the edge store has new, on a thread of its own.
+
+What the log has told of a user takes far more memory than the same edges of the store do, and the
+store alone tells the order of a user's events of several partitions.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from consumer.edge.store import EdgeStore, Replaced, StoreError
+from process.outage import Outage
+from serving.edges.user_edges import Growth, UserEdges
+from serving.loop.forgetting import Forgetting
+
+CHANGED_USERS = 50_000  # changed by the log, from which the store's rows are read
+LOOK_EVERY = 5.0  # seconds between two looks whether the edge store is there
+# Seconds from one reading to the next for users with events of several partitions, at least,
+SETTLE_AFTER = 2.0
+GROW_AFTER = 60.0  # for all others,
+TIMES_AS_LONG = 20.0  # and this many times as long as the last one took
+
+
+class Growing:
+    """Reads the edge store's new rows into the users' edges.
+
+    store: the edge store, for the thread of the loop.
+    """
+
+    def __init__(
+        self, store: EdgeStore, topic: str, edges: UserEdges, forgetting: Forgetting,
+        log: logging.Logger,
+    ) -> None:  # fmt: skip
+        self.store = store
+        self._topic, self._edges, self._forgetting, self._log = topic, edges, forgetting, log
+        self._away = Outage(log, "The edge store cannot be read", "The edge store is back")
+        self._thread = ThreadPoolExecutor(1, "edge store")
+        self._running: Future[Growth] | None = None
+        self._begun_at = 0.0
+        self._grow_at = self._settle_at = self._look_at = 0.0  # at the earliest
+
+    @property
+    def trouble(self) -> str:
+        """Why the edge store cannot be read; empty if it can."""
+        return self._away.trouble
+
+    def read_now(self) -> None:
+        """Read what is new, and wait for it.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self._forgetting.note_digests(self._edges.grow(self.store))
+
+    def step(self) -> None:
+        """Use what the thread has read; have it read again if that is due."""
+        try:
+            if self._running:
+                if self._running.done():
+                    self._finish(self._running)
+            elif self._is_due() and self.store.changed(self._edges.watermark):
+                self._begun_at = time.monotonic()
+                growth = self._edges.begin_growth()
+                self._running = self._thread.submit(self._read, growth)
+        except StoreError as error:
+            self._away.failed(error)
+            self._wait(time.monotonic())
+
+    def look(self) -> Replaced | None:
+        """Look from time to time whether the store is there; returns how it is another one."""
+        if time.monotonic() < self._look_at:
+            return None
+        self._look_at = time.monotonic() + LOOK_EVERY
+        try:
+            self.store.look(self._edges.watermark)
+        except Replaced as replaced:
+            return replaced
+        except StoreError as error:
+            self._away.failed(error)
+        else:
+            self._away.worked()
+        return None
+
+    def read_anew(self, replaced: Replaced) -> bool:
+        """Read all edges of a store that is another one; returns whether that could be done."""
+        try:
+            self._forgetting.note_digests(self._edges.read_anew(self.store))
+        except StoreError as error:
+            self._away.failed(error)
+            return False
+        self._away.worked()
+        self._log.warning("%s; all of its edges were read.", replaced)
+        return True
+
+    def close(self) -> None:
+        """What the thread still reads is of no use."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        many = len(self._edges.changed) >= CHANGED_USERS and now >= self._grow_at
+        return many or (bool(self._edges.unsettled) and now >= self._settle_at)
+
+    def _read(self, growth: Growth) -> Growth:
+        growth.run(EdgeStore(self.store.uri, self._topic))  # a thread has a store of its own
+        return growth
+
+    def _finish(self, running: Future[Growth]) -> None:
+        self._running = None
+        growth = running.result()
+        self._wait(time.monotonic())
+        digests = self._edges.finish_growth(growth)
+        if digests is None:
+            self._grow_at = self._settle_at = 0.0  # the edges have changed meanwhile: once more
+        else:
+            self._forgetting.note_digests(digests)
+
+    def _wait(self, now: float) -> None:
+        pause = TIMES_AS_LONG * (now - self._begun_at)
+        self._grow_at = now + max(GROW_AFTER, pause)
+        self._settle_at = now + max(SETTLE_AFTER, pause)

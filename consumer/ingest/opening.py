@@ -12,6 +12,7 @@ import threading
 
 from consumer.edge.store import EdgeStore, StoreError, StoreMissing
 from consumer.kafka.client import AccessRefused, StreamError
+from consumer.kafka.reach import broker_outage
 from consumer.kafka.topics import group_offsets
 from consumer.settings import ConsumerSettings
 from process.outage import Outage
@@ -25,18 +26,23 @@ def open_store(settings: ConsumerSettings, stop: threading.Event, log: logging.L
         SettingsError: the path cannot hold a table, or the table belongs to another topic.
         Stopped: told to stop before it was there.
     """
-    outage = Outage(log, "The edge store cannot be opened", "The edge store is open")
-    while True:
+    away = Outage(log, "The edge store cannot be opened", "The edge store is open")
+    no_kafka = broker_outage(log)  # which knows whether the group ever had a store
+    while not stop.is_set():
         try:
             store = _opened_or_begun(settings)
         except AccessRefused:
             raise
-        except (StoreError, StreamError) as error:
-            if stop.wait(outage.failed(error)):
-                raise Stopped("waiting for the edge store") from None
+        except StoreError as error:
+            stop.wait(away.failed(error))
             continue
-        outage.worked()
+        except StreamError as error:
+            stop.wait(no_kafka.failed(error))
+            continue
+        no_kafka.worked()
+        away.worked()
         return store
+    raise Stopped("waiting for the edge store")
 
 
 def _opened_or_begun(settings: ConsumerSettings) -> EdgeStore:

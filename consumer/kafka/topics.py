@@ -15,6 +15,7 @@ from kafka.errors import (
     CoordinatorNotAvailableError,
     KafkaError,
     NoError,
+    NotCoordinatorError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -36,6 +37,12 @@ from consumer.settings import ConsumerSettings
 LAG_SECONDS = 10.0  # at most, to find what is left
 QUIET_POLLS = 2  # that bring nothing: nothing more is there to be read
 PARTITIONS = 4  # of a topic that is created here
+# A new broker makes the topic of offsets first, and then reads it.
+_COORDINATOR_COMES = (
+    CoordinatorNotAvailableError,
+    CoordinatorLoadInProgressError,
+    NotCoordinatorError,
+)
 COORDINATOR_SECONDS = 5.0  # in which a new broker has made the topic of groups' offsets
 
 
@@ -201,8 +208,7 @@ def _committed(
         try:
             entries = admin.list_group_offsets({group: partitions})[group]
             break
-        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
-            # A new broker makes the topic of offsets first, and then reads it.
+        except _COORDINATOR_COMES:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)

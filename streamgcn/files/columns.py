@@ -30,12 +30,13 @@ WELL_KNOWN = {
         "venue", "venueid", "location", "locationid",
     },
     "interaction": {
-        "interactions", "rating", "ratings", "bookrating", "score", "stars", "overall", "count",
-        "counts", "playcount", "plays", "quantity", "weight",
+        "interactions", "rating", "ratings", "bookrating", "starrating", "score", "stars",
+        "overall", "count", "counts", "playcount", "plays", "quantity", "weight",
     },
     "timestamp": {
         "timestamps", "time", "date", "datetime", "ts", "eventtime", "eventtimestamp", "unixtime",
-        "unixtimestamp", "unixreviewtime", "createdat", "invoicedate", "checkintime",
+        "unixtimestamp", "utctimestamp", "unixreviewtime", "createdat", "invoicedate", "eventdate",
+        "reviewdate", "checkintime",
     },
     "type": {"event", "eventtype", "action", "behavior", "behaviour", "behaviortype"},
 }  # fmt: skip
@@ -153,4 +154,5 @@ def _there(names: Sequence[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).lower()
+    """A name without case, spaces, dashes, underscores, and the type that RecBole's files add."""
+    return re.sub(r":(token|float)$|[\s_-]+", "", name.lower())

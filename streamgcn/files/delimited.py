@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -22,6 +23,8 @@ SEPARATORS = {
 }  # fmt: skip
 SPELLED = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";", "bar": "|"}
 SAMPLE = 100  # lines from which the separator is read
+_SEP = re.compile(r'"?sep=(.)"?')  # the first line of some spreadsheets' CSV
+_SEPARATED = re.compile(r"[,;|\t]|::")
 
 
 class Delimited:
@@ -52,6 +55,8 @@ class Delimited:
             raise FileError("--separator must be one or more characters, or tab or space")
         self._source, self._encoding = source, encoding
         self._headed = not names
+        self._passed, said = self._preamble()
+        separator = separator or said
         if separator is None:
             self._separator = self._found(list(names), given)
         else:
@@ -77,13 +82,16 @@ class Delimited:
             self.notes.append(f"separated by {said}")
         if not self._headed:
             self.notes.append("without a header")
+        if self._passed:
+            lines = "line 1" if self._passed == 1 else f"lines 1 to {self._passed}"
+            self.notes.append(f"{lines} passed over")
 
     def blocks(self, roles: Roles) -> Iterator[Block]:
         """See Rows."""
         places = {name: self.names.index(name) for name in roles.used()}
         headed = self._headed
         with opened(self._source, self._encoding) as text:
-            for part in parts(text, self._separator, self._spaced):
+            for part in self._parts(text, self._separator, self._spaced):
                 numbers, rows, wrong = self._regular(part)
                 if headed and (numbers or wrong):
                     numbers, rows, headed = numbers[1:], rows[1:], False
@@ -117,9 +125,32 @@ class Delimited:
     def _first(self, separator: str) -> tuple[list[list[str]], list[Wrong]]:
         """The rows of the first lines that are not blank, and the wrong ones."""
         with opened(self._source, self._encoding) as text:
-            found = list(parts(islice(text, SAMPLE), separator, False))
+            found = list(self._parts(islice(text, self._passed + SAMPLE), separator, False))
         rows = [row for part in found for row in part.rows if filled(row)]
         return rows, [wrong for part in found for wrong in part.wrong if not rows]
+
+    def _parts(self, text: Iterator[str], separator: str, spaced: bool) -> Iterator[Part]:
+        """The rows after the preamble, numbered as the lines of the file."""
+        for part in parts(islice(text, self._passed, None), separator, spaced):
+            numbers = [self._passed + number for number in part.numbers]
+            wrong = [each._replace(number=self._passed + each.number) for each in part.wrong]
+            yield Part(numbers, part.rows, wrong)
+
+    def _preamble(self) -> tuple[int, str | None]:
+        """How many lines come before the rows, and the separator that a line `sep=;` names.
+
+        Lines before a header are remarks only if no separator is in them: `#user,item` is one.
+        """
+        with opened(self._source, self._encoding) as text:
+            lines = [line.strip(" \r\n\ufeff") for line in islice(text, SAMPLE)]
+        if lines and (named := _SEP.fullmatch(lines[0])):
+            return 1, named[1]
+        remarks = 0
+        for line in lines:
+            if line[:1] not in ("#", "%") or (self._headed and _SEPARATED.search(line)):
+                break
+            remarks += 1
+        return remarks, None
 
     def _found(self, names: list[str], given: Columns) -> str:
         """The separator with which the first row has the columns, or else most rows alike."""

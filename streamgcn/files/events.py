@@ -18,6 +18,7 @@ from streamgcn.files import dates
 from streamgcn.files.block import Block, Rows, Wrong
 from streamgcn.files.columns import Roles
 from streamgcn.files.moments import NUMBER, Found, moments
+from streamgcn.files.numbers import DecimalCommas, without_gaps
 from streamgcn.files.source import FileError
 
 WHOLE = r"^-?[0-9]+\.0$"
@@ -31,10 +32,12 @@ class Survey:
         whole: columns of ids of which each is written as 17850.0, as some programs write a column
             of whole numbers with gaps.
         order: what comes first in dates with the year last.
+        comma: whether interactions have their decimals after a comma.
     """
 
     whole: frozenset[str]
     order: dates.Order | None
+    comma: bool
 
 
 class Read(NamedTuple):
@@ -54,19 +57,22 @@ def survey(file: str, rows: Rows, roles: Roles, form: str | None) -> Survey:
     filled: set[str] = set()
     dated = form is None and roles.timestamp is not None
     example, order = None, None
+    commas = DecimalCommas() if roles.interaction is not None else None
     for block in rows.blocks(roles):
         whole = {name for name in whole if _all_whole(block.columns[name])}
         filled |= {name for name in whole if _some(block.columns[name])}
         if dated and roles.timestamp is not None:
             order, example, dated = _order(block.columns[roles.timestamp], example)
-        if not whole and not dated:
+        if commas is not None and roles.interaction is not None:
+            commas.look(block.columns[roles.interaction])
+        if not whole and not dated and (commas is None or commas.decided):
             break
     if example is not None and order is None:
         raise FileError(
             f"{file}: dates such as {visible(example, 40)} do not tell whether the day or the "
             "month is first; say it with --timestamp-format, as in '%m/%d/%Y %H:%M'"
         )
-    return Survey(frozenset(whole & filled), order)
+    return Survey(frozenset(whole & filled), order, commas is not None and commas.found)
 
 
 def events(
@@ -95,20 +101,22 @@ def _checked(
             fields["type"] = _labels(columns[roles.type])
     if roles.interaction is not None:
         with _named(file, roles.interaction):
-            fields["interaction"], wrong = _numbers(columns[roles.interaction], roles.interaction)
+            numbers, wrong = _numbers(columns[roles.interaction], roles.interaction, known.comma)
+        found.uncounted += numbers.null_count - len(wrong)
+        fields["interaction"] = numbers
         reasons |= wrong
     if roles.timestamp is not None:
         with _named(file, roles.timestamp):
             fields["timestamp"], wrong = moments(columns[roles.timestamp], form, known.order, found)
         reasons |= wrong
-    table, numbers = pa.table(fields), np.array(block.numbers, np.int64)
+    table, places = pa.table(fields), np.array(block.numbers, np.int64)
     refused = [Wrong(block.numbers[row], reason) for row, reason in reasons.items()]
     if refused:
         left = np.ones(len(table), np.bool_)
         left[list(reasons)] = False
-        table, numbers = table.filter(pa.array(left)), numbers[left]
+        table, places = table.filter(pa.array(left)), places[left]
     checked = check(table)
-    refused += [Wrong(int(numbers[bad.row]), _by_column(bad.reason, roles)) for bad in checked.bad]
+    refused += [Wrong(int(places[bad.row]), _by_column(bad.reason, roles)) for bad in checked.bad]
     return Read(checked.table, sorted(block.wrong + refused))
 
 
@@ -132,20 +140,24 @@ def _labels(column: pa.Array) -> pa.Array:
     return column.cast(pa.string())
 
 
-def _numbers(column: pa.Array, name: str) -> tuple[pa.Array, dict[int, str]]:
+def _numbers(column: pa.Array, name: str, comma: bool) -> tuple[pa.Array, dict[int, str]]:
     """A column as float64, null where nothing stands, and the reasons of rows without a number.
+
+    Args:
+        comma: whether decimals stand after a comma.
 
     Raises:
         FileError: the column's type holds no numbers.
     """
-    kind = column.type
+    kind, column = column.type, without_gaps(column)
     if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or pt.is_null(kind):
         return column.cast(pa.float64(), safe=False), {}
     if not pt.is_string(kind):
         raise FileError(f"{visible(str(kind))} holds no numbers")
-    column = pc.utf8_trim_whitespace(column)
+    if comma:
+        column = pc.replace_substring(column, ",", ".")
     numeric = pc.match_substring_regex(column, NUMBER)
-    wrong = pc.and_(pc.invert(numeric), pc.not_equal(column, "")).fill_null(False)
+    wrong = pc.invert(numeric).fill_null(False)
     reasons = {
         row: f"{visible(name)} is {visible(column[row].as_py(), 40)}, which is no number"
         for row in np.flatnonzero(wrong.to_numpy(zero_copy_only=False)).tolist()
@@ -156,8 +168,11 @@ def _numbers(column: pa.Array, name: str) -> tuple[pa.Array, dict[int, str]]:
 def _by_column(reason: str, roles: Roles) -> str:
     """A reason with the file's own name of the field; how to send it as a message is left out."""
     reason = reason.split("; send ")[0]
-    for field, column in (("user_id", roles.user), ("item_id", roles.item)):
-        if reason.startswith(field):
+    for field, column in (
+        ("user_id", roles.user), ("item_id", roles.item), ("interaction", roles.interaction),
+        ("timestamp", roles.timestamp), ("type", roles.type),
+    ):  # fmt: skip
+        if column is not None and reason.startswith(f"{field} "):
             return visible(column) + reason.removeprefix(field)
     return reason
 
@@ -175,11 +190,10 @@ def _order(column: pa.Array, example: str | None) -> tuple[dates.Order | None, s
     """What comes first in the dates, a date with the year last, and whether to look further."""
     if not pt.is_string(column.type):
         return None, None, False
-    for text in pc.utf8_trim_whitespace(column).unique().drop_null().to_pylist():
+    texts = without_gaps(column).unique().drop_null().to_pylist()
+    for text in texts:
         if order := dates.order_of(text):
             return order, text, False
-        if dates.year_last(text):
-            example = example or text
-        elif text and example is None:
-            return None, None, False
-    return None, example, True
+        if example is None and dates.year_last(text):
+            example = text
+    return None, example, example is not None or not texts

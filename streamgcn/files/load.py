@@ -99,18 +99,26 @@ def load(names: list[str], options: Options | None = None) -> Iterator[Loaded]:
         loaded = Loaded(options, ordered)
         found = sources(names, Path(folder))
         said: dict[str, list[str]] = {}
-        missing = 0
+        missing, uncounted = 0, 0
         for source in found:
             try:
-                sentence, empty = _add(source, loaded, len(found) > 1)
+                sentence, seen = _add(source, loaded, len(found) > 1)
             except (OSError, pa.ArrowException) as error:
                 raise FileError(f"{source.name} cannot be read: {visible(str(error))}") from error
             said.setdefault(sentence, []).append(source.name)
-            missing += empty
+            missing += seen.missing
+            uncounted += seen.uncounted
         loaded.notes += [f"{_several(files)}: {sentence}." for sentence, files in said.items()]
         if missing:
             rows = "row has no time and gets" if missing == 1 else "rows have no time and get"
             loaded.notes.append(f"{missing} {rows} the time of now.")
+        if uncounted:
+            rows = (
+                "row has no interaction and counts"
+                if uncounted == 1
+                else ("rows have no interaction and count")
+            )
+            loaded.notes.append(f"{uncounted} {rows} 1.")
         loaded._note_wrong()
         yield loaded
 
@@ -122,8 +130,8 @@ def table(file: Path) -> pa.Table:
         return loaded.table()
 
 
-def _add(source: Source, loaded: Loaded, several: bool) -> tuple[str, int]:
-    """Read one file; returns what was read from where, and how many rows have no time."""
+def _add(source: Source, loaded: Loaded, several: bool) -> tuple[str, Found]:
+    """Read one file; returns what was read from where, and what was found in its values."""
     options, times = loaded.options, Found()
     rows = _open(source, options)
     roles = choose(source.name, rows.names, options.columns, bool(options.names))
@@ -141,9 +149,11 @@ def _add(source: Source, loaded: Loaded, several: bool) -> tuple[str, int]:
             loaded.named.append(f"{where}{rows.counted} {wrong.number}: {wrong.reason}")
     unused = [name for name in rows.names if name and name not in roles.used()]
     notes = [_used(roles, times, known.whole), *rows.notes]
+    if known.comma and roles.interaction is not None:
+        notes.append(f"{visible(roles.interaction)} with a comma before the decimals")
     if unused:
         notes.append(f"not used: {listed(unused)}")
-    return "; ".join(notes), times.missing
+    return "; ".join(notes), times
 
 
 def _open(source: Source, options: Options) -> Rows:

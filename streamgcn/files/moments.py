@@ -18,6 +18,7 @@ import pyarrow.types as pt
 from consumer.event import times
 from process.text import visible
 from streamgcn.files import dates
+from streamgcn.files.numbers import without_gaps
 from streamgcn.files.source import FileError
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
@@ -29,11 +30,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass
 class Found:
-    """How many values were in each form; how many without a zone; how many were not given."""
+    """What was found in a file beside events.
+
+    Attributes:
+        forms: how many times were in each form.
+        zoneless: how many times had no zone.
+        missing: how many rows have no time.
+        uncounted: how many rows have no interaction, where the file has a column of them.
+    """
 
     forms: Counter[str] = field(default_factory=Counter)
     zoneless: int = 0
     missing: int = 0
+    uncounted: int = 0
 
 
 def moments(
@@ -53,10 +62,7 @@ def moments(
     Raises:
         FileError: the column's type holds no times.
     """
-    kind = column.type
-    if pt.is_string(kind):
-        column = pc.utf8_trim_whitespace(column)
-        column = pc.if_else(pc.equal(column, ""), None, column)
+    kind, column = column.type, without_gaps(column)
     found.missing += column.null_count
     if pt.is_timestamp(kind) or pt.is_date(kind):
         return _typed(column, found)
@@ -136,9 +142,9 @@ def _count_units(numbers: np.ndarray, found: Found) -> None:
             found.forms[f"in {unit}"] += count
 
 
-def _reason(value: int | float, unit: str = "") -> str:
+def _reason(value: int | str, unit: str = "") -> str:
     """What is wrong with a number, without how to send it as a message."""
-    return times.why(value, unit).split("; send ")[0]
+    return "the time " + times.why(value, unit).split("; send ")[0].removeprefix("timestamp ")
 
 
 def _why(text: str, form: str | None) -> str:
@@ -146,7 +152,7 @@ def _why(text: str, form: str | None) -> str:
     if form:
         return f"the time {shown} is not of the form {visible(form)}"
     if pc.match_substring_regex(pa.scalar(text), NUMBER).as_py():
-        return _reason(float(text))
+        return _reason(text)
     return (
         f"the time {shown} cannot be told; give its form with --timestamp-format, as in "
         "'%d/%m/%Y %H:%M'"

@@ -30,8 +30,10 @@ class Objects:
         self._source, self._encoding = source, encoding
         self.notes: list[str] = []
         with opened(source, encoding) as text:
-            first = next(line for line in text if line.strip())
-        self._by_line = isinstance(_decoded(first), dict)
+            begin = list(islice((line for line in text if line.strip()), 2))
+        # One of the first two lines may be damaged.
+        lines = any(isinstance(_decoded(line), dict) for line in begin)
+        self._by_line = lines and begin[0].lstrip(" \t\ufeff").startswith("{")
         self.counted = "line" if self._by_line else "object"
         names: dict[str, None] = {}
         for _, value in self._values():
@@ -112,7 +114,13 @@ def _shown(value: Any) -> str:
 def _decoded(line: str) -> Any:
     try:
         return msgspec.json.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except msgspec.DecodeError:
+        pass  # it may hold NaN, which is no JSON, but what Python writes
+    except (RecursionError, UnicodeError) as error:
+        return Wrong(0, f"it is no JSON: {visible(str(error))}")
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
         return Wrong(0, f"it is no JSON: {visible(str(error))}")
 
 

@@ -15,6 +15,11 @@ from streamgcn.files.block import ROWS, Block, Wrong
 from streamgcn.files.columns import Roles
 from streamgcn.files.source import FileError, Source
 
+_TEXTS = (
+    pt.is_string, pt.is_large_string, pt.is_string_view,
+    pt.is_binary, pt.is_large_binary, pt.is_binary_view, pt.is_fixed_size_binary,
+)  # fmt: skip
+
 
 class Parquet:
     """Rows of a Parquet file; see Rows."""
@@ -48,12 +53,16 @@ class Parquet:
             raise _damaged(self._source, error) from error
 
     def _block(self, batch: pa.RecordBatch, roles: Roles, first: int) -> Block:
-        columns = {name: _plain(batch[name]) for name in roles.used()}
+        columns: dict[str, pa.Array] = {}
         good, wrong = np.ones(len(batch), np.bool_), []
-        for name in (roles.user, roles.item):
-            columns[name], bad = self._ids(columns[name], name)
+        for name in roles.used():
+            columns[name], bad = _plain(batch[name])
+            reason = "holds bytes that are no UTF-8"
+            if name in (roles.user, roles.item) and not bad.any():
+                columns[name], bad = self._ids(columns[name], name)
+                reason = "is {}; an id must be whole"
             wrong += [
-                Wrong(first + row, f"{visible(name)} is {batch[name][row]}; an id must be whole")
+                Wrong(first + row, f"{visible(name)} {reason.format(batch[name][row])}")
                 for row in np.flatnonzero(bad & good).tolist()
             ]
             good &= ~bad
@@ -82,14 +91,30 @@ class Parquet:
         )
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    """A column without a dictionary, and any kind of text as strings."""
+def _plain(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """A column without a dictionary, any kind of text as strings, and where it is no UTF-8.
+
+    A file's strings may be no UTF-8 either: whoever wrote it need not have looked.
+    """
     if pt.is_dictionary(column.type):
         column = column.dictionary_decode()
-    kind = column.type
-    if pt.is_large_string(kind) or pt.is_string_view(kind) or pt.is_binary(kind):
-        return column.cast(pa.string())
-    return column
+    fine = np.zeros(len(column), np.bool_)
+    if not any(is_text(column.type) for is_text in _TEXTS):
+        return column, fine
+    values = column.cast(pa.binary())
+    try:
+        return values.cast(pa.string()), fine
+    except pa.ArrowInvalid:
+        texts = [_decoded(value) for value in values.to_pylist()]
+        made = pa.array(texts, pa.string())
+        return made, (made.is_null().to_numpy(False) & values.is_valid().to_numpy(False))
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _damaged(source: Source, error: Exception) -> FileError:

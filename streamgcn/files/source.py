@@ -24,7 +24,10 @@ Kind = Literal["text", "json", "parquet"]
 STDIN = "-"
 HEAD = 65_536  # bytes that are looked at
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
-ARCHIVES = {b"PK\x03\x04": "zip archive or a spreadsheet", b"\xfd7zXZ": "xz file", b"7z\xbc": "7z"}
+OTHERS = {
+    b"PK\x03\x04": "zip archive or a spreadsheet", b"\xfd7zXZ": "xz file", b"7z\xbc": "7z archive",
+    b"%%MatrixMarket": "Matrix Market file",
+}  # fmt: skip
 ENDINGS = (".gz", ".bz2", ".zst")
 TEXT = (".csv", ".tsv", ".dat", ".data")
 MARKS = (  # that begin a text, and its encoding; the longer ones first
@@ -74,9 +77,9 @@ class Source:
             name = name.removesuffix(ending)
         if name.endswith((".parquet", ".pq")):
             raise FileError(f"{self.name} is no Parquet file: it does not begin with PAR1")
-        for magic, what in ARCHIVES.items():
+        for magic, what in OTHERS.items():
             if self.head.startswith(magic):
-                raise FileError(f"{self.name} is a {what}; unpack it and give what it holds")
+                raise FileError(f"{self.name} is a {what}; give its rows as CSV or Parquet")
         text = self.head.decode(encoding, errors="ignore")
         if "\0" in text:
             raise FileError(

@@ -4,12 +4,14 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from consumer.edge.store import EdgeStore, Replaced, StoreMissing
 from consumer.ingest.opening import open_store
+from consumer.settings import ConsumerSettings
 from process.shutdown import Stopped
 from serving.edges.user_edges import UserEdges
 from tests.consumer.test_order import put
@@ -190,3 +192,22 @@ def test_a_running_serving_process_takes_its_edges_from_a_store_that_was_replace
         assert "Traceback" not in rooms.log("serving") + rooms.log("consumer")
         assert rooms.stop("serving") == 0
         assert rooms.stop("consumer") == 0
+
+
+def test_a_broker_that_is_away_is_not_told_as_a_store_that_is_away_nor_after_the_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ConsumerSettings(
+        kafka_bootstrap_servers="127.0.0.1:1", edge_store=str(tmp_path / "edges")
+    )
+    stop = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        opened = pool.submit(open_store, settings, stop, log)
+        wait_for("the line", lambda: "Kafka cannot be used" in caplog.text)
+        stop.set()
+        assert isinstance(opened.exception(60), Stopped)
+    assert "edge store" not in caplog.text
+    caplog.clear()
+    with pytest.raises(Stopped):
+        open_store(settings, stop, log)
+    assert caplog.text == ""

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -120,6 +122,40 @@ PUBLIC: dict[str, tuple[str, dict[str, Any], tuple[str, str, float, str | None]]
             "timestamp_format": "%a %b %d %H:%M:%S %z %Y",
         },
         ("470", "49bbd6c0f964a520f4531fe3", 1.0, "2012-04-03T18:00:09"),
+    ),
+    "foursquare/dataset.csv": (
+        "userId,venueId,venueCategory,timezoneOffset,utcTimestamp\n"
+        "470,49bbd6,Arts & Crafts Store,-240,Tue Apr 03 18:00:09 +0000 2012\n",
+        {},
+        ("470", "49bbd6", 1.0, "2012-04-03T18:00:09"),
+    ),
+    "amazon/reviews_us.tsv": (
+        "customer_id\tproduct_id\tproduct_title\tstar_rating\treview_date\n"
+        '53096384\t1563890119\tThe Sandman "Preludes\t4\t1995-08-13\n',
+        {},
+        ("53096384", "1563890119", 4.0, "1995-08-13T00:00:00"),
+    ),
+    "diginetica/views.csv": (
+        "sessionId;userId;itemId;timeframe;eventdate\n1;NA;81766;526309;2016-05-09\n",
+        {},
+        ("NA", "81766", 1.0, "2016-05-09T00:00:00"),
+    ),
+    "recbole/ml-100k.inter": (
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n196\t242\t3\t881250949\n",
+        {},
+        ("196", "242", 3.0, "1997-12-04T15:55:49"),
+    ),
+    "tianchi/user.csv": (
+        "user_id,item_id,behavior_type,user_geohash,item_category,time\n"
+        "10001082,285259775,1,97lk14c,4076,2014-12-08 18\n",
+        {},
+        ("10001082", "285259775", 1.0, "2014-12-08T18:00:00"),
+    ),
+    "kuairec.csv": (
+        "user_id,video_id,play_duration,time,date,timestamp,watch_ratio\n"
+        "0,3649,13838,2020-07-05 00:08:23.438,20200705,1593878903.438,1.27\n",
+        {},
+        ("0", "3649", 1.0, "2020-07-04T16:08:23.438"),
     ),
     "epinions.txt": ("  1  100  5\n  1  200  2\n", {"names": ("user", "item", "rating")},
         ("1", "100", 5.0, None),
@@ -250,3 +286,93 @@ def test_a_pipe_is_read_as_a_file(tmp_path: Path) -> None:
     os.close(writing)
     assert of(events(f"/dev/fd/{reading}")[0]) == [("u", "i", 1.0)]
     os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options"),
+    [
+        ("a.csv", "sep=;\nuser_id;item_id;rating\nu;i;4\n", {}),
+        ("a.csv", "# made by hand\n#\nuser_id,item_id,rating\nu,i,4\n", {}),
+        ("a.csv", "#user,item_id,rating\nu,i,4\n", {"user": "#user"}),
+        ("a.txt", "# Nodes: 2 Edges: 1\n# From\tTo\tWeight\nu\ti\t4\n", {"names": True}),
+        ("out.a", "% bip weighted\n% 1 1 1\nu i 4\n", {"names": True}),
+    ],
+)
+def test_lines_before_the_rows_are_no_events(
+    tmp_path: Path, name: str, text: str, options: dict[str, Any]
+) -> None:
+    if options.pop("names", False):
+        options["names"] = ("user", "item", "rating")
+    rows, _, notes = events(written(tmp_path, name, text), **options)
+    assert of(rows) == [("u", "i", 4.0)]
+    passed = len(text.splitlines()) - 1 - ("names" not in options)
+    assert ("passed over" in notes[0]) == (passed > 0)
+
+
+def test_a_wrong_row_is_named_by_its_line_also_after_remarks(tmp_path: Path) -> None:
+    for separator in (",", "\t"):
+        rows = (["user_id", "item_id"], ["u", "i"], ["", "i"])
+        text = "# one\n# two\n" + "\n".join(separator.join(row) for row in rows)
+        with pytest.raises(FileError, match=r"line 5: user_id is missing"):
+            events(written(tmp_path, "a.txt", text))
+
+
+@pytest.mark.parametrize("gap", ["", "NULL", "\\N", "NaT", "None", "N/A"])
+def test_a_gap_among_numbers_and_times_is_said_with_its_count(tmp_path: Path, gap: str) -> None:
+    text = f"user_id,item_id,rating,timestamp\nu1,i1,4,{gap}\nu2,i2,{gap},2020-01-01\n"
+    for made in (written(tmp_path, "a.csv", text), _lines(tmp_path, text)):
+        rows, times, notes = events(made)
+        assert dict(zip([row[2] for row in rows], times, strict=True)) == {
+            4.0: NOW, 1.0: 1_577_836_800_000,
+        }  # fmt: skip
+        assert notes[1:] == [
+            "1 row has no time and gets the time of now.",
+            "1 row has no interaction and counts 1.",
+        ]
+
+
+def _lines(folder: Path, text: str) -> str:
+    head, *rows = (line.split(",") for line in text.splitlines())
+    lines = [json.dumps(dict(zip(head, row, strict=True))) for row in rows]
+    return written(folder, "a.jsonl", "\n".join(lines))
+
+
+def test_nan_in_json_costs_the_row_that_has_it(tmp_path: Path) -> None:
+    good = '{"user_id": "u", "item_id": "i1", "rating": 4.0}'
+    file = written(tmp_path, "a.jsonl", good + "\n" + good.replace("4.0", "NaN") + "\n")
+    with pytest.raises(FileError, match="line 2: rating is nan, which is no number"):
+        events(file)
+    unused = written(tmp_path, "b.jsonl", good + "\n" + good.replace("}", ', "x": NaN}') + "\n")
+    assert len(events(unused)[0]) == 2
+
+
+def test_decimals_may_stand_after_a_comma_if_the_column_tells_so(tmp_path: Path) -> None:
+    text = "user_id;item_id;rating\nu1;i1;4,5\nu2;i2;1,125\nu3;i3;3\n"
+    rows, _, notes = events(written(tmp_path, "a.csv", text))
+    assert [row[2] for row in rows] == [4.5, 1.125, 3.0]
+    assert notes[0].endswith("rating with a comma before the decimals.")
+    for unclear in ("1,125", "4,5\nu3;i3;3.5"):
+        text = f"user_id;item_id;rating\nu1;i1;3\nu2;i2;{unclear}\n"
+        with pytest.raises(FileError, match="which is no number"):
+            events(written(tmp_path, "a.csv", text))
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(2), pa.binary_view()])
+def test_ids_of_a_parquet_file_that_are_no_utf_8_are_named_by_their_row(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    table = pa.table({"user_id": pa.array([b"u1", b"\xff\xfe"], kind), "item_id": ["i1", "i2"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(FileError, match="row 2: user_id holds bytes that are no UTF-8"):
+        events(str(tmp_path / "a.parquet"))
+    assert of(events(str(tmp_path / "a.parquet"), skip_invalid=True)[0]) == [("u1", "i1", 1.0)]
+
+
+def test_a_damaged_line_does_not_decide_how_the_others_are_read(tmp_path: Path) -> None:
+    good = '{"user_id": "u", "item_id": "i"}'
+    for damaged in ('{"user_id": "u", "it', '{"x": ' + "[" * 5000 + "]" * 5000 + "}"):
+        for text in (f"{damaged}\n{good}\n", f"{good}\n{damaged}\n"):
+            file = written(tmp_path, "a.jsonl", text)
+            with pytest.raises(FileError, match=r"1 of 2 rows .*line \d: it is no JSON"):
+                events(file)
+            assert of(events(file, skip_invalid=True)[0]) == [("u", "i", 1.0)]

@@ -36,7 +36,8 @@ from kafka import KafkaProducer
 from benchmarks import synthetic
 from benchmarks.synthetic import Result, Sizes
 from process.log import FIGURES_EVERY
-from streamgcn.embedded import free_port, redis_command
+from streamgcn.services.ports import free_port
+from streamgcn.services.redis import redis_command
 from tests import services
 from tests.rooms import Rooms
 from tests.services import Broker

@@ -25,8 +25,8 @@ StreamGCNError
 │       └── RedisMisconfigured                 and waiting does not mend it; a SettingsError too
 ├── ForeignValue     serving/redis/contract.py a key holds what serving did not write
 ├── FileError        streamgcn/files/source.py an interaction file cannot be read
-├── EmbeddedError    streamgcn/embedded.py     an embedded part cannot be started
-├── FolderInUse      streamgcn/folder.py       another `up` has the folder, or it is not writable
+├── EmbeddedError    streamgcn/services/ports.py an embedded part cannot be started
+├── FolderInUse      streamgcn/up/folder.py    another `up` has the folder, or it is not writable
 └── DemoFailed       streamgcn/demo.py         a list of the demo is missing or wrong
 """
 

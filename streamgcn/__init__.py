@@ -1,1 +1,1 @@
-"""The command line, the embedded broker and Redis, and the demo."""
+"""The command line, the embedded services, reading files, and the demo."""

@@ -22,7 +22,7 @@ def main() -> None:
         elif number == signal.SIGINT:
             # Python's handler raises inside whatever is imported, where it is shown, or even lost.
             signal.signal(number, signal.SIG_DFL)
-    from streamgcn.cli import main as run
+    from streamgcn.cli.main import main as run
 
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -22,7 +22,7 @@ from process.errors import StreamGCNError
 from process.text import visible
 from serving.redis.contract import Recommendations
 from serving.redis.store import Store
-from streamgcn.up import Up
+from streamgcn.up.up import Up
 
 Advance = Callable[[float], None]
 T = TypeVar("T")

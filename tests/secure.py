@@ -21,7 +21,7 @@ from kafka.admin import (
     ResourceType,
 )
 
-from streamgcn.embedded import free_port
+from streamgcn.services.ports import free_port
 from tests.services import Broker, wait_for
 
 PASSWORD = "right-secret"  # noqa: S105

@@ -14,13 +14,9 @@ from typing import TypeVar
 
 from redis import Redis
 
-from streamgcn.embedded import (
-    EmbeddedError,
-    free_port,
-    kafka_command,
-    redis_command,
-    wait_for_port,
-)
+from streamgcn.services.broker import kafka_command
+from streamgcn.services.ports import EmbeddedError, free_port, wait_for_port
+from streamgcn.services.redis import redis_command
 
 log = logging.getLogger("services")
 T = TypeVar("T")

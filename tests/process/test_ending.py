@@ -16,7 +16,7 @@ from consumer.edge.store import EdgeStore
 from consumer.ingest.loop import Ingest
 from consumer.kafka.client import StreamError
 from consumer.kafka.subscription import Subscription
-from streamgcn.embedded import free_port
+from streamgcn.services.ports import free_port
 from tests.ingesting import Topic, likes
 from tests.rooms import STREAMGCN, Rooms, without_settings
 from tests.services import ROOT, embedded_kafka, wait_for

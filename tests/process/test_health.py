@@ -13,7 +13,7 @@ from process import http
 from process.health import Health
 from process.http import endpoint
 from process.settings import SettingsError
-from streamgcn.embedded import free_port
+from streamgcn.services.ports import free_port
 from tests.services import wait_for
 from tests.watching import get
 

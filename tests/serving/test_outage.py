@@ -33,7 +33,8 @@ from serving.redis.outage import Outage
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from streamgcn import forget
-from streamgcn.embedded import free_port, redis_command
+from streamgcn.services.ports import free_port
+from streamgcn.services.redis import redis_command
 from tests.graphs import blocks, pairs
 from tests.services import Broker, redis_cluster, wait_for
 from trainer.fit.choose import PRIORS

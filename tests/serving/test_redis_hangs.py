@@ -9,7 +9,8 @@ from pathlib import Path
 from redis import Redis
 
 from consumer.edge.store import EdgeStore
-from streamgcn.embedded import free_port, redis_command
+from streamgcn.services.ports import free_port
+from streamgcn.services.redis import redis_command
 from tests.rooms import Rooms
 from tests.services import process, wait_for
 

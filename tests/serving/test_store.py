@@ -16,7 +16,7 @@ from serving.redis.contract import Recommendations
 from serving.redis.errors import RedisDown, RedisRefuses
 from serving.redis.store import Store
 from serving.redis.sweep import Choose, Sweep
-from streamgcn.embedded import free_port
+from streamgcn.services.ports import free_port
 from tests.services import real_redis, redis_cluster, wait_for
 
 LIST = Recommendations(["i", "ü:\n*"], [0.5, 0.25], ["j", "j"], "v", "live", 3, 4)

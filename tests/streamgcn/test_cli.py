@@ -13,7 +13,7 @@ from serving.redis.contract import Recommendations
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from streamgcn.demo import DemoFailed, check
-from streamgcn.up import Up
+from streamgcn.up.up import Up
 from tests.graphs import blocks, pairs
 from tests.hostile import HOSTILE, is_safe
 from tests.rooms import STREAMGCN, Rooms, without_settings

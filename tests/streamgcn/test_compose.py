@@ -11,7 +11,7 @@ import yaml
 
 from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
-from streamgcn.embedded import free_port
+from streamgcn.services.ports import free_port
 from tests.rooms import Rooms
 from tests.services import ROOT, wait_for
 

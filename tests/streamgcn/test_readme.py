@@ -13,7 +13,7 @@ import pytest
 
 from serving.redis.contract import Recommendations
 from serving.redis.store import Store
-from streamgcn.embedded import redis_command
+from streamgcn.services.redis import redis_command
 from tests.services import ROOT, real_redis
 
 README = (ROOT / "README.md").read_text()

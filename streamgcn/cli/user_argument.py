@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
+
+from consumer.event.rules import ID_BYTES
+
+
+def _user(user: str) -> str:
+    if not 0 < len(user.encode()) <= ID_BYTES:
+        raise typer.BadParameter(f"an id has 1 to {ID_BYTES} bytes")
+    return user
+
+
+User = Annotated[
+    str,
+    typer.Argument(help="The user's id; behind -- if it is the name of an option.", callback=_user),
+]
 
 
 class ForUser(TyperCommand):

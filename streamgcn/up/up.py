@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -14,9 +13,12 @@ from pathlib import Path
 from typing import Self
 
 from process.settings import SettingsError
-from streamgcn.embedded import EmbeddedError, free_port, kafka_command, redis_command, wait_for_port
-from streamgcn.folder import lock
-from streamgcn.guard import STOP_SECONDS, Guard, Kind
+from streamgcn.services.broker import kafka_command
+from streamgcn.services.ports import EmbeddedError, free_port, wait_for_port
+from streamgcn.services.redis import redis_command
+from streamgcn.up.child import Child
+from streamgcn.up.folder import lock
+from streamgcn.up.guard import Guard
 
 log = logging.getLogger("up")
 
@@ -26,43 +28,6 @@ PORT_TRIES = 3  # another process may take a free port first
 RESTARTS = 5  # a room that ends more often than this
 WITHIN = 60.0  # in so many seconds is given up
 WRONG_SETTINGS = 2  # exit code of a room that starting again does not help
-
-
-class Child:
-    """One child process in a session of its own, so that Ctrl-C reaches the parent alone."""
-
-    def __init__(
-        self, kind: Kind, name: str, command: Sequence[str], env: Mapping[str, str], guard: Guard
-    ) -> None:
-        """Start it; a room writes to the terminal, a service does not."""
-        self.name = name
-        self._kind: Kind = kind
-        self._guard = guard
-        output = None if kind == "room" else subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            command, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,
-        )  # fmt: skip
-        guard.started(kind, self.process.pid)
-
-    def ended(self) -> int | None:
-        """The exit code, None while it runs."""
-        code = self.process.poll()
-        if code is not None:
-            self._guard.stopped(self._kind, self.process.pid)
-        return code
-
-    def stop(self) -> None:
-        """Ask it to stop, then make it."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            log.warning("%s did not stop within %.0f s and is killed.", self.name, STOP_SECONDS)
-            self.process.kill()
-            self.process.wait()
-        self.ended()
 
 
 class Up:

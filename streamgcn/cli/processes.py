@@ -1,0 +1,80 @@
+"""The commands that run until a signal: `up`, `consumer`, `trainer`, `serving`; and `demo`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from process.log import configure
+from process.running import Running, running
+from process.shutdown import Stopped, stop_on_signals
+from serving.settings import ServingSettings
+from streamgcn import demo as demonstration
+from streamgcn.terminal import out, say
+from streamgcn.up.up import Up
+
+
+def up() -> None:
+    """Run everything on this machine until Ctrl-C.
+
+    Starts an embedded broker if KAFKA_BOOTSTRAP_SERVERS is unset, an embedded Redis if REDIS_URL is
+    unset, then the consumer, the trainer and serving, and prints the addresses. Started again in
+    the same folder, it goes on with the edges and models in ./data.
+    """
+    settings = ServingSettings.load()
+    configure(settings.log_format)
+    stop = stop_on_signals()
+    with suppress(Stopped), Up(os.environ, Path("data"), stop) as running:
+        out.print("StreamGCN is up. Other terminals need the settings given here, and")
+        for name, value in running.addresses().items():
+            say(out, f"  export {name}={shlex.quote(value)}")
+        sys.stdout.flush()
+        while not stop.wait(0.5):
+            running.watch()
+    logging.getLogger("up").info("Stopped everything that was started.")
+
+
+def consumer() -> None:
+    """Add events from Kafka to the edge store, each exactly once."""
+    with _running("consumer") as (settings, process):
+        from consumer.ingest import loop as ingest
+
+        ingest.run(settings, process)
+
+
+def trainer() -> None:
+    """Retrain the model on the grown graph whenever it is due."""
+    with _running("trainer") as (settings, process):
+        from trainer import retrain
+
+        retrain.run(settings, process)
+
+
+def serving() -> None:
+    """Keep every user's list in Redis, from each new model and after each event."""
+    with _running("serving") as (settings, process):
+        from serving.loop import refresh
+
+        refresh.run(settings, process)
+
+
+def demo() -> None:
+    """Show StreamGCN at work: simulated shoppers, a training, a user's list after each event."""
+    ServingSettings.load()
+    configure("text")
+    demonstration.run(out, stop_on_signals())
+
+
+@contextmanager
+def _running(name: str) -> Iterator[tuple[ServingSettings, Running]]:
+    """Settings and frame of the process `name`; what takes long to import comes inside."""
+    settings = ServingSettings.load()
+    with running(
+        name, settings.log_format, settings.metrics_host, settings.metrics_port
+    ) as process:
+        yield settings, process

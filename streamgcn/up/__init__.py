@@ -1,0 +1,1 @@
+"""What `streamgcn up` needs: the child processes, the folder, the guard."""

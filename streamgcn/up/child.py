@@ -1,0 +1,48 @@
+"""One child process of `up`: a room or a service."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from streamgcn.up.guard import STOP_SECONDS, Guard, Kind
+
+log = logging.getLogger("up")
+
+
+class Child:
+    """One child process in a session of its own, so that Ctrl-C reaches the parent alone."""
+
+    def __init__(
+        self, kind: Kind, name: str, command: Sequence[str], env: Mapping[str, str], guard: Guard
+    ) -> None:
+        """Start it; a room writes to the terminal, a service does not."""
+        self.name = name
+        self._kind: Kind = kind
+        self._guard = guard
+        output = None if kind == "room" else subprocess.DEVNULL
+        self.process = subprocess.Popen(
+            command, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+        guard.started(kind, self.process.pid)
+
+    def ended(self) -> int | None:
+        """The exit code, None while it runs."""
+        code = self.process.poll()
+        if code is not None:
+            self._guard.stopped(self._kind, self.process.pid)
+        return code
+
+    def stop(self) -> None:
+        """Ask it to stop, then make it."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("%s did not stop within %.0f s and is killed.", self.name, STOP_SECONDS)
+            self.process.kill()
+            self.process.wait()
+        self.ended()

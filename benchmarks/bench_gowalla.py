@@ -29,7 +29,8 @@ def settings(path: Path) -> dict[str, str]:
 
 def without(part: str) -> dict[str, str]:
     """Settings that leave the other parts out."""
-    return {f"STREAMGCN_{other.upper()}_WEIGHT": "0" for other in PARTS if other != part}
+    names = (other.weight for other in PARTS if other.name != part and not other.uses_order)
+    return {f"STREAMGCN_{name.upper()}": "0" for name in names}
 
 
 def evaluate(env: dict[str, str]) -> dict[str, object]:
@@ -63,7 +64,11 @@ def main() -> None:
     if not (DATA / "gowalla-train.parquet").exists():
         sys.exit(f"{DATA} has no gowalla-train.parquet; set DATA to the folder that has the split")
     published = settings(HERE / "gowalla.env")
-    runs = {f"{part}_alone": published | without(part) for part in PARTS}
+    runs = {
+        f"{part.name}_alone": published | without(part.name)
+        for part in PARTS
+        if not part.uses_order  # Gowalla has no times
+    }
     runs |= {"published_protocol": published, "defaults": {}}
     names = sys.argv[1:] or list(runs)
     print(json.dumps({name: evaluate(runs[name]) for name in names}, indent=2))

@@ -31,20 +31,19 @@ from torch_geometric.nn import LGConv
 from torch_geometric.nn.models import LightGCN as PygLightGCN
 
 from streamgcn.files.load import table
-from trainer.fit.choose import LEARNED
-from trainer.fit.evaluate import popularity, predictions, ranking, rmse, scorer
+from trainer.embedding.predictions import predictions, rmse
+from trainer.fit.evaluate import popularity, ranking, scorer
 from trainer.fit.fit import OVER, fit, fit_all
 from trainer.graph.holdout import held_out_edges
 from trainer.graph.ids import Ids
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
-from trainer.hyperparameters import Hyperparameters
 from trainer.model import blend
 from trainer.model.biases import predicted_by_biases
-from trainer.model.lightgcn import LightGCN
-from trainer.model.low_pass import spectrum
+from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.lightgcn import EPOCHS, KINDS, LightGCN
+from trainer.model.low_pass import LowPass
 from trainer.model.progress import quiet
-from trainer.model.train import EPOCHS
 
 CPU = torch.device("cpu")
 TARGET = 0.1830  # LightGCN's published recall@20
@@ -75,7 +74,7 @@ def published() -> Hyperparameters:
     prefix = "STREAMGCN_"
     found = settings(HERE / "gowalla.env")
     values = {n.removeprefix(prefix).lower(): float(v) for n, v in found.items()}
-    return Hyperparameters().filled(values)
+    return Hyperparameters().filled(values).without_time()
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -229,9 +228,10 @@ def vectors() -> Result:
     made: Result = {}
     for n in (128, 256, 512, 1_024):
         begun = time.monotonic()
-        fitted = blend.Fitted(spectrum=spectrum(train, n, CPU))
+        settings = replace(chosen, vectors=n)
+        fitted = LowPass().fit(train, settings)
         seconds = time.monotonic() - begun
-        part = blend.part_embeddings(train, fitted, chosen)["low_pass"]
+        part = fitted.embeddings(train, settings)
         figures = ranking(scorer(part, train), train, test, most=10_000)
         made[str(n)] = figures | {"seconds": seconds}
     return made
@@ -266,7 +266,7 @@ def memory() -> Result:
     laps: list[tuple[int, float]] = []  # epoch and when it ended
     begun = time.monotonic()
     given = Hyperparameters(epochs=MEMORY_EPOCHS, vectors=1_024)
-    weights = {f"{part}_weight": 1.0 for part in blend.PARTS}
+    weights = {part.weight: 1.0 for part in blend.PARTS}
     fitted = fit(
         graph,
         given.filled(weights),
@@ -291,7 +291,7 @@ def memory() -> Result:
 def added(kept: float, chosen_on: float) -> float:
     """Seconds that the usual number of epochs takes more than MEMORY_EPOCHS, by those of one."""
     more = EPOCHS - MEMORY_EPOCHS
-    kinds = len(LEARNED) * (EPOCHS // 3 - MEMORY_EPOCHS // 3)
+    kinds = len(KINDS) * (EPOCHS // 3 - MEMORY_EPOCHS // 3)
     return (more + EPOCHS // OVER - 1) * kept + (more + kinds) * chosen_on
 
 

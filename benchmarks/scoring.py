@@ -26,6 +26,7 @@ from benchmarks.synthetic import Result, Sizes
 from serving.items.served_model import ServedModel, UserBlock
 from serving.lists.recommender import LARGEST_BLOCK, Recommender
 from serving.lists.topk import FirstPass, best, topk
+from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import Own, own
 from trainer.embedding.embeddings import Embeddings
 from trainer.lifecycle.snapshots import Snapshots
@@ -135,7 +136,7 @@ def learned_alone(blend: Embeddings) -> Embeddings:
         name: blend.tensors[name][:, -base.shape[1] :].contiguous()
         for name in ("incoming", "outgoing")
     }
-    return Embeddings("lightgcn", blend.layers, blend.cosine, {"base": base} | last)
+    return BlendEmbeddings("lightgcn", blend.layers, blend.cosine, {"base": base} | last)
 
 
 def measured(ways: dict[str, Callable[[], object]], n: int) -> dict[str, float]:

@@ -20,10 +20,10 @@ from benchmarks.bench_gowalla import HERE, settings
 from trainer.embedding.embeddings import Embeddings
 from trainer.graph.ids import Ids
 from trainer.graph.interactions import InteractionGraph
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest, Snapshot, new_version
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model import blend
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
 
 Result = dict[str, Any]
@@ -36,7 +36,7 @@ def published() -> Hyperparameters:
     """benchmarks/gowalla.env."""
     found = settings(HERE / "gowalla.env")
     values = {n.removeprefix("STREAMGCN_").lower(): float(v) for n, v in found.items()}
-    return Hyperparameters().filled(values)
+    return Hyperparameters().filled(values).without_time()
 
 
 class Sizes(NamedTuple):
@@ -75,7 +75,7 @@ def embeddings(graph: InteractionGraph) -> tuple[Embeddings, Hyperparameters]:
     """The default blend: 1,024 + 128 dimensions and 256 neighbours a row."""
     chosen = replace(published(), epochs=2)
     basis = torch.randn(graph.n_items, chosen.vectors or 0)  # a start, so that one round is enough
-    return blend.blend(graph, blend.fit(graph, chosen, quiet, basis), chosen), chosen
+    return blend.blend(graph, blend.fit(graph, chosen, quiet, {"basis": basis}), chosen), chosen
 
 
 def prepare(sizes: Sizes, folder: Path) -> None:

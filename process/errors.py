@@ -14,10 +14,10 @@ StreamGCNError
 │   ├── AccessRefused (a SettingsError too)    Kafka does not let the process in, or not do that
 │   ├── TopicShorter                           the topic ends before what is stored of it
 │   └── TooLarge                               the broker takes no message of that size
-├── NothingToLearn   trainer/fit/fit.py            no edge has a weight above 0
-├── Diverged         trainer/model/train.py          the loss is not finite
-├── OneProcess       trainer/model/parallel.py       the gcn is started in several processes
-├── DeviceMissing    trainer/model/train.py          a GPU is asked for and there is none
+├── NothingToLearn   trainer/fit/fit.py          no edge has a weight above 0
+├── Diverged         trainer/model/loop.py       the loss is not finite
+├── OneProcess       trainer/model/parallel.py   the gcn is started in several processes
+├── DeviceMissing    trainer/device.py           a GPU is asked for and there is none
 ├── SnapshotError    trainer/lifecycle         a snapshot cannot be read or written, or is wrong
 ├── LeaseLost        trainer/lifecycle         another trainer has taken MODEL_STORE over
 ├── RedisDown        serving/redis/errors.py   Redis does not answer

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from consumer.settings import ConsumerSettings
 from trainer.graph.weights import Weighing
-from trainer.hyperparameters import Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 
 
 class TrainerSettings(ConsumerSettings):

@@ -77,7 +77,7 @@ def evaluate(
             bar(min(1.0, done / steps))
 
         hyperparameters = hyperparameters.for_graph(len(kept), bool(kept.timed.any()))
-        if hyperparameters.missing() or hyperparameters.model == "gcn":
+        if hyperparameters.needs_held_out:
             fitted = fit(kept, hyperparameters, advance)
             embeddings, hyperparameters = fitted.embeddings, fitted.settings
             held_out = fitted.metrics

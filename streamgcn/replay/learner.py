@@ -14,12 +14,12 @@ from streamgcn.replay.stream import TOPIC
 from trainer.graph.growth import grow
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.pruning import prune
 from trainer.lifecycle.snapshots import Snapshots
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import Progress
 
 log = logging.getLogger("replay")

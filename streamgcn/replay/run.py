@@ -15,8 +15,8 @@ from streamgcn.replay.figures import Figures, Tally, place
 from streamgcn.replay.learner import Learner
 from streamgcn.replay.served import List, Served
 from streamgcn.replay.stream import Stream, spans
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
 
 WAYS = ("refresh_and_retrains", "retrains_alone", "refresh_alone", "popularity")

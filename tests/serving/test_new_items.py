@@ -20,16 +20,14 @@ from tests.serving.test_serving import found_lists
 from trainer.embedding.edges import Own, own
 from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.item_fold_in import Folded, fold_in
-from trainer.fit.choose import PRIORS
 from trainer.fit.fit import fit_all
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest, Snapshot
-from trainer.model.blend import Part
+from trainer.model.hyperparameters import USUAL, Hyperparameters
 from trainer.model.progress import quiet
 
-SETTINGS = Hyperparameters(dim=16, epochs=40, vectors=30).filled(PRIORS)
+SETTINGS = Hyperparameters(dim=16, epochs=40, vectors=30).filled(USUAL)
 
 
 def folded_again(made: InteractionGraph, embeddings: Embeddings, item: int) -> Folded:
@@ -117,7 +115,7 @@ def test_the_learned_row_of_an_item_points_where_its_users_do(
 
 
 @pytest.mark.parametrize("part", ["neighbors", "low_pass", "learned"])
-def test_a_model_of_one_part_alone_takes_up_an_item_too(made: InteractionGraph, part: Part) -> None:
+def test_a_model_of_one_part_alone_takes_up_an_item_too(made: InteractionGraph, part: str) -> None:
     settings = replace(
         SETTINGS,
         neighbors_weight=float(part == "neighbors"),

@@ -37,11 +37,10 @@ from streamgcn.services.ports import free_port
 from streamgcn.services.redis import redis_command
 from tests.graphs import blocks, pairs
 from tests.services import Broker, redis_cluster, wait_for
-from trainer.fit.choose import PRIORS
 from trainer.fit.fit import fit
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.snapshots import Snapshots
+from trainer.model.hyperparameters import USUAL, Hyperparameters
 
 FIRST, SECOND = "20260101T000000.0Z", "20260102T000000.0Z"
 GRAPH = blocks(users=20)
@@ -60,7 +59,7 @@ class Serving:
         )  # fmt: skip
         self.store = Store(redis_url, "streamgcn")
         snapshots = Snapshots(self.settings.model_store)
-        embeddings = fit(GRAPH, Hyperparameters(dim=8, epochs=10, vectors=4).filled(PRIORS))
+        embeddings = fit(GRAPH, Hyperparameters(dim=8, epochs=10, vectors=4).filled(USUAL))
         for version in (FIRST, SECOND):
             manifest = Manifest(
                 version, embeddings.embeddings.model, embeddings.embeddings.layers,

@@ -16,10 +16,9 @@ from serving.loop.publication import Publication
 from serving.redis.store import Store
 from tests.graphs import blocks
 from tests.serving.test_serving import POPULAR, snapshot_of
-from trainer.fit.choose import PRIORS
 from trainer.fit.fit import fit
 from trainer.graph.weights import Weighing
-from trainer.hyperparameters import Hyperparameters
+from trainer.model.hyperparameters import USUAL, Hyperparameters
 
 log = logging.getLogger("serving")
 
@@ -47,7 +46,7 @@ class Published:
 
 @pytest.fixture(scope="module")
 def recommender() -> Recommender:
-    made = fit(blocks(), Hyperparameters(dim=8, epochs=10, vectors=4).filled(PRIORS))
+    made = fit(blocks(), Hyperparameters(dim=8, epochs=10, vectors=4).filled(USUAL))
     model = ServedModel(snapshot_of(blocks(), made.embeddings), torch.device("cpu"))
     return Recommender(model, 4)
 

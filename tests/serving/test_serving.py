@@ -23,14 +23,14 @@ from serving.redis.store import Store
 from tests.graphs import blocks, pairs
 from tests.graphs import graph as graph_of
 from tests.graphs import store as store_of
+from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import Own
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.choose import PRIORS
 from trainer.fit.fit import fit
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest, Snapshot
+from trainer.model.hyperparameters import USUAL, Hyperparameters
 
 POPULAR = PopularList(["p", "q", "r"], np.array([3, 2, 1], np.float32), "v", 1)
 
@@ -42,7 +42,7 @@ def graph() -> InteractionGraph:
 
 @pytest.fixture(scope="module")
 def snapshot(graph: InteractionGraph) -> Snapshot:
-    settings = Hyperparameters(dim=16, epochs=40, vectors=4).filled(PRIORS)
+    settings = Hyperparameters(dim=16, epochs=40, vectors=4).filled(USUAL)
     return snapshot_of(graph, fit(graph, settings).embeddings)
 
 
@@ -135,7 +135,7 @@ def embeddings(fading: float) -> Embeddings:
         "similarities": random(600, 5).abs(),
         "strengths": torch.ones(600),
     }
-    return Embeddings("blend", 3, True, tensors)
+    return BlendEmbeddings("blend", 3, True, tensors)
 
 
 def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
@@ -190,7 +190,7 @@ def test_what_a_user_dislikes_is_no_reason_for_a_recommendation(snapshot: Snapsh
 def test_what_nobody_likes_is_in_no_list(tmp_path: Path) -> None:
     rows = [*pairs(blocks()), *((f"0-{n}", "disliked", -1.0) for n in range(30))]
     graph = graph_of(rows)
-    fitted = fit(graph, Hyperparameters(dim=16, epochs=40, vectors=4).filled(PRIORS))
+    fitted = fit(graph, Hyperparameters(dim=16, epochs=40, vectors=4).filled(USUAL))
     recommender = recommender_of(snapshot_of(graph, fitted.embeddings), 60)
     edges = UserEdges(Weighing())
     edges.grow(store_of(tmp_path, rows))

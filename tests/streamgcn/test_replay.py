@@ -13,7 +13,7 @@ from streamgcn.replay.figures import Figures, Tally, place
 from streamgcn.replay.run import WAYS, Replay
 from streamgcn.replay.stream import Stream, spans
 from tests.graphs import Row, table
-from trainer.hyperparameters import Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 
 AFTER_1990 = 1_600_000_000_000  # epoch milliseconds
 RING = 60  # items

@@ -1,29 +1,31 @@
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-import trainer.fit.choose
 import trainer.fit.fit
-import trainer.model.train
+import trainer.model.lightgcn
+import trainer.model.loop
+import trainer.model.low_pass
 from tests.graphs import blocks, graph, own_block
+from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import Own, own
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.choose import PRIORS, Chooser
+from trainer.fit.choose import Chooser
 from trainer.fit.evaluate import scorer
-from trainer.fit.fit import Start, fit, fit_all
+from trainer.fit.fit import fit, fit_all
 from trainer.graph.holdout import newest_edges
 from trainer.graph.interactions import InteractionGraph
-from trainer.hyperparameters import Hyperparameters
 from trainer.model import blend
-from trainer.model.lightgcn import LightGCN
-from trainer.model.progress import Progress, quiet
-from trainer.model.train import Model
+from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.network import Network
+from trainer.model.progress import quiet
 
 SMALL = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32, neighbors_kept=16)
-SET = SMALL.filled(PRIORS)
+SET = SMALL.filled(USUAL)
 
 
 def rated() -> InteractionGraph:
@@ -51,14 +53,15 @@ def test_all_parts_are_in_the_blend(made: tuple[InteractionGraph, Embeddings]) -
 
 def test_the_blends_scores_are_the_weighted_sum_of_its_parts_at_unit_spread() -> None:
     rows = rated()
-    settings = SMALL.filled({"neighbors_weight": 0.5, "low_pass_weight": 2.0} | PRIORS)
+    settings = SMALL.filled({"neighbors_weight": 0.5, "low_pass_weight": 2.0} | USUAL)
     settings = settings.filled({"neighbors_weight": 0.5}).without_time()
     fitted = blend.fit(rows, settings, quiet)
     users = torch.arange(rows.n_users)
     expected = torch.zeros(rows.n_users, rows.n_items)
-    for part, embeddings in blend.part_embeddings(rows, fitted, settings).items():
+    for part in settings.parts:
+        embeddings = fitted[part.name].embeddings(rows, settings)
         scores = embeddings.score(users, own(rows, users))
-        expected += (blend.weight(settings, part) or 0) * scores / scores.std(unbiased=False)
+        expected += (settings.weight(part) or 0) * scores / scores.std(unbiased=False)
     found = scorer(blend.blend(rows, fitted, settings), rows)(users)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -98,6 +101,7 @@ def test_the_score_of_a_known_user_is_its_items_shares_and_its_own_part(
     rows, embeddings = made
     user, recommended = torch.tensor([3]), torch.tensor([[5, 0, 30]])
     edges = own(rows, user)
+    assert isinstance(embeddings, BlendEmbeddings)
     base = embeddings.tensors["base"][3] / embeddings.learned(user, edges).norm()
     part = embeddings.outgoing[recommended[0], embeddings.vectors :] @ base
     shares = embeddings.contributions(user, edges, recommended).sum(0)
@@ -153,14 +157,14 @@ def test_the_number_of_steps_is_chosen_unless_it_is_set(
     rows = blocks()
     newest = newest_edges(rows, 0.2)
 
-    def train(graph: InteractionGraph, kind: Hyperparameters, progress: Progress) -> Model:
-        if kind.epochs != 10:
-            torch.manual_seed(0)
-            return LightGCN(graph.n_users, graph.n_items, kind.dim, kind.layers)
-        return trainer.model.train.train(graph, kind, progress)
+    train = trainer.model.loop.train
 
-    monkeypatch.setattr(trainer.fit.choose, "train", train)
-    monkeypatch.setattr(trainer.fit.choose, "EPOCHS", 30)
+    def noise(network: Network, graph: InteractionGraph, *rest: Any) -> None:
+        if rest[3] == 10:  # epochs
+            train(network, graph, *rest)
+
+    monkeypatch.setattr(trainer.model.lightgcn, "train", noise)
+    monkeypatch.setattr(trainer.model.lightgcn, "EPOCHS", 30)
     settings = replace(SMALL, epochs=epochs, neighbors_weight=0.0, low_pass_weight=0.0)
     chooser = Chooser(rows.subset(~newest), rows.subset(newest), settings, quiet)
     chooser.choose()
@@ -171,7 +175,7 @@ def test_the_number_of_vectors_is_chosen_unless_it_is_set(monkeypatch: pytest.Mo
     """Of as many as there are blocks, or more, which tell only of chance."""
     rows = blocks(users=60)
     newest = newest_edges(rows, 0.2)
-    monkeypatch.setattr(trainer.fit.choose, "VECTORS", (2, 4, 40))
+    monkeypatch.setattr(trainer.model.low_pass, "VECTORS", (40, 4, 2))
     for given, right in ((None, 4), (40, 40)):
         settings = replace(
             SMALL.filled({"low_pass_damping": 0.03, "low_pass_normalization": 0.5}),
@@ -180,8 +184,8 @@ def test_the_number_of_vectors_is_chosen_unless_it_is_set(monkeypatch: pytest.Mo
         chooser = Chooser(rows.subset(~newest), rows.subset(newest), settings, quiet)
         chooser.choose()
         assert chooser.settings.vectors == right
-        assert chooser.fitted.spectrum
-        assert len(chooser.fitted.spectrum.values) == right
+        [state] = blend.state(chooser.fitted, chooser.settings).values()
+        assert state.shape == (rows.n_items, right)
 
 
 def test_what_is_set_is_not_chosen() -> None:
@@ -195,7 +199,7 @@ def test_what_is_set_is_not_chosen() -> None:
     assert chooser.settings.neighbors_item_power == 0.77
     assert chooser.settings.low_pass_normalization == 0.33
     assert chooser.settings.learned_weight == 0.0
-    assert chooser.fitted.learned is None
+    assert chooser.fitted.keys() == {"neighbors", "low_pass"}
 
 
 def test_a_training_goes_on_from_the_last_ones_start() -> None:
@@ -203,7 +207,7 @@ def test_a_training_goes_on_from_the_last_ones_start() -> None:
     first = fit(rows, SET)
     second = fit(rows, SET, start=first.start)
     assert own_block(second.embeddings, rows) > 0.99
-    assert isinstance(second.start, Start)
+    assert second.start.keys() == first.start.keys() == {"basis", "users", "items"}
 
 
 def test_a_part_without_weight_leaves_nothing_open() -> None:
@@ -228,12 +232,11 @@ def test_a_part_that_the_last_training_did_not_have_is_trained_in_full() -> None
     blend.fit(rows, SET, progress, share=10)
     assert set(steps) == {20}
     first = blend.fit(rows, SET, quiet)
-    assert first.learned
     steps.clear()
-    blend.fit(rows, SET, progress, tables=dict(first.learned.state_dict()), share=10)
+    blend.fit(rows, SET, progress, blend.state(first, SET), share=10)
     assert set(steps) == {2}
 
 
 def test_a_few_users_choose_nothing() -> None:
     rows = blocks(n_blocks=2, users=12)
-    assert fit(rows, SMALL).settings == SMALL.without_time().filled(PRIORS)
+    assert fit(rows, SMALL).settings == SMALL.without_time().filled(USUAL)

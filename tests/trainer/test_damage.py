@@ -17,21 +17,20 @@ from torch import Tensor
 
 from consumer.edge.store import Watermark
 from tests.graphs import blocks
-from trainer.fit.choose import PRIORS
 from trainer.fit.fit import fit
 from trainer.graph.interactions import InteractionGraph
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.warm import aligned
+from trainer.model.hyperparameters import USUAL, Hyperparameters
 from trainer.model.progress import quiet
 
 FIRST_EDITION = Path(__file__).parent.parent / "data" / "first_edition" / "models"
 MODELS = ("blend", "gcn")
 OLD, LIVE = "20260101T000000.0Z", "20260102T000000.0Z"
-SETTINGS = Hyperparameters(dim=8, epochs=5, vectors=4, negatives=32, layers=2).filled(PRIORS)
+SETTINGS = Hyperparameters(dim=8, epochs=5, vectors=4, negatives=32, layers=2).filled(USUAL)
 READ = Watermark(logs={0: {0: 840}})
 log = logging.getLogger("trainer")
 
@@ -388,4 +387,4 @@ def test_the_first_editions_snapshot_is_read_and_gone_on_from(
     snapshots.write(found)
     snapshots.promote(found.manifest.version)
     assert snapshots.versions() == [live.manifest.version, found.manifest.version]
-    assert fit(made, settings.filled(PRIORS)).embeddings.n_items == found.embeddings.n_items
+    assert fit(made, settings.filled(USUAL)).embeddings.n_items == found.embeddings.n_items

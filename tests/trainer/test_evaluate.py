@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from tests.graphs import graph, pairs, table
-from trainer.fit.evaluate import measure_served, popularity, ranking, rmse
+from trainer.embedding.predictions import rmse
+from trainer.fit.evaluate import measure_served, popularity, ranking
 from trainer.fit.fit import fit_all
 from trainer.graph.holdout import last_edges
 from trainer.graph.interactions import InteractionGraph
-from trainer.hyperparameters import Hyperparameters
 from trainer.model.biases import predicted_by_biases
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
 
 

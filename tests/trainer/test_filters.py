@@ -1,17 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from tests.graphs import blocks, graph, own_block
+from trainer.fit.fit import fit_all
 from trainer.graph.interactions import InteractionGraph
-from trainer.hyperparameters import Hyperparameters
-from trainer.model.blend import Fitted, part_embeddings
+from trainer.model.hyperparameters import USUAL, Hyperparameters
 from trainer.model.low_pass import low_pass, spectrum
 from trainer.model.neighbors import neighbors
+from trainer.model.progress import quiet
 from trainer.model.rows import Rows
 
 CPU = torch.device("cpu")
-SETTINGS = Hyperparameters(low_pass_power=0.4, low_pass_damping=0.3)
+SETTINGS = Hyperparameters(low_pass_power=0.4, low_pass_damping=0.3, vectors=4).filled(USUAL)
 
 
 def weighted() -> InteractionGraph:
@@ -120,10 +123,6 @@ def test_there_are_no_more_vectors_than_the_graphs_rank() -> None:
 @pytest.mark.parametrize("part", ["neighbors", "low_pass"])
 def test_a_planted_block_structure_is_recovered_without_training(part: str) -> None:
     made = blocks()
-    fitted = (
-        Fitted(rows=neighbors(made, 1.0, 0.5, 0.5, 64))
-        if part == "neighbors"
-        else Fitted(spectrum=spectrum(made, 4, CPU))
-    )
-    (embeddings,) = part_embeddings(made, fitted, SETTINGS).values()
+    others = {f"{p.name}_weight": 0.0 for p in SETTINGS.parts if p.name != part}
+    embeddings = fit_all(made, replace(SETTINGS, **others), quiet)  # type: ignore[arg-type]
     assert own_block(embeddings, made) == 1.0

@@ -7,18 +7,17 @@ import torch
 from tests.graphs import blocks, graph
 from tests.trainer.test_snapshots import snapshot
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.choose import PRIORS
 from trainer.fit.evaluate import scorer
 from trainer.fit.fit import Fit, fit
 from trainer.graph.arrays import Int8s
 from trainer.graph.holdout import KNOWN, UNSEEN
 from trainer.graph.interactions import InteractionGraph
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.gate import objection
 from trainer.lifecycle.manifest import Snapshot
 from trainer.lifecycle.warm import aligned, aligned_start, tensors
+from trainer.model.hyperparameters import USUAL, Hyperparameters
 
-SETTINGS = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32).filled(PRIORS)
+SETTINGS = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32).filled(USUAL)
 
 
 def timed_blocks() -> InteractionGraph:
@@ -119,11 +118,9 @@ def test_a_start_is_aligned_and_new_nodes_start_from_zeros() -> None:
     other = renumbered(made)
     start = aligned_start(live_of(fitted, made), tensors(fitted.start), other)
     items = place(other.item_ids.values, made.item_ids.values)
-    torch.testing.assert_close(start.tables["items"][items], fitted.start.tables["items"])
-    assert start.tables["items"][other.item_ids.values.to_pylist().index("fresh")].abs().sum() == 0
-    assert start.basis is not None
-    assert fitted.start.basis is not None
-    torch.testing.assert_close(start.basis[items], fitted.start.basis, atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(start["items"][items], fitted.start["items"])
+    assert start["items"][other.item_ids.values.to_pylist().index("fresh")].abs().sum() == 0
+    torch.testing.assert_close(start["basis"][items], fitted.start["basis"], atol=1e-3, rtol=1e-2)
 
 
 def place(among: pa.Array, ids: pa.Array) -> torch.Tensor:

@@ -8,18 +8,18 @@ from torch_geometric.nn import LGConv
 from tests.graphs import blocks, graph, own_block
 from trainer.device import device
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.choose import PRIORS
-from trainer.fit.evaluate import predictions, rmse, scorer
+from trainer.embedding.predictions import predictions, rmse
+from trainer.fit.evaluate import scorer
 from trainer.fit.fit import fit
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
-from trainer.hyperparameters import Hyperparameters
 from trainer.model import losses, parallel
-from trainer.model.gcn import RecommenderGCN
-from trainer.model.lightgcn import LightGCN
+from trainer.model.gcn import Gcn, RecommenderGCN
+from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.lightgcn import Learned, LightGCN
+from trainer.model.loop import Diverged
 from trainer.model.parallel import OneProcess
 from trainer.model.progress import Stopped
-from trainer.model.train import Diverged, train
 
 CPU = torch.device("cpu")
 
@@ -152,7 +152,7 @@ def test_bpr_is_the_log_sigmoid_of_the_difference() -> None:
 def test_a_planted_block_structure_is_recovered(model: str, loss: str) -> None:
     made = blocks()
     settings = Hyperparameters(model, loss, dim=16, epochs=60)  # type: ignore[arg-type]
-    assert own_block(fit(made, settings.filled(PRIORS)).embeddings, made) > 0.99
+    assert own_block(fit(made, settings.filled(USUAL)).embeddings, made) > 0.99
 
 
 def test_gcn_with_mse_learns_ratings_that_its_two_ends_determine() -> None:
@@ -184,13 +184,13 @@ def test_the_gcn_that_is_published_was_trained_on_the_held_out_edges_too() -> No
 
 def test_training_twice_with_the_same_seed_gives_the_same_model() -> None:
     made, settings = blocks(), Hyperparameters("lightgcn", dim=8, epochs=5)
-    first, second = (train(made, settings).state_dict() for _ in range(2))
+    first, second = (Learned().fit(made, settings).state(settings) for _ in range(2))
     torch.testing.assert_close(first, second)
 
 
 def test_a_loss_that_is_not_finite_is_said_and_nothing_is_kept() -> None:
     with pytest.raises(Diverged, match="the loss is nan in epoch 1"):
-        train(blocks(), Hyperparameters("lightgcn", dim=8, epochs=5, temperature=float("nan")))
+        Learned().fit(blocks(), Hyperparameters(dim=8, epochs=5, temperature=float("nan")))
 
 
 def test_training_stops_where_the_progress_says_so() -> None:
@@ -198,7 +198,7 @@ def test_training_stops_where_the_progress_says_so() -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
-        train(blocks(), Hyperparameters(dim=8), stop)
+        Learned().fit(blocks(), Hyperparameters(dim=8), stop)
 
 
 @pytest.mark.parametrize(
@@ -231,4 +231,4 @@ def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch: pytest.MonkeyPatc
 def test_the_gcn_in_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "several", lambda: True)
     with pytest.raises(OneProcess, match="start it without torchrun"):
-        train(blocks(), Hyperparameters("gcn", epochs=1))
+        Gcn().fit(blocks(), Hyperparameters("gcn", epochs=1))

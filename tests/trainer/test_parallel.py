@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.graphs import blocks
-from trainer.hyperparameters import Hyperparameters
-from trainer.model.train import train
+from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.lightgcn import Learned
 
 SETTINGS = Hyperparameters(
     "lightgcn", dim=8, epochs=12, negatives=32, temperature=0.2, negative_power=0.5, edge_drop=0.2
@@ -20,8 +20,8 @@ SETTINGS = Hyperparameters(
 
 def losses() -> tuple[list[float], dict[str, torch.Tensor]]:
     seen: list[float] = []
-    model = train(blocks(), SETTINGS, lambda _, __, ___, loss: seen.append(loss or 0.0))
-    return seen, model.state_dict()
+    fitted = Learned().fit(blocks(), SETTINGS, lambda *told: seen.append(told[3] or 0.0))
+    return seen, fitted.state(SETTINGS)
 
 
 def test_two_processes_give_the_losses_and_tables_of_one(tmp_path: Path) -> None:

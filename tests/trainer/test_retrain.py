@@ -15,10 +15,10 @@ from tests.graphs import append, blocks, pairs, store
 from tests.rooms import STREAMGCN
 from tests.services import wait_for
 from trainer import retrain
-from trainer.fit import choose
 from trainer.lifecycle import candidate, lease, schedule
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.model.train import Diverged
+from trainer.model import hyperparameters
+from trainer.model.loop import Diverged
 from trainer.retrain import Retrain
 from trainer.settings import TrainerSettings
 
@@ -27,9 +27,9 @@ SMALL = {
     "STREAMGCN_MIN_EDGES": "10", "STREAMGCN_RETRAIN_EDGES": "10", "KAFKA_TOPIC": "t",
     "STREAMGCN_EDGE_WEIGHT": "last",
 }  # fmt: skip
-PRIORS = {
+USUAL = {
     f"STREAMGCN_{name.upper()}": str(value)
-    for name, value in choose.PRIORS.items()
+    for name, value in hyperparameters.USUAL.items()
     if name in TrainerSettings.model_fields
 }
 
@@ -37,7 +37,7 @@ PRIORS = {
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerSettings:
     places = {"EDGE_STORE": str(tmp_path / "edges"), "MODEL_STORE": str(tmp_path / "models")}
-    for name, value in (SMALL | PRIORS | places).items():
+    for name, value in (SMALL | USUAL | places).items():
         monkeypatch.setenv(name, value)
     return TrainerSettings.load()
 
@@ -364,7 +364,7 @@ def test_a_model_store_that_cannot_be_used_is_waited_for_and_one_that_is_restore
 def test_the_first_model_waits_for_no_choosing_and_the_chosen_one_follows_at_once(
     settings: TrainerSettings, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in PRIORS:
+    for name in USUAL:
         monkeypatch.delenv(name)
     store(Path(settings.edge_store), pairs(blocks()))
     trainer = Retrain(TrainerSettings.load(), threading.Event())

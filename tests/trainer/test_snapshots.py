@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from consumer.edge.traces import digest
-from trainer.embedding.embeddings import Embeddings
+from trainer.embedding.blend import BlendEmbeddings
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_version
 from trainer.lifecycle.pruning import ABANDONED_AFTER, NEWEST, prune
@@ -29,7 +29,7 @@ def snapshot(version: str, rejected: str = "") -> Snapshot:
         "base": torch.rand(2, 4), "incoming": torch.rand(3, 4), "outgoing": torch.rand(3, 4),
         "strengths": torch.ones(3), "scales": torch.tensor([0.0, 0.0, 1.0]),
     }  # fmt: skip
-    made = Embeddings("lightgcn", 3, True, tensors)
+    made = BlendEmbeddings("lightgcn", 3, True, tensors)
     ids = pa.array(["a", "b"]), pa.array(["x", "y", "\x00é"])
     start = {"users": torch.rand(2, 4), "items": torch.rand(3, 4), "basis": torch.rand(3, 2).half()}
     columns = torch.tensor([0, 2, 3]), torch.tensor([0, 1, 1], dtype=torch.int32)

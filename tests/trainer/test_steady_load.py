@@ -10,18 +10,17 @@ import pytest
 from consumer.edge.store import Watermark
 from tests.graphs import Row, blocks, pairs, table
 from tests.trainer.test_gate import worthless
-from trainer.fit.choose import PRIORS
 from trainer.fit.fit import Fit, fit
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle import candidate as training
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.manifest import Manifest
 from trainer.lifecycle.snapshots import Snapshots
+from trainer.model.hyperparameters import USUAL, Hyperparameters
 from trainer.model.progress import quiet
 
-SETTINGS = Hyperparameters(dim=16, epochs=30, negatives=64).filled(PRIORS | {"vectors": 16})
+SETTINGS = Hyperparameters(dim=16, epochs=30, negatives=64).filled(USUAL | {"vectors": 16})
 DAY = 86_400_000
 READ = Watermark()
 

@@ -8,14 +8,13 @@ import torch
 
 from tests.graphs import graph, table
 from trainer.embedding.edges import Own, own
-from trainer.fit.choose import PRIORS
 from trainer.fit.evaluate import scorer
 from trainer.fit.fit import fit as fit_and_choose
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
-from trainer.hyperparameters import Hyperparameters
 from trainer.model import transitions as module
 from trainer.model.blend import blend, fit
+from trainer.model.hyperparameters import USUAL, Hyperparameters
 from trainer.model.progress import quiet
 from trainer.model.transitions import transitions
 
@@ -83,7 +82,7 @@ def chain(users: int = 60, length: int = 12, steps: int = 6) -> InteractionGraph
 
 def test_of_a_chain_the_next_item_comes_first_and_the_one_before_does_not() -> None:
     made = chain()
-    settings = replace(ALONE, recency=1.0, transitions_weight=1.0).filled(PRIORS)
+    settings = replace(ALONE, recency=1.0, transitions_weight=1.0).filled(USUAL)
     scores = scorer(blend(made, fit(made, settings, quiet), settings), made)
     users = torch.arange(made.n_users)
     scored = scores(users)
@@ -122,7 +121,7 @@ def test_of_two_tastes_the_newer_one_wins_as_recency_says() -> None:
         torch.tensor([1, 0]),
     )
     for recency, times in ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0)):
-        settings = replace(ALONE, recency=recency, transitions_weight=1.0).filled(PRIORS)
+        settings = replace(ALONE, recency=recency, transitions_weight=1.0).filled(USUAL)
         embeddings = blend(made, fit(made, settings, quiet), settings)
         scores = embeddings.score(torch.tensor([-1]), edges)[0]
         ratio = float(scores[ids.index("after new")] / scores[ids.index("after old")])

@@ -11,7 +11,7 @@ from tests.graphs import Row, blocks, graph, pairs, store, table
 from trainer.fit.fit import fit
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import DAY_MS, Weighing
-from trainer.hyperparameters import Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 
 ROWS: list[Row] = [
     ("u", "i", 3.0, 0, "view"),

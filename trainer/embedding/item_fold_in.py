@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import TINY, Own
 from trainer.embedding.embeddings import Embeddings
 
@@ -42,7 +43,7 @@ class Folded(NamedTuple):
 
 def can_fold(embeddings: Embeddings) -> bool:
     """Whether the model tells of itself what is needed; the gcn does not."""
-    return "strengths" in embeddings.tensors
+    return isinstance(embeddings, BlendEmbeddings) and "strengths" in embeddings.tensors
 
 
 @torch.no_grad()
@@ -54,7 +55,7 @@ def fold_in(
     totals: Tensor,
     touched: Own,
 ) -> Folded:
-    """Tables of new items.
+    """Tables of new items, for embeddings that `can_fold`.
 
     Args:
         settings: with the model's exponents, decay and damping.
@@ -62,7 +63,12 @@ def fold_in(
         own: their edges to items that the model was trained with.
         totals: float [users], the sums of all their strengths, those of new items included.
         touched: the edges of the new items: `items` are places in `users`.
+
+    Raises:
+        TypeError: the embeddings cannot fold.
     """
+    if not isinstance(embeddings, BlendEmbeddings):
+        raise TypeError(f"new items cannot be folded into a {embeddings.model}")
     tensors, new = embeddings.tensors, len(touched.starts) - 1
     degrees = touched.sums().clamp(min=TINY)[:, None]  # d_j
     totals = totals.clamp(min=TINY)

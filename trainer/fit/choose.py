@@ -1,6 +1,7 @@
 """What the settings leave open, read off held-out edges: nothing is set for a data set.
 
-One part after another, each from a coarse grid, the weights last; the measure is NDCG@20.
+One part after another, round by round of the part's own grid, the weights last; the measure is
+NDCG@20.
 """
 
 from __future__ import annotations
@@ -9,70 +10,28 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import product
-from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from trainer.device import device
 from trainer.embedding.edges import own
-from trainer.embedding.embeddings import Embeddings
 from trainer.fit.evaluate import ranking, rankings, scorer
 from trainer.graph.interactions import InteractionGraph
-from trainer.graph.sparse import power
-from trainer.hyperparameters import Hyperparameters
-from trainer.model.blend import (
-    PARTS,
-    Fitted,
-    Part,
-    following,
-    part_embeddings,
-    rows,
-    spread,
-    weight,
-)
-from trainer.model.lightgcn import LightGCN
-from trainer.model.low_pass import Spectrum, leading, spectrum
+from trainer.model.blend import AllFitted, spread
+from trainer.model.hyperparameters import USUAL, AnyPart, Hyperparameters
+from trainer.model.neighbors import Neighbors
+from trainer.model.part import Fitted, Round, Values, given
 from trainer.model.progress import Progress
-from trainer.model.train import EPOCHS, train
+from trainer.model.transitions import RECENCIES
 
 log = logging.getLogger("trainer")
 
 USERS = 2_048  # on whom a choice is measured
-RECENCIES = (0.0, 0.5, 0.75, 1.0, 1.25)
-DECAYS = (0.3, 0.5, 0.8)
-BACKWARDS = (0.2, 0.5)  # what comes before counts less than what comes after
 ORDER_GAIN = 1.01  # times the figure without order that recency and direction must reach
-TRANSITION_OWN_POWERS = (0.3, 0.5, 0.7, 0.9)
-TRANSITION_ITEM_POWERS = (0.0, 0.1, 0.2, 0.35)
-USER_POWERS = (1.0, 0.7, 0.4, 0.1)
-OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
-ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-NORMALIZATIONS = (0.5, 0.0)  # for sparse graphs, for dense ones
-COARSE = 128  # vectors by which they are told apart
-VECTORS = (256, 512, 1_024)
-LOW_PASS_POWERS = (0.0, 0.2, 0.3, 0.4, 0.5)
-DAMPINGS = (0.03, 0.1, 0.3, 0.5, 1.0)
-LEARNED = (  # temperature, negative_power, edge_drop: for sparse graphs, for dense ones
-    (0.1, 0.5, 0.0),
-    (0.2, 1.0, 0.3),
-)
-LEARNED_POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 FEW_WEIGHTS = (0.0, 1.0, 2.0)  # for four parts
-TRIES = 30  # measurements in all, about
+TRIES = 120  # measurements in all, about
 FEW = 20.0  # weights up to this, such as ratings, are taken as they are
-PRIORS = {  # where nothing could be held out
-    "dampening": 0.0,
-    "recency": 0.75, "transitions_weight": 1.0, "transitions_decay": 0.5,
-    "transitions_backward": 0.2, "transitions_own_power": 0.5, "transitions_item_power": 0.1,
-    "neighbors_weight": 1.0, "neighbors_user_power": 0.7,
-    "neighbors_own_power": 0.7, "neighbors_item_power": 0.2,
-    "low_pass_weight": 1.0, "low_pass_normalization": 0.5,
-    "low_pass_power": 0.4, "low_pass_damping": 0.3, "vectors": 1_024,
-    "learned_weight": 1.0, "learned_power": 0.2,
-    "temperature": 0.1, "negative_power": 0.5, "edge_drop": 0.0,
-}  # fmt: skip
 
 Scores = Callable[[Tensor], Iterable[Tensor]]
 
@@ -83,22 +42,13 @@ def dampening(
     """1 if neighbours of logarithms of 1 + the weights rank held-out edges better, else 0."""
     if kept.weights.max(initial=0) <= FEW:
         return 0.0
-    usual = settings.filled(PRIORS).without_time()
     figures = []
     for on in (False, True):
         graph = kept.dampened(on)
-        fitted = Fitted(rows=rows(graph, usual))
-        part = part_embeddings(graph, fitted, replace(usual, dampening=float(on)))["neighbors"]
+        usual = replace(settings.filled(USUAL).without_time(), dampening=float(on))
+        part = Neighbors().fit(graph, usual).embeddings(graph, usual)
         figures.append(ranking(scorer(part, graph), graph, held_out, most=USERS)["ndcg@20"])
     return float(figures[1] > figures[0])
-
-
-class _Trained(NamedTuple):
-    """A learned part, how well it ranks held-out edges, and with what it was made."""
-
-    ndcg: float
-    settings: Hyperparameters
-    model: LightGCN
 
 
 class Chooser:
@@ -114,7 +64,7 @@ class Chooser:
         self._kept = kept
         self._held_out = held_out
         self.settings = settings
-        self.fitted = Fitted()
+        self.fitted: AllFitted = {}
         self._progress = progress
         self._step, self._tries = "", 0
 
@@ -122,248 +72,148 @@ class Chooser:
         """Fill in `settings` and leave the parts fitted on `kept`.
 
         Raises:
-            Diverged, Stopped, DeviceMissing: as `train`.
+            Diverged, Stopped, DeviceMissing: as `Part.fit`.
         """
-        steps: dict[Part, Callable[[], None]] = {
-            "transitions": self._transitions,  # first: it tells of what use order is to all parts
-            "neighbors": self._neighbors,
-            "low_pass": self._low_pass,
-            "learned": self._learned,
-        }
-        for part in steps:
-            if weight(self.settings, part) != 0:
-                self._step = f"choosing {part}"
-                steps[part]()
+        # What uses order is first: it tells of what use order is to all parts.
+        for part in sorted(self.settings.parts, key=lambda part: not part.uses_order):
+            self._step = f"choosing {part.name}"
+            self._choose(part)
         self._step = "choosing weights"
         self._weights()
 
-    def _transitions(self) -> None:
-        names = ("recency", "transitions_decay", "transitions_backward",
-                 "transitions_own_power", "transitions_item_power")  # fmt: skip
-        grids = (RECENCIES, DECAYS, BACKWARDS, TRANSITION_OWN_POWERS, TRANSITION_ITEM_POWERS)
-        recencies, decays, backwards, own_, item = (
-            self._open(n, grid) for n, grid in zip(names, grids, strict=True)
-        )
-        degrees = self._kept.item_strengths
-        tried: dict[tuple[float, ...], float] = {}
+    def _choose(self, part: AnyPart) -> None:
+        search = _Search(self, part)
+        for each in self._rounds(part):
+            search.round(each)
+        without = part.without_order(self.settings)
+        others = len(self.settings.parts) > 1
+        if without and others and self.settings.recency is None:
+            plain = [search.figure(s) for s in search.settings(without, force=True)]
+            if search.figure(search.best) < ORDER_GAIN * max(plain):
+                self.settings = self.settings.without_time()
+                return
+        self.settings = search.chosen()
+        self.fitted[part.name] = search.fitted()
 
-        def look(
-            rs: tuple[float, ...], t: float, b: float, ps: tuple[float, ...], q: float
-        ) -> None:
-            settings = replace(
-                self.settings,
-                recency=0.0,
-                transitions_decay=t,
-                transitions_backward=b,
-                transitions_own_power=0.0,
-                transitions_item_power=q,
-            )
-            fitted = Fitted(following=following(self._kept, settings))
-            part = part_embeddings(self._kept, fitted, settings)["transitions"]
-            kinds = list(product(rs, ps))
+    def _rounds(self, part: AnyPart) -> list[Round]:
+        """The part's grid; with recency, if no part before has told."""
+        rounds = list(part.grid(self.settings))
+        if "recency" in self.settings.missing() and not part.uses_order:
+            rounds.append(Round(("recency",), [(r,) for r in RECENCIES]))
+        return rounds
 
-            def scores(users: Tensor) -> Iterator[Tensor]:
-                edges = own(self._kept, users)
-                for r, p in kinds:
-                    recent = edges.recent(r)
-                    factor = torch.from_numpy(power(degrees, -p))[edges.items]
-                    yield part.score(users, recent._replace(strengths=recent.strengths * factor))
+    def look(self, fitted: Fitted[Hyperparameters], settings: Hyperparameters) -> float:
+        """NDCG of a part by itself."""
+        embeddings = fitted.embeddings(self._kept, settings)
+        score = scorer(embeddings, self._kept)
+        return self._ndcg(lambda users: [score(users)])[0]
 
-            for (r, p), figure in zip(kinds, self._ndcg(scores), strict=True):
-                tried[r, t, b, p, q] = figure
-
-        middle = (decays[len(decays) // 2], backwards[0], own_, item[len(item) // 3])
-        look(recencies, *middle)
-        r, t, b, p, q = _best(tried)
-        for other in decays:
-            if other != t:
-                look((r,), other, b, (p,), q)
-        r, t, b, p, q = _best(tried)
-        for other in backwards[1:]:
-            look((r,), t, other, (p,), q)
-        r, t, b, p, q = _best(tried)
-        for other in item:
-            if other != q:
-                look((r,), t, b, own_, other)
-        best = _best(tried)
-        look((0.0,), best[1], 1.0, own_, best[-1])
-        without = max(figure for (r, _, b, *_), figure in tried.items() if (r, b) == (0.0, 1.0))
-        if tried[best] < ORDER_GAIN * without:
-            self.settings = self.settings.without_time()
-            return
-        self._set(dict(zip(names, best, strict=True)))
-        self.fitted.following = following(self._kept, self.settings)
-
-    def _neighbors(self) -> None:
-        names = ("neighbors_user_power", "neighbors_own_power", "neighbors_item_power")
-        grids = (USER_POWERS, OWN_POWERS, ITEM_POWERS)
-        user, own_, item = (self._open(n, grid) for n, grid in zip(names, grids, strict=True))
-        degrees = self._kept.item_strengths
-        scale = [torch.from_numpy(power(degrees, -p)) for p in own_]
-
-        def measured(a: float, q: float) -> dict[tuple[float, ...], float]:
-            tried = replace(
-                self.settings,
-                neighbors_user_power=a,
-                neighbors_own_power=0.0,
-                neighbors_item_power=q,
-            )
-            fitted = Fitted(rows=rows(self._kept, tried))
-            part = part_embeddings(self._kept, fitted, tried)["neighbors"]
-
-            def scores(users: Tensor) -> Iterator[Tensor]:
-                edges = own(self._kept, users)
-                for factor in scale:  # up to a factor of the user the scores with that exponent
-                    strengths = edges.strengths * factor[edges.items]
-                    yield part.score(users, edges._replace(strengths=strengths))
-
-            figures = self._ndcg(scores)
-            return {(a, p, q): figure for p, figure in zip(own_, figures, strict=True)}
-
-        middle = item[len(item) // 3]
-        tried: dict[tuple[float, ...], float] = {}
-        for a in user:
-            tried |= measured(a, middle)
-        best = _best(tried)
-        for q in item:
-            if q != middle:
-                tried |= measured(best[0], q)
-        self._set(dict(zip(names, _best(tried), strict=True)))
-        self.fitted.rows = rows(self._kept, self.settings)
-
-    def _low_pass(self) -> None:
-        names = ("low_pass_normalization", "low_pass_power", "low_pass_damping", "vectors")
-        grids = (NORMALIZATIONS, LOW_PASS_POWERS, DAMPINGS, VECTORS)
-        normal, powers, dampings, sizes = (
-            self._open(n, g) for n, g in zip(names, grids, strict=True)
-        )
-        where, tried = device(self.settings.device), dict[tuple[float, ...], float]()
-
-        def look(made: Spectrum, *values: float) -> None:
-            if values not in tried:
-                settings = self.settings.filled(dict(zip(names, values, strict=True)))
-                fitted = Fitted(spectrum=leading(made, int(values[-1])))
-                part = part_embeddings(self._kept, fitted, settings)["low_pass"]
-                tried[values] = self._variants(part, [torch.ones(())])[0]
-
-        if len(normal) > 1:  # few vectors tell them apart
-            for c in normal:
-                coarse = spectrum(self._kept, COARSE, where, None, c)
-                nearest = min(powers, key=lambda b: abs(b - c))
-                look(coarse, c, nearest, dampings[min(1, len(dampings) - 1)], COARSE)
-        c, b, *_ = _best(tried) if tried else (normal[0], powers[len(powers) // 2])
-        tried.clear()
-        most = max(sizes)
-        made = spectrum(self._kept, int(most), where, None, c)
-        for damping in dampings:
-            look(made, c, b, damping, most)
-        *_, damping, _ = _best(tried)
-        for b in powers:
-            look(made, c, b, damping, most)
-        best = _best(tried)[:-1]
-        for n in sizes:
-            if n < len(made.values):
-                look(made, *best, n)
-        best = _best(tried)
-        self._set(dict(zip(names, best, strict=True)))
-        self.fitted.spectrum = leading(made, int(best[-1]))
-
-    def _learned(self) -> None:
-        names = ("temperature", "negative_power", "edge_drop")
-        grid = LEARNED if self.settings.objective == "softmax" else LEARNED[:1]
-        kinds = list(
-            dict.fromkeys(self.settings.filled(dict(zip(names, k, strict=True))) for k in grid)
-        )
-        kind, short = kinds[0], list[_Trained]()
-        if len(kinds) > 1:  # a third of the steps tells them apart
-            steps = max(1, (self.settings.epochs or EPOCHS) // 3)
-            short = [self._trained(replace(k, epochs=steps)) for k in kinds]
-            kind = _better(short).settings
-        tried = [self._trained(replace(kind, epochs=self.settings.epochs))]
-        if self.settings.epochs is None:  # a third may do better, too
-            tried += short
-        self.settings, self.fitted.learned = _better(tried).settings, _better(tried).model
-
-    def _trained(self, kind: Hyperparameters) -> _Trained:
-        """The learned part, trained, with its best learned_power if that is open."""
-        model = cast(LightGCN, train(self._kept, kind, self._progress))
-        powers = self._open("learned_power", LEARNED_POWERS)
-        plain = replace(kind, learned_power=0.0)
-        part = part_embeddings(self._kept, Fitted(learned=model), plain)["learned"]
-        scale = [torch.from_numpy(power(self._kept.item_strengths, p)) for p in powers]
-        figures = self._variants(part, scale)
-        best = max(figures)
-        return _Trained(best, replace(kind, learned_power=powers[figures.index(best)]), model)
+    def fit(self, part: AnyPart, settings: Hyperparameters) -> Fitted[Hyperparameters]:
+        """A part, fitted on the edges that are kept."""
+        return part.fit(self._kept, settings, self._progress)
 
     def _weights(self) -> None:
-        parts = part_embeddings(self._kept, self.fitted, self.settings)
-        scales = {name: 1 / spread(self._kept, part) for name, part in parts.items()}
-        grid = WEIGHTS if len(parts) < len(PARTS) else FEW_WEIGHTS
-        options = [
-            self._open(f"{name}_weight", grid) if name in parts else (0.0,) for name in PARTS
-        ]
-        tries = _distinct(list(product(*options)))
+        made = {name: of.embeddings(self._kept, self.settings) for name, of in self.fitted.items()}
+        parts = [part for part in self.settings.parts if part.name in made]
+        scales = {name: 1 / spread(self._kept, part) for name, part in made.items()}
+        grid = WEIGHTS if len(parts) < 4 else FEW_WEIGHTS
+        tries = _distinct(
+            list(product(*(given(self.settings.weight(part), grid) for part in parts)))
+        )
 
         def scores(users: Tensor) -> Iterator[Tensor]:
             edges = own(self._kept, users)
-            scored = {n: part.score(users, edges) * scales[n] for n, part in parts.items()}
+            scored = [made[p.name].score(users, edges) * scales[p.name] for p in parts]
             for weights in tries:
-                yield sum(
-                    (w * scored[n] for n, w in zip(PARTS, weights, strict=True) if w),
-                    torch.zeros(()),
-                )
+                weighed = zip(weights, scored, strict=True)
+                yield sum((w * of for w, of in weighed if w), torch.zeros(()))
 
         figures = self._ndcg(scores)
         best = tries[figures.index(max(figures))]
-        alone = {
-            name: figures[tries.index(weights)]
-            for number, name in enumerate(PARTS)
+        weights = {part.weight: w for part, w in zip(parts, best, strict=True)}
+        self.settings = self.settings.filled(weights)
+        left = {part.name for part in self.settings.parts}
+        self.fitted = {name: of for name, of in self.fitted.items() if name in left}
+        alone = [
+            f"{part.name} {figures[tries.index(weights)]:.4f}"
+            for number, part in enumerate(parts)
             for weights in tries
             if weights[number] and sum(weights) == weights[number]
-        }
-        if self.settings.model == "blend":
-            self._set({f"{name}_weight": w for name, w in zip(PARTS, best, strict=True)})
-        words = ", ".join(f"{n}={v}" for n, v in asdict(self.settings).items() if n in PRIORS)
-        figures_alone = ", ".join(f"{name} {ndcg:.4f}" for name, ndcg in alone.items())
-        log.info("On held-out edges: %s; ndcg@20 of each part alone: %s.", words, figures_alone)
-        neighbors, low_pass, learned, transitions = best
-        self.fitted = Fitted(
-            self.fitted.rows if neighbors else None,
-            self.fitted.spectrum if low_pass else None,
-            self.fitted.learned if learned else None,
-            self.fitted.following if transitions else None,
-        )
-
-    def _variants(self, part: Embeddings, scale: list[Tensor]) -> list[float]:
-        """NDCG of the part with each scale [items] of its scores."""
-
-        def scores(users: Tensor) -> Iterator[Tensor]:
-            plain = part.score(users, own(self._kept, users))
-            for factor in scale:
-                yield plain * factor
-
-        return self._ndcg(scores)
+        ]
+        words = ", ".join(f"{n}={v}" for n, v in asdict(self.settings).items() if n in USUAL)
+        log.info("On held-out edges: %s; ndcg@20 of each part alone: %s.", words, ", ".join(alone))
 
     def _ndcg(self, scores: Scores) -> list[float]:
         self._tries += 1
-        self._progress(self._step, self._tries, TRIES, None)
+        self._progress(self._step, self._tries, max(TRIES, self._tries), None)
         return [f["ndcg@20"] for f in rankings(scores, self._kept, self._held_out, most=USERS)]
 
-    def _open(self, name: str, grid: tuple[float, ...]) -> tuple[float, ...]:
-        """The grid, or what is set."""
-        value = getattr(self.settings, name)
-        return grid if value is None else (value,)
 
-    def _set(self, values: dict[str, float]) -> None:
-        self.settings = self.settings.filled(values)
+class _Search:
+    """The search over the grid of one part: what was looked at, and the best so far."""
 
+    def __init__(self, chooser: Chooser, part: AnyPart) -> None:
+        self._chooser, self._part, self._given = chooser, part, chooser.settings
+        usual = {name: USUAL[name] for name in part.open}
+        self.best = self._given.filled(usual)
+        self._figures: dict[Hyperparameters, float] = {}
+        self._last: Fitted[Hyperparameters] | None = None
+        self._leading: tuple[float, Fitted[Hyperparameters] | None] = (-1.0, None)
+        self._varied: set[str] = set()
 
-def _better(tried: list[_Trained]) -> _Trained:
-    return max(tried, key=lambda t: t.ndcg)
+    def round(self, each: Round) -> None:
+        """Keep the best of a round's values; where there is but one, without a look."""
+        self._varied |= set(each.names)
+        tries = self.settings(each)
+        if len(tries) > 1:
+            figures = [self.figure(replace(s, **each.meanwhile)) for s in tries]
+            self.best = tries[figures.index(max(figures))]
+        else:
+            [self.best] = tries
 
+    def settings(self, each: Round, force: bool = False) -> list[Hyperparameters]:
+        """The best settings so far with the values of a round, without doubles.
 
-def _best(tried: dict[tuple[float, ...], float]) -> tuple[float, ...]:
-    return max(tried, key=lambda values: tried[values])
+        Args:
+            force: also where the user has set something else.
+        """
+        return list(dict.fromkeys(self._with(each.names, values, force) for values in each.tries))
+
+    def _with(self, names: tuple[str, ...], values: Values, force: bool) -> Hyperparameters:
+        free = {
+            name: value
+            for name, value in zip(names, values, strict=True)
+            if force or getattr(self._given, name) is None
+        }
+        return replace(self.best, **free)  # type: ignore[arg-type]  # by name
+
+    def figure(self, settings: Hyperparameters) -> float:
+        """NDCG of the part with these settings, looked at once."""
+        if settings not in self._figures:
+            self._last = self._fit(settings)
+            self._figures[settings] = self._chooser.look(self._last, settings)
+            if self._figures[settings] > self._leading[0]:
+                self._leading = self._figures[settings], self._last
+        return self._figures[settings]
+
+    def chosen(self) -> Hyperparameters:
+        """What was given, with the best values of what was varied."""
+        values = {
+            name: getattr(self.best, name)
+            for name in self._varied | self._part.open
+            if name != self._part.weight and getattr(self._given, name) is None
+        }
+        return replace(self._given, **values)
+
+    def fitted(self) -> Fitted[Hyperparameters]:
+        """The part as the best settings have it."""
+        return self._fit(self.best)
+
+    def _fit(self, settings: Hyperparameters) -> Fitted[Hyperparameters]:
+        for fitted in (self._last, self._leading[1]):
+            if fitted is not None and fitted.serves(settings):
+                return fitted
+        return self._chooser.fit(self._part, settings)
 
 
 def _distinct(tries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:

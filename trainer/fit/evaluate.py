@@ -11,7 +11,8 @@ from torch import Tensor
 from trainer.embedding.edges import own
 from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.largest import largest
-from trainer.graph.arrays import Float32s, Float64s, Int64s
+from trainer.embedding.predictions import predictions, rmse
+from trainer.graph.arrays import Float64s, Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.popularity import recent
 from trainer.model.biases import predicted_by_biases
@@ -44,7 +45,7 @@ def measure_rmse(
     embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
 ) -> dict[str, float]:
     """The RMSE of a gcn that predicts interactions, as `measure` has it; of others nothing."""
-    if embeddings.model != "gcn" or embeddings.cosine:
+    if not embeddings.predicts:
         return {}
     mean = np.full(len(test), train.weights.mean(), np.float32)
     return {
@@ -107,17 +108,6 @@ def scorer(embeddings: Embeddings, graph: InteractionGraph) -> Scorer:
     where = embeddings.outgoing.device
     graph = graph.dampened(embeddings.dampened)
     return lambda users: embeddings.score(users.to(where), own(graph, users).to(where)).cpu()
-
-
-def predictions(
-    embeddings: Embeddings, train: InteractionGraph, test: InteractionGraph
-) -> Float32s:
-    """Predicted interaction of each test edge from the train edges, float32 [test edges]."""
-    users = torch.arange(train.n_users)
-    vectors = embeddings.user_vectors(users, own(train, users))
-    ends = vectors[test.users.astype(np.int64)] * embeddings.outgoing[test.items.astype(np.int64)]
-    predicted: Float32s = ends.sum(1).numpy()
-    return predicted
 
 
 def ranking(
@@ -232,11 +222,6 @@ def popular_list(train: InteractionGraph) -> Scorer:
     """The scorer of the popular list that serving offers, the same for everyone."""
     counts = torch.from_numpy(recent(train).astype(np.float32))
     return lambda users: counts.repeat(len(users), 1)
-
-
-def rmse(predicted: Float32s, actual: Float32s) -> float:
-    """Root of the mean squared error; both float [edges], in the interaction's unit."""
-    return float(np.sqrt(np.mean((predicted.astype(np.float64) - actual) ** 2)))
 
 
 def _entries(graph: InteractionGraph, users: Int64s) -> tuple[Tensor, Tensor]:

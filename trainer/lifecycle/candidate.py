@@ -7,23 +7,19 @@ import time
 from dataclasses import asdict
 
 from consumer.edge.store import Watermark
-from trainer.fit.choose import PRIORS
-from trainer.fit.fit import Start, fit
+from trainer.fit.fit import fit
 from trainer.graph.arrays import Int8s
 from trainer.graph.interactions import InteractionGraph
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.gate import objection
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_version
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained import Trained
 from trainer.lifecycle.warm import aligned_start, chosen, goes_on, tensors
+from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.part import State
 from trainer.model.progress import Progress
 
 log = logging.getLogger("trainer")
-
-# The parts that take longer to make are left out; of two kinds of rows, one is enough.
-QUICK = {"learned_weight": 0.0, "low_pass_weight": 0.0}
-QUICK_WITH_ORDER = QUICK | {"neighbors_weight": 0.0}
 
 
 def candidate(
@@ -53,8 +49,7 @@ def candidate(
         chosen_at = live.manifest.chosen_at
     timed = bool(graph.timed.any())
     if quick and settings.for_graph(len(graph), timed).missing():
-        parts = QUICK_WITH_ORDER if timed else QUICK
-        settings, chosen_at = settings.filled(parts).filled(PRIORS), 0
+        settings, chosen_at = settings.quick(timed).filled(USUAL), 0
     log.info(
         "Training %s on %d edges%s of %d users and %d items, %s.",
         settings.model, len(graph), _weak(graph), graph.n_users, graph.n_items,
@@ -91,7 +86,7 @@ def candidate(
     )
 
 
-def _start(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> Start | None:
+def _start(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> State | None:
     try:
         return aligned_start(live, snapshots.start(live.manifest), graph)
     except SnapshotError as error:

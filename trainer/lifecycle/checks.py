@@ -14,15 +14,15 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from trainer.embedding.embeddings import Shape
+from trainer.embedding.kinds import KINDS
 from trainer.lifecycle import files
 from trainer.lifecycle.manifest import Manifest, SnapshotError
+from trainer.model.hyperparameters import MODELS, AnyPart
 
 MOST_LAYERS = 64
-MODELS = ("blend", "lightgcn", "gcn")
-NEAR = ("neighbors", "transitions")  # parts that are rows of neighbours
 COUNTS = ("users", "items", "edges", "chosen_at", "log", "stamp")
 FLOATS, INTS = (torch.float32,), (torch.int32,)
-Shape = tuple[int, ...]
 
 
 def check_manifest(path: Path, manifest: Manifest) -> None:
@@ -30,9 +30,9 @@ def check_manifest(path: Path, manifest: Manifest) -> None:
     counts = {name: getattr(manifest, name) for name in COUNTS}
     wrong = [f"{name}={value}" for name, value in counts.items() if value < 0]
     wrong += [f"offset {at} of partition {p}" for p, at in manifest.offsets.items() if at < 0]
-    if manifest.model not in MODELS:
+    if manifest.model not in KINDS:
         wrong.append(f"model={manifest.model!r}")
-    if not int(manifest.model == "gcn") <= manifest.layers <= MOST_LAYERS:
+    elif not KINDS[manifest.model].fewest_layers <= manifest.layers <= MOST_LAYERS:
         wrong.append(f"layers={manifest.layers}")
     wrong += [f"no number for {name}" for name in _needed(manifest) if not _number(manifest, name)]
     if wrong:
@@ -78,7 +78,10 @@ def read_tables(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         OSError, SafetensorError: the file cannot be read.
     """
     found = files.read_tensors(path, manifest.version)
-    shapes = _gcn(manifest, found) if manifest.model == "gcn" else _blend(manifest, found)
+    sizes = manifest.users, manifest.items, manifest.layers
+    shapes = KINDS[manifest.model].shapes(found, *sizes)
+    for name in _tables(manifest) - shapes.keys():
+        raise SnapshotError(f"{path} lacks the tensor {name}")
     kept = {
         name: _shaped(path, found, name, shape, INTS if name == "neighbors" else FLOATS)
         for name, shape in shapes.items()
@@ -132,71 +135,26 @@ def read_trained(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     return {"starts": starts, "items": items, "held_out": held_out}
 
 
-def _blend(manifest: Manifest, found: Mapping[str, Tensor]) -> dict[str, Shape]:
-    """Names and shapes of the tensors of a blend or a lightgcn."""
-    items, dim, width = manifest.items, _columns(found, "base"), _columns(found, "outgoing")
-    shapes: dict[str, Shape] = {
-        "base": (manifest.users, dim),
-        "incoming": (items, max(dim, width)),
-        "outgoing": (items, max(dim, width)),
-        "strengths": (items,),
-        # The first edition had no transitions.
-        "scales": (3,) if _rows(found, "scales") == 3 else (4,),
-    }
-    if width > dim:
-        shapes["squares"] = (width - dim,)
-    neighbors = {"neighbors", "similarities"} & found.keys()
-    weighed = any(manifest.settings.get(f"{part}_weight") for part in NEAR)
-    if neighbors or (manifest.model == "blend" and weighed):
-        kept = _columns(found, "neighbors")
-        shapes |= {"neighbors": (items, kept), "similarities": (items, kept)}
-    return shapes
+def _weighed(manifest: Manifest) -> list[AnyPart]:
+    """The parts that the manifest's model has."""
+    parts = MODELS.get(manifest.model, ())
+    return [part for part in parts if len(parts) == 1 or manifest.settings.get(part.weight)]
 
 
-def _gcn(manifest: Manifest, found: Mapping[str, Tensor]) -> dict[str, Shape]:
-    """Names and shapes of the tensors of a gcn."""
-    users, items, last = manifest.users, manifest.items, manifest.layers - 1
-    dim = _columns(found, "base")
-    shapes: dict[str, Shape] = {
-        "base": (users, dim),
-        "outgoing": (items, dim + 2),
-        "user_bias": (users,),
-        "unknown_bias": (1,),
-        "incoming": (items, dim),
-    }
-    for number in range(manifest.layers):
-        shapes |= {f"weight.{number}": (dim, dim), f"bias.{number}": (dim,)}
-        if number != last:
-            shapes[f"incoming.{number}"] = (items, dim)
-    return shapes
+def _tables(manifest: Manifest) -> set[str]:
+    """Tensors that a part needs, which a file's own tensors do not tell of."""
+    return {name for part in _weighed(manifest) for name in part.tables}
 
 
 def _needed(manifest: Manifest) -> list[str]:
     """Settings by which users are scored and new items are folded in."""
-    settings = manifest.settings
-    weighed = {part for part in (*NEAR, "low_pass") if settings.get(f"{part}_weight")}
-    names = ["recency"] if settings.get("recency") else []
-    if manifest.model != "blend":
-        return names + ["learned_power"] * (manifest.model == "lightgcn")
-    if settings.get("learned_weight"):
-        names.append("learned_power")
-    if "neighbors" in weighed:
-        names += [f"neighbors_{kind}_power" for kind in ("user", "own", "item")]
-    if "transitions" in weighed:
-        kinds = ("decay", "backward", "own_power", "item_power")
-        names += ["recency", *(f"transitions_{kind}" for kind in kinds)]
-    if "low_pass" in weighed:
-        names += [f"low_pass_{kind}" for kind in ("power", "normalization", "damping")]
-    return names
+    names = ["recency"] if manifest.settings.get("recency") else []
+    return names + [name for part in _weighed(manifest) for name in part.needed]
 
 
 def _number(manifest: Manifest, name: str) -> bool:
     value = manifest.settings.get(name)
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _rows(found: Mapping[str, Tensor], name: str) -> int:
-    return len(found[name]) if name in found and found[name].dim() else 0
 
 
 def _columns(found: Mapping[str, Tensor], name: str) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.evaluate import ndcgs, predictions, scorer
+from trainer.embedding.predictions import predictions
+from trainer.fit.evaluate import ndcgs, scorer
 from trainer.fit.fit import Fit
 from trainer.graph.arrays import Float64s, Int8s
 from trainer.graph.holdout import JUDGED_USERS, UNSEEN, judged_users

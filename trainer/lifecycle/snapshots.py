@@ -23,7 +23,7 @@ from torch import Tensor
 
 from process import atomic
 from process.settings import SettingsError
-from trainer.embedding.embeddings import Embeddings
+from trainer.embedding.kinds import KINDS
 from trainer.lifecycle import checks, files
 from trainer.lifecycle.manifest import VERSION, Manifest, Snapshot, SnapshotError, parse
 from trainer.lifecycle.trained import Trained
@@ -153,7 +153,7 @@ class Snapshots:
             )
             items = checks.read_ids(folder / "items.parquet", "item_id", version, manifest.items)
         recency = float(manifest.settings.get("recency") or 0.0)
-        embeddings = Embeddings(
+        embeddings = KINDS[manifest.model](
             manifest.model,
             manifest.layers,
             manifest.cosine,

@@ -9,25 +9,21 @@ import torch
 from torch import Tensor
 
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.fit import Start
 from trainer.graph.interactions import InteractionGraph
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.trained import places
+from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.part import State
 
 CHOOSE_AGAIN = 1.5  # times the edges of the last choice
 
 
 def goes_on(live: Snapshot, graph: InteractionGraph, settings: Hyperparameters) -> bool:
-    """Whether a training can go on from a snapshot: the same model, not outgrown. The gcn is always
-    trained anew."""
+    """Whether a training can go on from a snapshot: the same model, not outgrown."""
     was = live.manifest.settings
-    same = all(
-        was.get(name) == getattr(settings, name) for name in ("model", "dim", "layers", "loss")
-    )
-    same &= settings.model != "gcn"
+    same = was.get("model") == settings.model
+    same &= all(part.fits(was, settings) for part in settings.parts)
     same &= not settings.filled(chosen(live.manifest)).missing()
-    same &= settings.low_pass_normalization in (None, was.get("low_pass_normalization"))
     return same and len(graph) < CHOOSE_AGAIN * live.manifest.chosen_at
 
 
@@ -37,24 +33,21 @@ def chosen(manifest: Manifest) -> dict[str, float]:
     return {name: float(value) for name, value in values if isinstance(value, int | float)}
 
 
-def tensors(start: Start) -> dict[str, Tensor]:
+def tensors(start: State) -> State:
     """What a snapshot keeps of it; the basis in half precision, one iteration mends it."""
-    basis = {} if start.basis is None else {"basis": start.basis.half()}
-    return basis | start.tables
+    return {name: of.half() if name == "basis" else of for name, of in start.items()}
 
 
-def aligned_start(live: Snapshot, kept: dict[str, Tensor], graph: InteractionGraph) -> Start:
+def aligned_start(live: Snapshot, kept: State, graph: InteractionGraph) -> State:
     """A snapshot's `tensors` with rows in the graph's numbering.
 
     A new node starts from zeros, which in the layers above is its fold-in.
     """
-    rows = {
-        "users": _rows(graph.user_ids.values, live.user_ids),
-        "items": _rows(graph.item_ids.values, live.item_ids),
+    users = _rows(graph.user_ids.values, live.user_ids)
+    items = _rows(graph.item_ids.values, live.item_ids)
+    return {
+        name: _aligned(of.float(), users if name == "users" else items) for name, of in kept.items()
     }
-    basis = kept.get("basis")
-    tables = {name: _aligned(kept[name], rows[name]) for name in rows if name in kept}
-    return Start(None if basis is None else _aligned(basis.float(), rows["items"]), tables)
 
 
 def aligned(live: Snapshot, graph: InteractionGraph) -> Embeddings:

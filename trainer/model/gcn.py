@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from trainer.embedding.embeddings import Embeddings
+from trainer.embedding.gcn import GcnEmbeddings
+from trainer.embedding.predictions import predictions, rmse
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
+from trainer.model import parallel
+from trainer.model.biases import user_item_biases
+from trainer.model.loop import EarlyStopping, begin, train
+from trainer.model.network import Network, NetworkSettings
+from trainer.model.parallel import OneProcess
+from trainer.model.part import Fitted, Part, State
 from trainer.model.product import product
+from trainer.model.progress import Progress, quiet
+
+EPOCHS, RATE = 200, 0.01
+BIAS_RATE, DECAY, DROP = 0.001, 1e-4, 0.3  # the last is the edge_drop if none is set
 
 if TYPE_CHECKING:
     from torch_geometric.nn import GCNConv
 
 
-class RecommenderGCN(nn.Module):
+class RecommenderGCN(Network):
     """Learnable node features, GCNConv layers with ReLU between; an edge is predicted by its ends.
 
     GCNConv's message passing is done by the graph's sparse products, its parameters are its own.
@@ -47,7 +61,7 @@ class RecommenderGCN(nn.Module):
         return bias + (users[user] * items[item]).sum(1)
 
     @torch.no_grad()
-    def embeddings(self, graph: InteractionGraph, cosine: bool) -> Embeddings:
+    def embeddings(self, graph: InteractionGraph, cosine: bool) -> GcnEmbeddings:
         """What scores and folds in over `graph`: each layer's item messages, weights and bias."""
         n = self.n_users
         where = self.features.device
@@ -65,7 +79,7 @@ class RecommenderGCN(nn.Module):
             tensors[name] = states[number][n:] @ weight / roots
             tensors[f"weight.{number}"] = weight.detach()
             tensors[f"bias.{number}"] = cast(Tensor, conv.bias).detach()
-        return Embeddings("gcn", len(self.convs), cosine, tensors)
+        return GcnEmbeddings("gcn", len(self.convs), cosine, tensors)
 
     def _states(self, graph: Adjacency) -> list[Tensor]:
         """Input of each layer, then the output of the last; each [users + items, dim]."""
@@ -90,3 +104,85 @@ def _outgoing(items: Tensor, bias: Tensor, cosine: bool) -> Tensor:
     if cosine:
         items, bias = normalize(items, dim=1), torch.zeros_like(bias)
     return torch.cat([items, bias[:, None], torch.ones_like(bias)[:, None]], 1)
+
+
+@dataclass
+class FittedGcn(Fitted[NetworkSettings]):
+    """The trained network."""
+
+    network: RecommenderGCN
+    epochs: int | None = None
+
+    def serves(self, settings: NetworkSettings) -> bool:  # noqa: ARG002
+        """Nothing of the gcn is chosen."""
+        return True
+
+    def embeddings(self, graph: InteractionGraph, settings: NetworkSettings) -> GcnEmbeddings:
+        """What scores and folds in over a graph."""
+        return self.network.embeddings(graph, (settings.loss or Gcn.loss) == "softmax").cpu()
+
+
+class Gcn(Part[NetworkSettings]):
+    """The gcn, a model by itself: nothing of it is chosen, and it is always trained anew."""
+
+    name = "gcn"
+    kind = NetworkSettings
+    loss = "mse"
+    uses_weights = True
+    goes_on = False
+    stops_early = True
+
+    @property
+    def open(self) -> set[str]:
+        """Nothing: what is not set has a usual value."""
+        return set()
+
+    def fit(
+        self,
+        graph: InteractionGraph,
+        settings: NetworkSettings,
+        progress: Progress = quiet,
+        state: State | None = None,  # noqa: ARG002
+        share: int = 1,  # noqa: ARG002
+        held_out: InteractionGraph | None = None,
+    ) -> FittedGcn:
+        """Train; with mse until the error on `held_out` was least.
+
+        Raises:
+            OneProcess: several processes train.
+        """
+        where = begin(settings)
+        if parallel.several():
+            raise OneProcess("the gcn is trained in one process; start it without torchrun")
+        loss = settings.loss or self.loss
+        sizes = (graph.n_users, graph.n_items, settings.dim, settings.layers)
+        network = RecommenderGCN(*sizes, float(graph.weights.mean()))
+        stopping = None
+        if loss == "mse":
+            with torch.no_grad():  # the layers begin where the biases of users and items end
+                biases = torch.from_numpy(np.concatenate(user_item_biases(graph)))
+                network.bias.copy_(biases)
+            if held_out is not None and len(held_out):
+                stopping = EarlyStopping(_error(graph, held_out))
+        network = network.to(where)
+        # The features decay, so that they add to the biases only what generalises.
+        groups: list[dict[str, object]] = [
+            {"params": [network.features], "weight_decay": DECAY},
+            {"params": list(network.convs.parameters())},
+            {"params": [network.bias], "lr": BIAS_RATE},
+        ]
+        optimizer = torch.optim.Adam(groups, lr=RATE)
+        drop = DROP if settings.edge_drop is None else settings.edge_drop
+        epochs = settings.epochs or EPOCHS
+        train(network, graph, settings, loss, optimizer, epochs, drop, progress, stopping)
+        return FittedGcn(network, stopping.epoch if stopping else None)
+
+
+def _error(kept: InteractionGraph, held_out: InteractionGraph) -> Callable[[Network], float]:
+    """The RMSE of a network's predictions of the held-out edges."""
+
+    def error(network: Network) -> float:
+        embeddings = cast(RecommenderGCN, network).embeddings(kept, cosine=False).cpu()
+        return rmse(predictions(embeddings, kept, held_out), held_out.weights)
+
+    return error

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product as combinations
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import TINY
-from trainer.embedding.embeddings import Embeddings
 from trainer.graph.interactions import InteractionGraph
-from trainer.graph.sparse import Adjacency
+from trainer.graph.sparse import Adjacency, power
+from trainer.model.loop import begin, train
+from trainer.model.network import Network, NetworkSettings
 from trainer.model.parallel import summed
+from trainer.model.part import Fitted, Part, Round, State, given
 from trainer.model.product import product
+from trainer.model.progress import Progress, quiet
+from trainer.model.setting import setting
+
+EPOCHS = 150
+RATE, WARM_RATE = 0.05, 0.02  # of Adam, at the first step
+KINDS = (  # temperature, negative_power, edge_drop: for sparse graphs, for dense ones
+    (0.1, 0.5, 0.0),
+    (0.2, 1.0, 0.3),
+)
+POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 
 
-class LightGCN(nn.Module):
+@dataclass(frozen=True)
+class LearnedSettings(NetworkSettings):
+    """LightGCN as the learned part."""
+
+    learned_weight: float | None = setting("LightGCN: weight in the blend.", usual=1.0, least=0)
+    learned_power: float | None = setting(
+        "LightGCN: exponent of the degree of the item in the scores.", usual=0.2, least=0, most=2
+    )
+
+
+class LightGCN(Network):
     """LightGCN (He et al., SIGIR 2020): the mean over layers of neighbourhood averages."""
 
     def __init__(self, n_users: int, n_items: int, dim: int, layers: int) -> None:
@@ -44,7 +71,7 @@ class LightGCN(nn.Module):
         return (users[user] * items[item]).sum(1)
 
     @torch.no_grad()
-    def embeddings(self, graph: InteractionGraph, cosine: bool) -> Embeddings:
+    def embeddings(self, graph: InteractionGraph, cosine: bool) -> BlendEmbeddings:
         """What scores and folds in over `graph`.
 
         z_i = sum over layers 0..L-1 of the item's layer vector / sqrt(d_i) is what an edge brings:
@@ -67,4 +94,82 @@ class LightGCN(nn.Module):
             "incoming": incoming * degrees.clamp(min=TINY).rsqrt() * (degrees > 0),
             "outgoing": outgoing,
         }
-        return Embeddings("lightgcn", self.layers, cosine, tensors)
+        return BlendEmbeddings("lightgcn", self.layers, cosine, tensors)
+
+
+@dataclass
+class FittedLearned(Fitted[LearnedSettings]):
+    """The trained network; what it leaves over a graph is kept, as a search asks for it often."""
+
+    network: LightGCN
+    settings: LearnedSettings
+    _left: tuple[InteractionGraph, BlendEmbeddings] | None = field(default=None, repr=False)
+
+    def serves(self, settings: LearnedSettings) -> bool:
+        """Whether these settings need no other training."""
+        names = ("dim", "layers", "epochs", "temperature", "negatives", "negative_power",
+                 "edge_drop", "loss", "seed")  # fmt: skip
+        return all(getattr(settings, name) == getattr(self.settings, name) for name in names)
+
+    def embeddings(self, graph: InteractionGraph, settings: LearnedSettings) -> BlendEmbeddings:
+        """The part on its own."""
+        if self._left is None or self._left[0] is not graph:
+            cosine = (settings.loss or Learned.loss) == "softmax"
+            made = self.network.embeddings(graph, cosine)
+            self._left = graph, made.cpu()
+        made = self._left[1]
+        popular = torch.from_numpy(power(graph.item_strengths, settings.learned_power or 0.0))
+        tensors = made.tensors | {"outgoing": made.outgoing * popular[:, None]}
+        recency, dampened = settings.recency or 0.0, bool(settings.dampening)
+        return BlendEmbeddings(settings.model, made.layers, made.cosine, tensors, recency, dampened)
+
+    def state(self, settings: LearnedSettings) -> State:  # noqa: ARG002
+        """The tables of users and items."""
+        return self.network.tables()
+
+
+class Learned(Part[LearnedSettings]):
+    """LightGCN as a part of the blend."""
+
+    name = "learned"
+    kind = LearnedSettings
+    needed = ("learned_power",)
+
+    def fit(
+        self,
+        graph: InteractionGraph,
+        settings: LearnedSettings,
+        progress: Progress = quiet,
+        state: State | None = None,
+        share: int = 1,
+        held_out: InteractionGraph | None = None,  # noqa: ARG002
+    ) -> FittedLearned:
+        """Train, or train on from a state's tables of users and items."""
+        where = begin(settings)
+        network = LightGCN(graph.n_users, graph.n_items, settings.dim, settings.layers).to(where)
+        tables = {name: of for name, of in (state or {}).items() if name in ("users", "items")}
+        epochs, rate = settings.epochs or EPOCHS, RATE
+        if tables:
+            network.load_state_dict(tables)
+            epochs, rate = max(1, epochs // share), WARM_RATE
+        optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+        loss, drop = settings.loss or self.loss, settings.edge_drop or 0.0
+        train(network, graph, settings, loss, optimizer, epochs, drop, progress)
+        return FittedLearned(network, settings)
+
+    def grid(self, settings: LearnedSettings) -> Sequence[Round]:
+        """A third of the steps tells kinds of graphs apart; a third may do better, too."""
+        kinds = KINDS if (settings.loss or self.loss) == "softmax" else KINDS[:1]
+        names = ("temperature", "negative_power", "edge_drop", "learned_power")
+        powers = given(settings.learned_power, POWERS)
+        third = max(1, (settings.epochs or EPOCHS) // 3)
+        told_apart = [(*kind, p) for kind, p in combinations(kinds, powers)]
+        steps = [settings.epochs] if settings.epochs else [None, third]
+        return [
+            Round(names, told_apart, {"epochs": third}),
+            Round(("epochs", "learned_power"), list(combinations(steps, powers))),
+        ]
+
+    def fits(self, state: dict[str, object], settings: LearnedSettings) -> bool:
+        """Tables of another size or of another loss are none to go on from."""
+        return all(state.get(n) == getattr(settings, n) for n in ("dim", "layers", "loss"))

@@ -10,20 +10,52 @@ Steck, WWW 2019) and best on dense ones.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.device import device
+from trainer.embedding.blend import BlendEmbeddings
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import both_ways, normalised, power
+from trainer.model.part import CommonSettings, Fitted, Part, Round, State, given
+from trainer.model.progress import Progress, quiet
+from trainer.model.setting import setting
 
 ROUNDS = 4  # of the subspace iteration from a random start
 WARM_ROUNDS = 1  # from the last basis
 SPARE = 50  # vectors iterated beyond those asked for: the last ones converge slowest
 COLUMNS = 256  # of the user side at a time in the subspace iteration
 FLOOR = 1e-7  # of the largest eigenvalue of a Gram matrix: below is rounding
+
+NORMALIZATIONS = (0.5, 0.0)  # for sparse graphs, for dense ones
+COARSE = {"vectors": 128, "low_pass_damping": 0.1}  # with which the two are told apart
+POWERS = (0.0, 0.2, 0.3, 0.4, 0.5)
+DAMPINGS = (0.03, 0.1, 0.3, 0.5, 1.0)
+VECTORS = (1_024, 512, 256)  # the most first: fewer are the leading ones of these
+
+
+@dataclass(frozen=True)
+class LowPassSettings(CommonSettings):
+    """c, b and damping of the formula are normalization, power and damping."""
+
+    low_pass_weight: float | None = setting("Low pass: weight in the blend.", usual=1.0, least=0)
+    low_pass_normalization: float | None = setting(
+        "Low pass: exponent of the degrees that an edge is divided by; 0.5 is the symmetric "
+        "normalisation, 0 is none.",
+        usual=0.5, least=0, most=1,
+    )  # fmt: skip
+    low_pass_power: float | None = setting(
+        "Low pass: exponent of the degree of the items.", usual=0.4, least=0, most=2
+    )
+    low_pass_damping: float | None = setting(
+        "Low pass: a vector of singular value s counts s^2 / (s^2 + damping).", usual=0.3, above=0
+    )
+    vectors: int | None = setting("Low pass: singular vectors.", usual=1_024, least=1, most=8_192)
 
 
 class Spectrum(NamedTuple):
@@ -114,3 +146,81 @@ def _orthonormal(basis: Tensor) -> Tensor:
     kept = squares > squares[-1] * FLOOR
     made: Tensor = basis @ (rotation[:, kept] / squares[kept].sqrt()).float()
     return made
+
+
+@dataclass(frozen=True)
+class FittedLowPass(Fitted[LowPassSettings]):
+    """The leading vectors; fewer are the first of these."""
+
+    spectrum: Spectrum
+    normalization: float
+    asked: int  # vectors; a graph of lower rank has fewer
+
+    def serves(self, settings: LowPassSettings) -> bool:
+        """Whether these settings need no other fit."""
+        same = self.normalization == (settings.low_pass_normalization or 0.0)
+        return same and (settings.vectors or 0) <= self.asked
+
+    def embeddings(self, graph: InteractionGraph, settings: LowPassSettings) -> BlendEmbeddings:
+        """The part on its own."""
+        made = leading(self.spectrum, settings.vectors or 0)
+        b, damping = settings.low_pass_power or 0.0, settings.low_pass_damping or 0.0
+        incoming, outgoing = (tensor.cpu() for tensor in low_pass(graph, made, b, damping))
+        tensors = {
+            "base": torch.zeros(graph.n_users, 0),
+            "incoming": incoming,
+            "outgoing": outgoing,
+            "squares": made.values.cpu() ** 2,
+        }
+        recency, dampened = settings.recency or 0.0, bool(settings.dampening)
+        return BlendEmbeddings("blend", 0, True, tensors, recency, dampened)
+
+    def state(self, settings: LowPassSettings) -> State:
+        """The basis from which the next iteration begins."""
+        return {"basis": leading(self.spectrum, settings.vectors or 0).vectors.cpu()}
+
+
+class LowPass(Part[LowPassSettings]):
+    """Low pass as a part of the blend."""
+
+    name = "low_pass"
+    kind = LowPassSettings
+    needed = ("low_pass_power", "low_pass_normalization", "low_pass_damping")
+
+    def fit(
+        self,
+        graph: InteractionGraph,
+        settings: LowPassSettings,
+        progress: Progress = quiet,  # noqa: ARG002
+        state: State | None = None,
+        share: int = 1,  # noqa: ARG002
+        held_out: InteractionGraph | None = None,  # noqa: ARG002
+    ) -> FittedLowPass:
+        """Find the leading vectors, in one round where the state has as many."""
+        asked, c = settings.vectors or 0, settings.low_pass_normalization or 0.0
+        n = min(asked, graph.n_users, graph.n_items)
+        basis = (state or {}).get("basis")
+        if basis is not None and basis.shape[1] < n:
+            basis = None  # one round would not bring out the others
+        made = spectrum(graph, n, device(settings.device), basis, c)
+        return FittedLowPass(made, c, asked)
+
+    def grid(self, settings: LowPassSettings) -> Sequence[Round]:
+        """The normalisation with few vectors; then damping, power and number of vectors."""
+        powers = given(settings.low_pass_power, POWERS)
+        normal = given(settings.low_pass_normalization, NORMALIZATIONS)
+        nearest = [(c, min((abs(b - c), b) for b in powers)[1]) for c in normal]
+        coarse: dict[str, Any] = dict(COARSE)
+        if settings.low_pass_damping is not None:
+            del coarse["low_pass_damping"]
+        return [
+            Round(("low_pass_normalization", "low_pass_power"), nearest, coarse),
+            Round(("low_pass_damping",), [(d,) for d in DAMPINGS]),
+            Round(("low_pass_power",), [(b,) for b in POWERS]),
+            Round(("vectors",), [(n,) for n in VECTORS]),
+        ]
+
+    def fits(self, state: dict[str, Any], settings: LowPassSettings) -> bool:
+        """A basis of another normalisation is none to go on from."""
+        asked = settings.low_pass_normalization
+        return asked in (None, state.get("low_pass_normalization"))

@@ -7,12 +7,77 @@ diagonal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
 import numpy as np
 import scipy.sparse as sp
 
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
-from trainer.model.rows import Rows, largest_rows
+from trainer.model.part import Part, Round, State, given
+from trainer.model.progress import Progress, quiet
+from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows
+from trainer.model.setting import setting
+
+USER_POWERS = (1.0, 0.7, 0.4, 0.1)
+OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
+ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+@dataclass(frozen=True)
+class NeighborsSettings(RowSettings):
+    """p, a and q of the formula are own_power, user_power and item_power."""
+
+    neighbors_weight: float | None = setting("Neighbours: weight in the blend.", usual=1.0, least=0)
+    neighbors_user_power: float | None = setting(
+        "Neighbours: exponent of the degree of the users between two items.",
+        usual=0.7, least=0, most=2,
+    )  # fmt: skip
+    neighbors_own_power: float | None = setting(
+        "Neighbours: exponent of the degree of the user's own items.", usual=0.7, least=0, most=2
+    )
+    neighbors_item_power: float | None = setting(
+        "Neighbours: exponent of the degree of the recommended item.", usual=0.2, least=0, most=2
+    )
+
+
+class Neighbors(Part[NeighborsSettings]):
+    """Neighbours as a part of the blend."""
+
+    name = "neighbors"
+    kind = NeighborsSettings
+    needed = ("neighbors_user_power", "neighbors_own_power", "neighbors_item_power")
+    tables = ("neighbors", "similarities")
+    quick = True
+
+    def fit(
+        self,
+        graph: InteractionGraph,
+        settings: NeighborsSettings,
+        progress: Progress = quiet,  # noqa: ARG002
+        state: State | None = None,  # noqa: ARG002
+        share: int = 1,  # noqa: ARG002
+        held_out: InteractionGraph | None = None,  # noqa: ARG002
+    ) -> FittedRows[NeighborsSettings]:
+        """Make the rows: nothing is trained, so there is nothing to go on from."""
+        user, item = settings.neighbors_user_power or 0.0, settings.neighbors_item_power or 0.0
+        rows = neighbors(graph, user, 0.0, item, settings.neighbors_kept)
+        made_with = ("neighbors_user_power", "neighbors_item_power", "neighbors_kept")
+        values = {name: getattr(settings, name) for name in made_with}
+        return FittedRows(rows, values, "neighbors_own_power")
+
+    def grid(self, settings: NeighborsSettings) -> Sequence[Round]:
+        """The users' exponent, then the item's, each with all exponents of own items."""
+        own = given(settings.neighbors_own_power, OWN_POWERS)
+        return [
+            Round((name, "neighbors_own_power"), list(product(powers, own)))
+            for name, powers in (
+                ("neighbors_user_power", USER_POWERS),
+                ("neighbors_item_power", ITEM_POWERS),
+            )
+        ]
 
 
 def neighbors(

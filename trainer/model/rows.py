@@ -1,9 +1,10 @@
-"""The largest entries of the rows of an item-item matrix, made in blocks of rows."""
+"""Parts that are rows of an item-item matrix, of which the largest entries are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,13 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.largest import largest
 from trainer.graph.arrays import Float32s, Int64s
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import power
+from trainer.model.part import CommonSettings, Fitted
+from trainer.model.setting import setting
 
 BLOCK = 10_000_000  # entries of the item-item matrix at a time
 
@@ -25,6 +31,50 @@ class Rows(NamedTuple):
 
     columns: Tensor
     values: Tensor
+
+
+@dataclass(frozen=True)
+class RowSettings(CommonSettings):
+    """What neighbours and transitions share."""
+
+    neighbors_kept: int = setting(
+        "Entries that are kept of each item's neighbours and transitions together.", 256, least=1
+    )
+
+
+R = TypeVar("R", bound=RowSettings, contravariant=True)
+
+
+@dataclass(frozen=True)
+class FittedRows(Fitted[R]):
+    """Rows without the exponent of the user's own items, which scales a row as a whole.
+
+    made_with: values of the settings that the rows depend on, by name. own_power: name of the
+    setting of that exponent.
+    """
+
+    rows: Rows
+    made_with: dict[str, object]
+    own_power: str
+
+    def serves(self, settings: R) -> bool:
+        """Whether these settings need no other fit."""
+        return all(getattr(settings, name) == was for name, was in self.made_with.items())
+
+    def embeddings(self, graph: InteractionGraph, settings: R) -> BlendEmbeddings:
+        """The part on its own: rows of neighbours, no vectors."""
+        exponent = getattr(settings, self.own_power) or 0.0
+        scale = torch.from_numpy(power(graph.item_strengths, -exponent))[:, None]
+        nothing = torch.zeros(graph.n_items, 0)
+        tensors = {
+            "base": torch.zeros(graph.n_users, 0),
+            "incoming": nothing,
+            "outgoing": nothing,
+            "neighbors": self.rows.columns,
+            "similarities": self.rows.values * scale,
+        }
+        recency, dampened = settings.recency or 0.0, bool(settings.dampening)
+        return BlendEmbeddings("blend", 0, True, tensors, recency, dampened)
 
 
 def largest_rows(

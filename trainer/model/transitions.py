@@ -10,15 +10,105 @@ all have one time, add nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
 import numpy as np
 import scipy.sparse as sp
 
 from trainer.graph.arrays import Float32s, Int32s, Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
-from trainer.model.rows import Rows, largest_rows
+from trainer.model.part import Part, Round, State, given
+from trainer.model.progress import Progress, quiet
+from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows
+from trainer.model.setting import setting
 
 PAIRS = 10_000_000  # in memory at a time
+RECENCIES = (0.0, 0.5, 0.75, 1.0, 1.25)
+DECAYS = (0.3, 0.5, 0.8)
+BACKWARDS = (0.2, 0.5)  # what comes before counts less than what comes after
+OWN_POWERS = (0.3, 0.5, 0.7, 0.9)
+ITEM_POWERS = (0.0, 0.1, 0.2, 0.35)
+
+
+@dataclass(frozen=True)
+class TransitionsSettings(RowSettings):
+    """t, b, p and q of the formula are decay, backward, own_power and item_power."""
+
+    transitions_weight: float | None = setting(
+        "Transitions: weight in the blend.", usual=1.0, least=0
+    )
+    transitions_decay: float | None = setting(
+        "Transitions: an edge that is n places further counts n^-decay.", usual=0.5, least=0, most=8
+    )
+    transitions_backward: float | None = setting(
+        "Transitions: an edge that comes before counts as much as so many that come after.",
+        usual=0.2, least=0, most=1,
+    )  # fmt: skip
+    transitions_own_power: float | None = setting(
+        "Transitions: exponent of the degree of the user's own items.", usual=0.5, least=0, most=2
+    )
+    transitions_item_power: float | None = setting(
+        "Transitions: exponent of the degree of the recommended item.", usual=0.1, least=0, most=2
+    )
+    transitions_reach: int = setting(
+        "Transitions: edges between two of a user at most; fewer in large graphs.", 50, least=1
+    )
+
+
+class Transitions(Part[TransitionsSettings]):
+    """Transitions as a part of the blend; they tell of what use the order of the edges is."""
+
+    name = "transitions"
+    kind = TransitionsSettings
+    needed = ("recency", "transitions_decay", "transitions_backward",
+              "transitions_own_power", "transitions_item_power")  # fmt: skip
+    uses_order = True
+    tables = ("neighbors", "similarities")
+    quick = True
+
+    def fit(
+        self,
+        graph: InteractionGraph,
+        settings: TransitionsSettings,
+        progress: Progress = quiet,  # noqa: ARG002
+        state: State | None = None,  # noqa: ARG002
+        share: int = 1,  # noqa: ARG002
+        held_out: InteractionGraph | None = None,  # noqa: ARG002
+    ) -> FittedRows[TransitionsSettings]:
+        """Make the rows: nothing is trained, so there is nothing to go on from."""
+        numbers = (
+            settings.transitions_decay,
+            settings.transitions_backward,
+            settings.transitions_item_power,
+        )
+        t, b, q = (value or 0.0 for value in numbers)
+        reach, kept = settings.transitions_reach, settings.neighbors_kept
+        names = ("transitions_decay", "transitions_backward", "transitions_item_power",
+                 "transitions_reach", "neighbors_kept")  # fmt: skip
+        values = {name: getattr(settings, name) for name in names}
+        rows = transitions(graph, t, b, 0.0, q, reach, kept)
+        return FittedRows(rows, values, "transitions_own_power")
+
+    def grid(self, settings: TransitionsSettings) -> Sequence[Round]:
+        """What costs no new rows is varied with the first and the last of the others."""
+        own = given(settings.transitions_own_power, OWN_POWERS)
+        return [
+            Round(("recency", "transitions_own_power"), list(product(RECENCIES, own))),
+            Round(("transitions_decay",), [(t,) for t in DECAYS]),
+            Round(("transitions_backward",), [(b,) for b in BACKWARDS]),
+            Round(
+                ("transitions_item_power", "transitions_own_power"), list(product(ITEM_POWERS, own))
+            ),
+        ]
+
+    def without_order(self, settings: TransitionsSettings) -> Round:
+        """Before and after count alike, and so do old edges and new ones."""
+        names = ("recency", "transitions_backward", "transitions_own_power")
+        own = given(settings.transitions_own_power, OWN_POWERS)
+        return Round(names, [(0.0, 1.0, p) for p in own])
 
 
 def transitions(

@@ -1,0 +1,107 @@
+"""The loop of a training by gradients: full-batch steps over the edges of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from process.errors import StreamGCNError
+from trainer.device import device
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import Adjacency
+from trainer.model import parallel
+from trainer.model.network import Network, NetworkSettings, Tables
+from trainer.model.objectives import objective
+from trainer.model.parallel import summed
+from trainer.model.progress import Progress
+
+
+class Diverged(StreamGCNError):
+    """The loss is not finite; nothing of the training is kept."""
+
+
+class EarlyStopping:
+    """The parameters with the least error on edges that are not trained on."""
+
+    def __init__(self, error: Callable[[Network], float]) -> None:
+        self.epoch = 0  # after which the error was least
+        self._error, self._least = error, float("inf")
+        self._tables: Tables = {}
+
+    def look(self, network: Network, epoch: int) -> None:
+        """Take note of the parameters after an epoch, if they are the best so far."""
+        error = self._error(network)
+        if error < self._least:
+            self._least, self.epoch = error, epoch
+            self._tables = {n: t.clone() for n, t in network.state_dict().items()}
+
+    def restore(self, network: Network) -> None:
+        """Put the best parameters back."""
+        network.load_state_dict(self._tables)
+
+
+def begin(settings: NetworkSettings) -> torch.device:
+    """Set the seed, join the other processes, and say where to train: before a network is made.
+
+    Raises:
+        DeviceMissing: as `device`.
+    """
+    torch.manual_seed(settings.seed)
+    where = device(settings.device)
+    parallel.join(where)
+    return where
+
+
+def train(
+    network: Network,
+    graph: InteractionGraph,
+    settings: NetworkSettings,
+    loss: str,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    drop: float,
+    progress: Progress,
+    stopping: EarlyStopping | None = None,
+) -> None:
+    """Train a network in place on all edges of the graph, in all processes of torchrun.
+
+    Args:
+        network: on the device that `begin` gave.
+        loss: softmax, bpr or mse.
+        drop: share of the edges that is left out of the graph in each step.
+        stopping: looks after every tenth epoch; without it the last parameters are kept.
+
+    Raises:
+        Diverged: the loss is not finite.
+        Stopped: from `progress`.
+    """
+    where = next(network.parameters()).device
+    mine = parallel.own_edges(graph)
+    adjacency = Adjacency.of(graph, where, mine)
+    loss_of = objective(loss, graph, graph.subset(mine), network, settings, where)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    asked = torch.ones(int(mine.sum()), dtype=torch.bool, device=where)
+    stage = settings.model
+    for epoch in range(1, epochs + 1):
+        shown = adjacency
+        if drop:
+            drawn = torch.rand(len(graph))  # the least is asked for in any case, lest none is
+            asked = (drawn <= drawn.min().clamp(min=drop))[torch.from_numpy(mine)].to(where)
+            shown = adjacency.thinned(~asked)
+        users, items = network(shown)
+        error = loss_of(users, items, asked)
+        optimizer.zero_grad()
+        error.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        parallel.sum_gradients(network.parameters())
+        value = float(summed(error.detach()))
+        if not np.isfinite(value):
+            raise Diverged(f"the loss is {value} in epoch {epoch}; nothing of it is kept")
+        optimizer.step()
+        schedule.step()
+        progress(stage, epoch, epochs, value)
+        if stopping and (epoch % 10 == 0 or epoch == epochs):
+            stopping.look(network, epoch)
+    if stopping:
+        stopping.restore(network)

@@ -1,0 +1,52 @@
+"""What networks that are trained by gradients share: the contract, and the settings."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from trainer.graph.sparse import Adjacency
+from trainer.model.part import CommonSettings
+from trainer.model.setting import setting
+
+Tables = dict[str, Tensor]  # of a network's parameters, by name
+
+
+@dataclass(frozen=True)
+class NetworkSettings(CommonSettings):
+    """What LightGCN and the gcn share."""
+
+    dim: int = setting(
+        "Dimensions of the embeddings of LightGCN and the gcn.", 128, least=1, most=4_096
+    )
+    layers: int = setting("Graph convolutions of LightGCN and the gcn.", 3, least=1, most=8)
+    epochs: int | None = None  # full-batch steps; None: the network's own number
+    temperature: float | None = setting("LightGCN: temperature of the softmax.", usual=0.1, above=0)
+    negatives: int = setting(
+        "LightGCN: items sampled in each step, the same for all users.", 1_024, least=1
+    )
+    negative_power: float | None = setting(
+        "LightGCN: items are sampled by their degree to this power.", usual=0.5, least=0, most=2
+    )
+    edge_drop: float | None = setting(
+        "Share of the edges left out of the graph in each step of a training.",
+        usual=0.0, least=0, below=1,
+    )  # fmt: skip
+
+
+class Network(nn.Module, ABC):
+    """Embeddings of users and items from the graph, and what an edge is predicted to be."""
+
+    @abstractmethod
+    def forward(self, graph: Adjacency) -> tuple[Tensor, Tensor]:
+        """User [users, dim] and item [items, dim] embeddings."""
+
+    @abstractmethod
+    def predict(self, users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
+        """Interaction float [edges] of edges int64 `user`, `item`, from forward's embeddings."""
+
+    def tables(self) -> Tables:
+        """The parameters, on the CPU."""
+        return {name: p.detach().cpu().clone() for name, p in self.named_parameters()}

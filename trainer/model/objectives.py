@@ -1,0 +1,104 @@
+"""Objectives of a training: the loss over the edges of a process, as a function of embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.sparse import Incidence
+from trainer.model import losses
+from trainer.model.network import Network, NetworkSettings
+from trainer.model.product import product
+
+BPR_EDGES = 100_000  # drawn in each step
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # users, items, asked -> this process's loss
+
+
+def objective(
+    loss: str,
+    graph: InteractionGraph,
+    mine: InteractionGraph,
+    network: Network,
+    settings: NetworkSettings,
+    where: torch.device,
+) -> Objective:
+    """The loss over the edges of `mine`, of which each process has its own; their sum is the loss
+    over the graph's.
+
+    Args:
+        loss: softmax, bpr or mse.
+    """
+    made: dict[str, Callable[[], Objective]] = {
+        "softmax": lambda: _softmax(graph, mine, settings, where),
+        "bpr": lambda: _bpr(graph, mine, network, where),
+        "mse": lambda: _mse(graph, mine, network, where),
+    }
+    return made[loss]()
+
+
+def _softmax(
+    graph: InteractionGraph, mine: InteractionGraph, settings: NetworkSettings, where: torch.device
+) -> Objective:
+    degrees = torch.from_numpy(graph.item_strengths.astype(np.float64))
+    chances = torch.where(degrees > 0, degrees ** (settings.negative_power or 0.0), 0.0)
+    strengths = torch.from_numpy(mine.strengths).to(where)
+    incidence = Incidence(mine, where)
+    zeros = torch.zeros(graph.n_users, device=where)
+    temperature = settings.temperature or 0.1
+    users_in_all = int(np.count_nonzero(graph.user_strengths))
+
+    def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
+        users = functional.normalize(users, dim=1)
+        items = functional.normalize(items, dim=1)
+        shares = strengths * asked
+        sums = zeros.index_add(0, incidence.rows, shares)
+        shares = shares / sums.clamp(min=1e-12)[incidence.rows]
+        attraction = product(*incidence.both(shares), items)
+        active = sums > 0
+        sampled = torch.multinomial(chances, settings.negatives, replacement=True).to(where)
+        total = losses.softmax(users[active], attraction[active], items[sampled], temperature)
+        return total / users_in_all
+
+    return objective
+
+
+def _bpr(
+    graph: InteractionGraph, mine: InteractionGraph, network: Network, where: torch.device
+) -> Objective:
+    user = torch.from_numpy(mine.users.astype(np.int64))
+    item = torch.from_numpy(mine.items.astype(np.int64))
+    liked_at_all = torch.from_numpy(mine.strengths > 0).to(where)
+    share = len(mine) / len(graph)
+    draws = max(1, round(min(BPR_EDGES, len(graph)) * share))
+
+    def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
+        edges = (asked & liked_at_all).nonzero()[:, 0]
+        drawn = edges[torch.randint(len(edges), (draws,)).to(where)].cpu()
+        other = torch.randint(graph.n_items, (draws,)).to(where)
+        of, liked = user[drawn].to(where), item[drawn].to(where)
+        loss = losses.bpr(
+            network.predict(users, items, of, liked), network.predict(users, items, of, other)
+        )
+        return loss * share
+
+    return objective
+
+
+def _mse(
+    graph: InteractionGraph, mine: InteractionGraph, network: Network, where: torch.device
+) -> Objective:
+    user = torch.from_numpy(mine.users.astype(np.int64)).to(where)
+    item = torch.from_numpy(mine.items.astype(np.int64)).to(where)
+    interactions = torch.from_numpy(mine.weights).to(where)
+    share = len(mine) / len(graph)
+
+    def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
+        predicted = network.predict(users, items, user[asked], item[asked])
+        return losses.mse(predicted, interactions[asked]) * share
+
+    return objective

@@ -1,0 +1,139 @@
+"""The contract of a part of the model, and what all parts share.
+
+A part is fitted on a graph, goes on from a state, gives embeddings, and says what is to be tried.
+Each part is one file, with the part's settings and grid beside it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from torch import Tensor
+
+from trainer.embedding.embeddings import Embeddings
+from trainer.graph.interactions import InteractionGraph
+from trainer.model.progress import Progress, quiet
+from trainer.model.setting import setting, settings_of
+
+State = dict[str, Tensor]  # by name: what the next training goes on from
+Values = tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class CommonSettings:
+    """What all parts share. None stands for what the held-out edges say."""
+
+    model: Literal["blend", "lightgcn", "gcn"] = "blend"
+    loss: Literal["softmax", "bpr", "mse"] | None = None  # None: the model's own
+    device: str = "auto"
+    seed: int = 0
+    dampening: float | None = setting(
+        "1: the strength of an edge is the logarithm of 1 + its weight; 0: it is the weight.",
+        usual=0.0, least=0, most=1,
+    )  # fmt: skip
+    recency: float | None = setting(
+        "An own edge counts (1 + age)^-recency, age the number of the user's newer edges; 0: the "
+        "order of the edges is not used.",
+        usual=0.75, least=0, most=4,
+    )  # fmt: skip
+
+
+S = TypeVar("S", bound=CommonSettings, contravariant=True)
+
+
+@dataclass(frozen=True)
+class Round:
+    """A step of a search: these settings are varied together, and the best values are kept.
+
+    tries: values of the `names`; what the user has set stays as it is. meanwhile: settings for this
+    round alone, such as fewer steps, so that the round is quick.
+    """
+
+    names: tuple[str, ...]
+    tries: Sequence[Values]
+    meanwhile: dict[str, Any] = field(default_factory=dict)
+
+
+class Fitted(ABC, Generic[S]):
+    """What a part has learned from a graph. Settings of the scores may differ from the fit's."""
+
+    epochs: int | None = None  # steps for a training on all edges, where the fit has found that out
+
+    @abstractmethod
+    def serves(self, settings: S) -> bool:
+        """Whether these settings need no other fit."""
+
+    @abstractmethod
+    def embeddings(self, graph: InteractionGraph, settings: S) -> Embeddings:
+        """The part on its own over a graph, on the CPU."""
+
+    def state(self, settings: S) -> State:  # noqa: ARG002
+        """What the next training can go on from, on the CPU."""
+        return {}
+
+
+class Part(ABC, Generic[S]):
+    """A part of the model."""
+
+    name: ClassVar[str]
+    kind: ClassVar[type[CommonSettings]]  # the part's settings
+    needed: ClassVar[tuple[str, ...]] = ()  # settings that a model needs to score and to fold in
+    tables: ClassVar[tuple[str, ...]] = ()  # tensors of a snapshot that has the part
+    loss: ClassVar[Literal["softmax", "mse"]] = "softmax"  # where none is set
+    uses_order: ClassVar[bool] = False  # lives of the order of a user's edges
+    uses_weights: ClassVar[bool] = False  # of an edge, also where the edge has no strength
+    quick: ClassVar[bool] = False  # is made within seconds
+    goes_on: ClassVar[bool] = True  # can be trained on from a state
+    stops_early: ClassVar[bool] = False  # needs held-out edges to see when to stop
+
+    @property
+    def weight(self) -> str:
+        """Name of the setting of the part's weight in the blend."""
+        return f"{self.name}_weight"
+
+    @property
+    def open(self) -> set[str]:
+        """Names of the settings that can be chosen."""
+        return {name for name, of in settings_of(self.kind).items() if of.usual is not None}
+
+    @abstractmethod
+    def fit(
+        self,
+        graph: InteractionGraph,
+        settings: S,
+        progress: Progress = quiet,
+        state: State | None = None,
+        share: int = 1,
+        held_out: InteractionGraph | None = None,
+    ) -> Fitted[S]:
+        """Learn from a graph.
+
+        Args:
+            settings: with nothing open.
+            state: of the last training, rows in the graph's numbering; other parts' too.
+            share: with a state, one in so many of the steps is done.
+            held_out: edges by which to see when to stop.
+
+        Raises:
+            Diverged, Stopped, DeviceMissing: as `train`, of a part that is trained by gradients.
+        """
+
+    def grid(self, settings: S) -> Sequence[Round]:  # noqa: ARG002
+        """What is tried, one round after another; `settings` with what the user has set."""
+        return ()
+
+    def without_order(self, settings: S) -> Round | None:  # noqa: ARG002
+        """Settings by which the part tells what it is worth without the order of the edges."""
+        return None
+
+    def fits(self, state: dict[str, Any], settings: S) -> bool:  # noqa: ARG002
+        """Whether a training can go on from a model of these settings, by name."""
+        return self.goes_on
+
+
+def given(value: float | None, grid: Sequence[float]) -> Sequence[float]:
+    """The grid, or what the user has set."""
+    return grid if value is None else (value,)

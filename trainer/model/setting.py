@@ -1,0 +1,44 @@
+"""What there is to say of each number of the model, beside the number; loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One number of the model.
+
+    meaning: for the documentation. usual: the value where nothing is chosen, None for a number that
+    is never chosen. least, most: bounds, which are allowed; above, below: bounds, which are not.
+    """
+
+    meaning: str
+    usual: float | None = None
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def refusal(self, value: float) -> str:
+        """Why the value is not allowed, or nothing."""
+        if self.least is not None and not value >= self.least:
+            return f"it must be at least {self.least:g}"
+        if self.most is not None and not value <= self.most:
+            return f"it must be at most {self.most:g}"
+        if self.above is not None and not value > self.above:
+            return f"it must be above {self.above:g}"
+        if self.below is not None and not value < self.below:
+            return f"it must be below {self.below:g}"
+        return ""
+
+
+def setting(meaning: str, default: Any = None, **of: float) -> Any:
+    """A field of a dataclass that is a `Setting`; without a default it is chosen."""
+    return field(default=default, metadata={"setting": Setting(meaning, **of)})
+
+
+def settings_of(kind: type) -> dict[str, Setting]:
+    """The settings of a dataclass, by name."""
+    return {f.name: f.metadata["setting"] for f in fields(kind) if "setting" in f.metadata}

@@ -26,9 +26,16 @@ def say(console: Console, text: str, style: str = "") -> None:
     console.print(visible(text), style=style, soft_wrap=True)
 
 
-def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; a cell that is too long for its column goes on in the next line."""
-    table = Table(*(Column(name, overflow="fold") for name in columns), title=visible(title))
+def show(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], whole: str = ""
+) -> None:
+    """Print a table; a cell that is too long for its column goes on in the next line.
+
+    Args:
+        whole: the column whose cells stay on one line.
+    """
+    made = (Column(name, overflow="fold", no_wrap=name == whole) for name in columns)
+    table = Table(*made, title=visible(title))
     for row in rows:
         table.add_row(*map(visible, row))
     out.print(table)

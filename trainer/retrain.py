@@ -28,6 +28,7 @@ from trainer.lifecycle.lease import Lease, LeaseLost
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError
 from trainer.lifecycle.progress import shown
+from trainer.lifecycle.promotion import LiveChanged, named, put_live
 from trainer.lifecycle.pruning import prune
 from trainer.lifecycle.schedule import Schedule
 from trainer.lifecycle.snapshots import Snapshots
@@ -226,14 +227,19 @@ class Retrain:
         )
 
     def _trained(self) -> Manifest:
-        """Train, write the snapshot, and put it live unless the gate rejects it."""
+        """Train, write the snapshot, and put it live unless the gate or an operator is against."""
+        before = named(self._snapshots)
         snapshot = self._snapshot()
         manifest = snapshot.manifest
         self._lease.confirm()
         self._snapshots.write(snapshot)
         if not manifest.rejected:
             self._lease.confirm()
-            self._snapshots.promote(manifest.version)
+            try:
+                put_live(self._snapshots, manifest.version, before)
+            except LiveChanged as error:
+                manifest.rejected = str(error)
+                self._snapshots.describe(manifest)
         prune(self._snapshots)
         return manifest
 

@@ -12,7 +12,7 @@ import typer
 
 from process.errors import StreamGCNError
 from process.settings import SettingsError
-from streamgcn.cli import letters, processes
+from streamgcn.cli import letters, models, processes
 from streamgcn.cli.evaluate import evaluate
 from streamgcn.cli.forget import forget
 from streamgcn.cli.publish import publish
@@ -59,6 +59,13 @@ dead_letters = typer.Typer(no_args_is_help=True, help="Messages that were reject
 app.add_typer(dead_letters, name="dead-letters")
 _add(letters.list_letters, *KAFKA, group=dead_letters, name="list")
 _add(letters.re_inject, *KAFKA, group=dead_letters)
+
+of_models = typer.Typer(no_args_is_help=True, help="The trained models: list, show, choose.")
+app.add_typer(of_models, name="models")
+_add(models.list_models, "model_store", group=of_models, name="list")
+_add(models.show_model, "model_store", group=of_models, name="show")
+_add(models.promote_model, "model_store", group=of_models, name="promote")
+_add(models.rollback, "model_store", group=of_models)
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ class LiveModel:
 
     def _before(self, live: str | None) -> list[str]:
         """What may take the place of the live one, best first: older ones, then newer ones; where
-        none is known, as they went live. Those that the gate has rejected may not.
+        none is known, as they went live. What the gate or an operator has rejected may not.
         """
         versions = self._snapshots.versions()
         if live:
@@ -67,7 +67,8 @@ class LiveModel:
         else:
             at = {version: self._snapshots.promoted_at(version) or 0 for version in versions}
             order = sorted(versions, key=lambda version: (at[version], version), reverse=True)
-        return [version for version in order if self._has_passed(version)]
+        passed = (version for version in order if self._has_passed(version))
+        return [version for version in passed if not self._snapshots.is_withdrawn(version)]
 
     def _has_passed(self, version: str) -> bool:
         try:

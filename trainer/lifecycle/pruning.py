@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from trainer.lifecycle.manifest import SnapshotError
+from trainer.lifecycle.promotion import locked
 from trainer.lifecycle.snapshots import Snapshots
 
 NEWEST = 5  # snapshots that are kept, live or not
@@ -16,6 +17,17 @@ ABANDONED_AFTER = 3_600.0  # seconds without a change: another trainer may be at
 
 def prune(snapshots: Snapshots) -> None:
     """Delete all but the newest snapshots and those that were live last, and abandoned drafts."""
+    with locked(snapshots):
+        _delete_old(snapshots)
+    for draft in snapshots.root.glob(".*.draft"):
+        if time.time() - _changed(draft) > ABANDONED_AFTER:
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
+                draft.unlink(missing_ok=True)
+
+
+def _delete_old(snapshots: Snapshots) -> None:
     versions = snapshots.versions()
     promoted = {v: at for v in versions if (at := snapshots.promoted_at(v)) is not None}
     kept = set(versions[-NEWEST:])
@@ -26,12 +38,6 @@ def prune(snapshots: Snapshots) -> None:
         return  # nobody knows what may go
     for version in set(versions) - kept:
         shutil.rmtree(snapshots.root / version, ignore_errors=True)
-    for draft in snapshots.root.glob(".*.draft"):
-        if time.time() - _changed(draft) > ABANDONED_AFTER:
-            if draft.is_dir():
-                shutil.rmtree(draft, ignore_errors=True)
-            else:
-                draft.unlink(missing_ok=True)
 
 
 def _changed(draft: Path) -> float:

@@ -4,6 +4,7 @@
 <MODEL_STORE>/<version>/start.safetensors    what the next training goes on from
 <MODEL_STORE>/<version>/trained.safetensors  the edges that it was trained on
 <MODEL_STORE>/<version>/promoted             when it went live last, epoch milliseconds
+<MODEL_STORE>/<version>/withdrawn            an operator went back from it to an older one
 <MODEL_STORE>/live                           the version that serving uses, replaced atomically
 """
 
@@ -29,7 +30,7 @@ from trainer.lifecycle.manifest import VERSION, Manifest, Snapshot, SnapshotErro
 from trainer.lifecycle.trained import Trained
 
 LIVE = "live"
-PROMOTED = "promoted"
+PROMOTED, WITHDRAWN = "promoted", "withdrawn"
 PRIVATE = 0o700  # of folders
 UNREADABLE = (OSError, SafetensorError, msgspec.MsgspecError, pa.ArrowException, ValueError)
 
@@ -97,14 +98,25 @@ class Snapshots:
                 files.write_tensors(draft / f"{name}.safetensors", of, version)
             files.write_ids(draft / "users.parquet", "user_id", snapshot.user_ids, version)
             files.write_ids(draft / "items.parquet", "item_id", snapshot.item_ids, version)
-            manifest = msgspec.json.format(msgspec.json.encode(snapshot.manifest), indent=2)
-            (draft / "manifest.json").write_bytes(manifest)
+            (draft / "manifest.json").write_bytes(_as_text(snapshot.manifest))
             for file in draft.iterdir():
                 atomic.sync(file)
             atomic.replace(draft, self.root / version)
         except (OSError, SafetensorError, pa.ArrowException) as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise SnapshotError(f"cannot write snapshot {self.root / version}: {error}") from error
+
+    def describe(self, manifest: Manifest) -> None:
+        """Write the manifest of a snapshot anew.
+
+        Raises:
+            SnapshotError: the disk refuses.
+        """
+        path = self.root / manifest.version / "manifest.json"
+        try:
+            atomic.write(path, _as_text(manifest))
+        except OSError as error:
+            raise SnapshotError(f"cannot write {path}: {error}") from error
 
     def promote(self, version: str) -> None:
         """Make a snapshot the live one.
@@ -114,11 +126,39 @@ class Snapshots:
         """
         if version not in self.versions():
             raise SnapshotError(f"there is no snapshot {version} in {self.root}")
+        folder = self.root / version
         try:
-            atomic.write(self.root / version / PROMOTED, str(int(time.time() * 1000)).encode())
-            atomic.write(self.root / LIVE, version.encode() + b"\n")
+            (folder / WITHDRAWN).unlink(missing_ok=True)
+            atomic.write(folder / PROMOTED, str(int(time.time() * 1000)).encode())
         except OSError as error:
             raise SnapshotError(f"cannot promote {version}: {error}") from error
+        self.point_to(version)
+
+    def point_to(self, version: str) -> None:
+        """Make a snapshot the live one without a note of when.
+
+        Raises:
+            SnapshotError: the pointer cannot be written.
+        """
+        try:
+            atomic.write(self.root / LIVE, version.encode() + b"\n")
+        except OSError as error:
+            raise SnapshotError(f"cannot make {version} live: {error}") from error
+
+    def withdraw(self, version: str) -> None:
+        """Note that a snapshot that was live is not to be gone back to.
+
+        Raises:
+            SnapshotError: the note cannot be written.
+        """
+        try:
+            atomic.write(self.root / version / WITHDRAWN, b"")
+        except OSError as error:
+            raise SnapshotError(f"cannot withdraw {version}: {error}") from error
+
+    def is_withdrawn(self, version: str) -> bool:
+        """Whether an operator went back from it, and nobody has promoted it since."""
+        return (self.root / version / WITHDRAWN).exists()
 
     def promoted_at(self, version: str) -> int | None:
         """When a snapshot went live last, epoch milliseconds; None for one that never did."""
@@ -211,6 +251,10 @@ class Snapshots:
         if not VERSION.fullmatch(version):
             raise SnapshotError(f"{version!r} is not the name of a snapshot")
         return self.root / version
+
+
+def _as_text(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2)
 
 
 @contextmanager

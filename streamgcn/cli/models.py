@@ -1,0 +1,123 @@
+"""The commands `models list`, `show`, `promote` and `rollback`: the snapshots in MODEL_STORE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from process.text import visible
+from serving.settings import ServingSettings
+from streamgcn.terminal import err, out, say, show
+from trainer.lifecycle.manifest import Manifest, SnapshotError
+from trainer.lifecycle.promotion import named, promote, roll_back
+from trainer.lifecycle.snapshots import Snapshots
+
+COLUMNS = [
+    "version",
+    "trained",
+    "edges",
+    "users",
+    "items",
+    "seconds",
+    "recall@20",
+    "ndcg@20",
+    "verdict",
+]
+Version = Annotated[str, typer.Argument(help="A version that `models list` shows.")]
+
+
+def list_models() -> None:
+    """Show all models in MODEL_STORE, oldest first; * marks the live one.
+
+    Recall and NDCG are of the edges that the training held out: each user's newest ones.
+    """
+    snapshots = _snapshots()
+    live = named(snapshots)
+    rows = [_row(snapshots, version, live) for version in snapshots.versions()]
+    show(f"Models in {snapshots.root}", COLUMNS, rows, whole="version")
+    if not rows:
+        say(err, "No model was trained yet.")
+
+
+def show_model(version: Version) -> None:
+    """Show all that a model's manifest says: its measures, its settings, the verdict on it."""
+    snapshots = _snapshots()
+    if version not in snapshots.versions():
+        raise SnapshotError(
+            f"there is no snapshot {version} in {snapshots.root}; `streamgcn models list` shows all"
+        )
+    manifest = snapshots.manifest(version)
+    show(version, ["what", "value"], list(_facts(snapshots, manifest)))
+
+
+def promote_model(version: Version) -> None:
+    """Put a model live, also one that the gate has rejected; serving takes it up within seconds.
+
+    The model's files are checked first. The next training goes on from this model.
+    """
+    snapshots = _snapshots()
+    promote(snapshots, version)
+    say(out, f"{version} is live.")
+    if verdict := snapshots.manifest(version).rejected:
+        say(err, f"The gate had rejected {version}: {verdict}.")
+
+
+def rollback() -> None:
+    """Put the model live again that was live before the live one; once more goes further back."""
+    left, live = roll_back(_snapshots())
+    say(out, f"{live} is live; {left} was live before.")
+
+
+def _snapshots() -> Snapshots:
+    return Snapshots(ServingSettings.load().model_store)
+
+
+def _row(snapshots: Snapshots, version: str, live: str | None) -> list[str]:
+    shown = f"* {version}" if version == live else f"  {version}"
+    try:
+        manifest = snapshots.manifest(version)
+    except SnapshotError as error:
+        return [shown, *[""] * (len(COLUMNS) - 2), f"damaged: {error}"]
+    metrics = manifest.metrics
+    return [
+        shown,
+        _time(manifest.trained_at),
+        *(str(count) for count in (manifest.edges, manifest.users, manifest.items)),
+        f"{sum(manifest.seconds.values()):.1f}",
+        *(_number(metrics.get(name)) for name in MEASURES),
+        _verdict(snapshots, manifest),
+    ]
+
+
+def _facts(snapshots: Snapshots, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    yield "live", "yes" if named(snapshots) == manifest.version else "no"
+    yield "verdict", _verdict(snapshots, manifest)
+    yield "model", manifest.model
+    yield "trained", _time(manifest.trained_at)
+    promoted = snapshots.promoted_at(manifest.version)
+    yield "live since, or last", "never" if promoted is None else _time(promoted)
+    for name in ("edges", "users", "items", "store_version", "log", "offsets"):
+        yield name, str(getattr(manifest, name))
+    for name, value in manifest.metrics.items():
+        yield name, _number(value)
+    for name, value in manifest.seconds.items():
+        yield f"seconds: {name}", f"{value:.1f}"
+    for name, setting in manifest.settings.items():
+        yield f"setting: {name}", "not chosen" if setting is None else visible(str(setting))
+
+
+def _verdict(snapshots: Snapshots, manifest: Manifest) -> str:
+    if manifest.rejected:
+        return f"rejected: {manifest.rejected}"
+    return "withdrawn" if snapshots.is_withdrawn(manifest.version) else "passed"
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

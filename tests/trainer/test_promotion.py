@@ -1,0 +1,82 @@
+"""An operator changes which model is live, beside a trainer."""
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.test_snapshots import NAMES, filled, snapshot
+from trainer.lifecycle.live import LiveModel
+from trainer.lifecycle.manifest import SnapshotError
+from trainer.lifecycle.promotion import LiveChanged, locked, promote, put_live, roll_back
+from trainer.lifecycle.pruning import prune
+
+
+def test_a_rollback_goes_one_step_back_and_a_second_one_goes_further(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:3])
+    assert roll_back(snapshots) == (NAMES[2], NAMES[1])
+    assert roll_back(snapshots) == (NAMES[1], NAMES[0])
+    with pytest.raises(SnapshotError, match=f"no model was live before {NAMES[0]}"):
+        roll_back(snapshots)
+    assert snapshots.live() == NAMES[0]
+
+
+def test_a_rollback_takes_back_the_promotion_of_an_older_model(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:3])
+    promote(snapshots, NAMES[0])
+    assert roll_back(snapshots) == (NAMES[0], NAMES[2])
+
+
+def test_a_rollback_passes_over_a_damaged_model(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:3])
+    (tmp_path / NAMES[1] / "tables.safetensors").write_bytes(b"")
+    assert roll_back(snapshots) == (NAMES[2], NAMES[0])
+
+
+def test_a_damaged_or_unknown_model_is_not_promoted(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:2])
+    (tmp_path / NAMES[0] / "items.parquet").write_bytes(b"")
+    with pytest.raises(SnapshotError, match=r"items\.parquet"):
+        promote(snapshots, NAMES[0])
+    with pytest.raises(SnapshotError, match=r"there is no snapshot \.\./x"):
+        promote(snapshots, "../x")
+    assert snapshots.live() == NAMES[1]
+
+
+def test_a_candidate_does_not_replace_a_model_that_it_was_not_judged_against(
+    tmp_path: Path,
+) -> None:
+    snapshots = filled(tmp_path, *NAMES[:2])
+    snapshots.write(snapshot(NAMES[2]))
+    promote(snapshots, NAMES[0])  # by an operator, while the candidate is trained
+    with pytest.raises(LiveChanged, match=NAMES[0]):
+        put_live(snapshots, NAMES[2], instead_of=NAMES[1])
+    put_live(snapshots, NAMES[2], instead_of=NAMES[0])
+    assert snapshots.live() == NAMES[2]
+
+
+def test_pruning_waits_for_a_promotion_and_keeps_what_went_live(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:1])
+    for name in NAMES[1:10]:
+        snapshots.write(snapshot(name, rejected="worse"))
+    with locked(snapshots):
+        pruning = threading.Thread(target=prune, args=(snapshots,))
+        pruning.start()
+        snapshots.promote(NAMES[3])
+        pruning.join(0.2)
+        assert pruning.is_alive()
+    pruning.join()
+    assert {NAMES[0], NAMES[3]} < set(snapshots.versions())
+    assert NAMES[2] not in snapshots.versions()
+
+
+def test_a_withdrawn_model_does_not_take_the_place_of_a_damaged_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshots = filled(tmp_path, *NAMES[:3])
+    roll_back(snapshots)
+    (tmp_path / NAMES[1] / "tables.safetensors").write_bytes(b"")
+    (tmp_path / NAMES[0] / "tables.safetensors").write_bytes(b"")
+    assert LiveModel(snapshots, logging.getLogger("test")).read() is None
+    assert "there is none before it" in caplog.text

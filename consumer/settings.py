@@ -32,7 +32,9 @@ class ConsumerSettings(ProcessSettings):
         "PLAIN", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."
     )
     kafka_sasl_username: str | None = Field(None, description="User name for SASL.")
-    kafka_sasl_password: SecretStr | None = Field(None, description="Password for SASL.")
+    kafka_sasl_password: SecretStr | None = Field(
+        None, repr=False, description="Password for SASL."
+    )
     kafka_ssl_cafile: Path | None = Field(
         None, description="PEM file of the certificate authority to trust."
     )
@@ -40,7 +42,9 @@ class ConsumerSettings(ProcessSettings):
         None, description="PEM file of the client's certificate."
     )
     kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of the client's key.")
-    kafka_ssl_password: SecretStr | None = Field(None, description="Password of an encrypted key.")
+    kafka_ssl_password: SecretStr | None = Field(
+        None, repr=False, description="Password of an encrypted key."
+    )
     edge_store: str = Field(
         "./data/edges", min_length=1, description="Path or URI of the Delta Lake table of events."
     )

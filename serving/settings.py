@@ -13,7 +13,7 @@ class ServingSettings(TrainerSettings):
     redis_url: str = Field(
         "redis://localhost:6379/0",
         pattern=r"^(redis|rediss|unix)://",
-        repr=False,  # it may hold a password
+        repr=False,  # it may hold a password, so a file may hold it
         description="redis://, rediss:// (TLS) or unix://, with user and password; of a Redis "
         "Cluster any node.",
     )

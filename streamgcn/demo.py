@@ -66,7 +66,10 @@ def run(console: Console, stop: threading.Event) -> None:
             _Demo(console, settings, store, running, stop).run()
 
 
-_OWN = ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "KAFKA_TOPIC", "KAFKA_GROUP", "REDIS_PREFIX")
+_OWN = (
+    "KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "REDIS_URL_FILE", "KAFKA_TOPIC", "KAFKA_GROUP",
+    "REDIS_PREFIX",
+)  # fmt: skip
 
 
 class _Demo:

@@ -15,17 +15,8 @@ from trainer.lifecycle.manifest import Manifest, SnapshotError
 from trainer.lifecycle.promotion import named, promote, roll_back
 from trainer.lifecycle.snapshots import Snapshots
 
-COLUMNS = [
-    "version",
-    "trained",
-    "edges",
-    "users",
-    "items",
-    "seconds",
-    "recall@20",
-    "ndcg@20",
-    "verdict",
-]
+MEASURES = ["recall@20", "ndcg@20"]
+COLUMNS = ["version", "trained", "edges", "users", "items", "seconds", *MEASURES, "verdict"]
 Version = Annotated[str, typer.Argument(help="A version that `models list` shows.")]
 
 

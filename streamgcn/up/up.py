@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from process.settings import SettingsError
+from process.settings import SettingsError, is_set
 from streamgcn.services.broker import kafka_command
 from streamgcn.services.ports import EmbeddedError, free_port, wait_for_port
 from streamgcn.services.redis import redis_command
@@ -68,7 +68,7 @@ class Up:
             if "KAFKA_BOOTSTRAP_SERVERS" not in self.env:
                 port = self._serve("Kafka", KAFKA_PORT, kafka_command)
                 self.env["KAFKA_BOOTSTRAP_SERVERS"] = f"127.0.0.1:{port}"
-            if "REDIS_URL" not in self.env:
+            if not is_set(self.env, "REDIS_URL"):
                 place = self._folder / "redis"
                 place.mkdir(exist_ok=True)
                 port = self._serve("Redis", REDIS_PORT, partial(redis_command, folder=place))

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from process.settings import SettingsError, variables
@@ -8,6 +10,7 @@ from serving.settings import ServingSettings
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in variables(ServingSettings):
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"{name}_FILE", raising=False)
 
 
 def test_the_defaults_are_those_of_a_local_installation() -> None:
@@ -134,3 +137,61 @@ def test_brokers_are_hosts_with_ports_or_addresses_of_both_families(
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
     assert ServingSettings.load().kafka_bootstrap_servers == servers
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_may_stand_in_a_file_and_the_end_of_the_line_is_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
+) -> None:
+    for name, secret in (
+        ("KAFKA_SASL_PASSWORD", " hunter2 "),
+        ("KAFKA_SSL_PASSWORD", "hünter3"),
+        ("REDIS_URL", "redis://:hunter4@host/0"),
+    ):
+        (tmp_path / name).write_bytes((secret + end).encode())
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
+    settings = ServingSettings.load()
+    assert settings.kafka_sasl_password
+    assert settings.kafka_sasl_password.get_secret_value() == " hunter2 "
+    assert settings.kafka_ssl_password
+    assert settings.kafka_ssl_password.get_secret_value() == "hünter3"
+    assert settings.redis_url == "redis://:hunter4@host/0"
+    assert not any(secret in repr(settings) for secret in ("hunter2", "hünter3", "hunter4"))
+
+
+def test_a_file_of_a_secret_that_is_of_no_use_is_named_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").write_bytes(b"\n")
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    for file, reason in (
+        ("missing", "No such file or directory"),
+        ("", "it is not a file"),
+        ("empty", "it is empty"),
+        ("bytes", "it is not UTF-8"),
+    ):
+        monkeypatch.setenv("KAFKA_SASL_PASSWORD_FILE", str(tmp_path / file))
+        with pytest.raises(SettingsError) as refused:
+            ServingSettings.load()
+        said = f"KAFKA_SASL_PASSWORD_FILE={tmp_path / file} is refused: {reason}"
+        assert str(refused.value) == said
+
+
+def test_a_secret_that_is_given_twice_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://host/0")
+    monkeypatch.setenv("REDIS_URL_FILE", str(tmp_path / "url"))
+    with pytest.raises(SettingsError, match="REDIS_URL and REDIS_URL_FILE are both set"):
+        ServingSettings.load()
+
+
+def test_what_a_file_of_a_secret_holds_is_not_shown_when_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "url").write_text("hunter2")
+    monkeypatch.setenv("REDIS_URL_FILE", str(tmp_path / "url"))
+    with pytest.raises(SettingsError) as refused:
+        ServingSettings.load()
+    assert "hunter2" not in str(refused.value)
+    assert f"REDIS_URL, read from {tmp_path / 'url'}, is refused" in str(refused.value)

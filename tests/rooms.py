@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +13,7 @@ from deltalake import DeltaTable
 
 from serving.redis.store import Store
 from serving.settings import ServingSettings
-
-STREAMGCN = [sys.executable, "-m", "streamgcn"]
+from tests.commands import Command, run, without_settings
 
 
 class Rooms:
@@ -40,28 +37,23 @@ class Rooms:
         names = {key.lower().removeprefix("streamgcn_"): value for key, value in own.items()}
         self.settings = ServingSettings.model_validate(names)
         self.store = Store(redis_url, name)
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, Command] = {}
 
     def start(self, *rooms: str, **settings: str) -> None:
         for room in rooms:
             with (self.folder / f"{room}.log").open("ab") as log:
-                self._running[room] = subprocess.Popen(
-                    [*STREAMGCN, room], env=self.env | settings, stderr=log
-                )
+                self._running[room] = Command([room], self.env | settings, stderr=log)
 
     def start_another(self, room: str) -> str:
         """A second process of a room; returns the name that it has here."""
         name = f"{room} 2"
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._running[name] = subprocess.Popen([*STREAMGCN, room], env=self.env, stderr=log)
+            self._running[name] = Command([room], self.env, stderr=log)
         return name
 
     def start_publishing(self, file: Path) -> None:
         """`streamgcn publish` in the background, one message an event."""
-        command = [*STREAMGCN, "publish", "--json", str(file)]
-        self._running["publish"] = subprocess.Popen(
-            command, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._running["publish"] = Command(["publish", "--json", str(file)], self.env)
 
     def kill(self, room: str) -> None:
         """SIGKILL, as a crash."""
@@ -78,9 +70,7 @@ class Rooms:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of streamgcn with the same settings, to its end."""
-        return subprocess.run(
-            [*STREAMGCN, *arguments], env=self.env, capture_output=True, text=True, timeout=300
-        )
+        return run(arguments, self.env)
 
     def items(self, user: str) -> list[str]:
         """The items of the user's list, none where there is no list."""
@@ -109,9 +99,3 @@ def started(rooms: Rooms) -> Iterator[Rooms]:
     with rooms:
         rooms.start("consumer", "trainer", "serving")
         yield rooms
-
-
-def without_settings() -> dict[str, str]:
-    """The environment without any setting of StreamGCN."""
-    ours = ("STREAMGCN_", "KAFKA_", "REDIS_", "EDGE_STORE", "MODEL_STORE")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -24,7 +23,8 @@ from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import read_topic, wait_for_topics
 from consumer.settings import ConsumerSettings
 from serving.redis.store import Store
-from tests import services
+from tests import commands, services
+from tests.commands import Command
 from tests.ingesting import consuming, likes
 from tests.secure import PASSWORD, Rights, SecureKafka
 from tests.services import wait_for
@@ -88,23 +88,17 @@ def place(secure: SecureKafka, tmp_path: Path) -> Iterator[Place]:
 
 
 def run(place: Place, user: str, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "streamgcn", *command],
-        env=os.environ | place.environment(user) | more,
-        cwd=place.folder, capture_output=True, text=True, timeout=90,
-    )  # fmt: skip
+    return commands.run(command, os.environ | place.environment(user) | more, place.folder)
 
 
 @contextmanager
-def running(place: Place, user: str, room: str, **more: str) -> Iterator[psutil.Popen]:
+def running(place: Place, user: str, room: str, **more: str) -> Iterator[psutil.Process]:
     """A process of its own; what it says is in `<room>.log`."""
     with (place.folder / f"{room}.log").open("wb") as log:
-        child = psutil.Popen(
-            [sys.executable, "-m", "streamgcn", room],
-            env=os.environ | place.environment(user) | more, cwd=place.folder, stderr=log,
-        )  # fmt: skip
+        env = os.environ | place.environment(user) | more
+        child = Command([room], env, place.folder, stderr=log)
         try:
-            yield child
+            yield psutil.Process(child.pid)
             assert child.poll() is None, (place.folder / f"{room}.log").read_text()
         finally:
             child.terminate()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from consumer.kafka.client import AccessRefused
 from consumer.kafka.topics import read_topic, wait_for_topics
 from consumer.settings import ConsumerSettings
 from tests import services
+from tests.commands import run
 from tests.secure import KEY_PASSWORD, PROTOCOLS, SecureKafka
 
 Change = Mapping[str, str | None]  # of the variables that reach a listener; None takes one out
@@ -174,10 +173,7 @@ def test_every_command_that_reaches_kafka_ends_with_code_2_and_one_line(
     env = os.environ | environment(secure, "SASLTLS", {"KAFKA_SASL_PASSWORD": "hunter2"})
     env |= {"EDGE_STORE": str(tmp_path / "edges"), "MODEL_STORE": str(tmp_path / "models")}
     for command in commands:
-        ended = subprocess.run(
-            [sys.executable, "-m", "streamgcn", *command],
-            env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        ended = run(command, env, tmp_path)
         assert ended.returncode == 2, (command, ended.stderr)
         assert "refuses KAFKA_SASL_USERNAME=app" in ended.stderr
         assert "hunter2" not in ended.stdout + ended.stderr

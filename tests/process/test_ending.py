@@ -17,8 +17,9 @@ from consumer.ingest.loop import Ingest
 from consumer.kafka.client import StreamError
 from consumer.kafka.subscription import Subscription
 from streamgcn.services.ports import free_port
+from tests.commands import STREAMGCN, without_settings
 from tests.ingesting import Topic, likes
-from tests.rooms import STREAMGCN, Rooms, without_settings
+from tests.rooms import Rooms
 from tests.services import ROOT, embedded_kafka, wait_for
 from tests.watching import get
 

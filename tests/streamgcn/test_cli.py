@@ -14,9 +14,10 @@ from serving.redis.store import Store
 from serving.settings import ServingSettings
 from streamgcn.demo import DemoFailed, check
 from streamgcn.up.up import Up
+from tests.commands import STREAMGCN, run, without_settings
 from tests.graphs import blocks, pairs
 from tests.hostile import HOSTILE, is_safe
-from tests.rooms import STREAMGCN, Rooms, without_settings
+from tests.rooms import Rooms
 from tests.services import DATA, ROOT, wait_for
 
 COMMANDS = [
@@ -25,13 +26,7 @@ COMMANDS = [
 
 
 def streamgcn(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*STREAMGCN, *arguments],
-        env=without_settings() | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"} | settings,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run(arguments, without_settings() | {"COLUMNS": "200"} | settings)
 
 
 def test_help_names_every_command_and_each_has_its_own() -> None:

@@ -19,8 +19,8 @@ from streamgcn.files import text
 from streamgcn.files.load import load
 from streamgcn.files.options import Options
 from streamgcn.files.source import FileError
+from tests.commands import STREAMGCN, run, without_settings
 from tests.interactions import events, of, written
-from tests.rooms import STREAMGCN, without_settings
 from tests.streamgcn.test_cli import streamgcn
 
 GOOD = "user_id,item_id\nu,i\n"
@@ -159,13 +159,13 @@ def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(
     ],
 )
 def test_standard_input_is_read_and_checked_as_a_file(rows: bytes | None, reason: str) -> None:
-    command = [*STREAMGCN, "publish", "-"] if rows is not None else CLOSED
-    ended = subprocess.run(
-        command, input=rows, env=without_settings(), capture_output=True, timeout=60
-    )
+    if rows is None:
+        ended = subprocess.run(CLOSED, env=without_settings(), capture_output=True, text=True)
+    else:
+        ended = run(["publish", "-"], without_settings(), given=rows)
     assert ended.returncode == 1
-    assert reason in ended.stderr.decode()
-    assert b"Traceback" not in ended.stderr
+    assert reason in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_an_error_is_one_line_and_code_1_also_in_the_shell(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from process.errors import StreamGCNError
 from serving.redis.store import Store
 from streamgcn.services import redis
 from streamgcn.up.folder import FolderInUse, lock
+from tests.commands import STREAMGCN, run, without_settings
 from tests.graphs import blocks, pairs
-from tests.rooms import STREAMGCN, without_settings
 from tests.services import ROOT, wait_for
 
 QUICK = {
@@ -46,10 +46,7 @@ class Running:
         return found if len(found) >= 6 else []
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*STREAMGCN, *arguments], env=without_settings() | QUICK | self.exports,
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        return run(arguments, without_settings() | QUICK | self.exports)
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -118,10 +115,7 @@ def test_up_started_again_in_the_same_folder_gives_the_same_lists(tmp_path: Path
 def test_a_killed_up_leaves_no_process_and_the_next_one_starts_at_once(tmp_path: Path) -> None:
     with up(tmp_path) as first:
         family = first.family()
-        refused = subprocess.run(
-            [*STREAMGCN, "up"], env=without_settings() | QUICK, cwd=tmp_path,
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        refused = run(["up"], without_settings() | QUICK, tmp_path)
         assert refused.returncode == 1
         assert f"another `streamgcn up` (process {first.process.pid}) uses" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1

@@ -4,15 +4,14 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 from consumer.edge.store import EdgeStore
+from tests.commands import Command, run
 from tests.graphs import append, blocks, pairs, store
-from tests.rooms import STREAMGCN
 from tests.services import wait_for
 from trainer import retrain
 from trainer.lifecycle import candidate, lease, schedule
@@ -243,13 +242,14 @@ def test_a_signal_in_the_middle_of_a_training_ends_it_and_keeps_nothing_of_it(
     log = tmp_path / "log"
     endless = os.environ | {"STREAMGCN_EPOCHS": "100000000"}
     with log.open("w") as output:
-        trainer = subprocess.Popen([*STREAMGCN, "trainer"], env=endless, stderr=output)
+        trainer = Command(["trainer"], endless, stderr=output)
     try:
         wait_for("the training", lambda: "from scratch" in log.read_text())
         trainer.send_signal(signal.SIGTERM)
         assert trainer.wait(30) == 0
     finally:
         trainer.kill()
+        trainer.wait()
     assert (
         "The training was stopped, as the process ends; the live model stays in use."
         in log.read_text()
@@ -306,7 +306,7 @@ def test_a_trainer_that_lost_the_lease_in_a_training_puts_nothing_live(
 
 def test_torchrun_with_several_trainers_is_refused_in_words(settings: TrainerSettings) -> None:
     several = os.environ | {"WORLD_SIZE": "2", "RANK": "0"}
-    ended = subprocess.run([*STREAMGCN, "trainer"], env=several, capture_output=True, text=True)
+    ended = run(["trainer"], several)
     assert ended.returncode == 2
     assert "WORLD_SIZE=2 is refused: the trainer runs in one process" in ended.stderr
 
@@ -318,7 +318,7 @@ def test_a_file_in_the_place_of_the_model_store_is_refused_at_the_start(
     place.write_text("a file")
     for store_ in (place, place / "below"):
         env = os.environ | {"MODEL_STORE": str(store_)}
-        ended = subprocess.run([*STREAMGCN, "trainer"], env=env, capture_output=True, text=True)
+        ended = run(["trainer"], env)
         assert ended.returncode == 2
         assert f"MODEL_STORE={store_} is refused: {place} is a file" in ended.stderr
         assert "Traceback" not in ended.stderr

@@ -1,8 +1,10 @@
 # Each target sets up what it needs; `make demo` and `make test` work in a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests at once; more than the cores, as most tests wait.
+WORKERS ?= 3
 
-.PHONY: install demo test check format chaos bench-extra bench-gowalla bench-train bench-ingest bench-serving
+.PHONY: install demo test test-long check format chaos bench-extra bench-gowalla bench-train bench-ingest bench-serving
 
 install: .venv/installed
 
@@ -15,7 +17,10 @@ demo: install
 	$(BIN)/streamgcn demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+test-long: install
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m long
 
 check: install
 	$(BIN)/ruff check .

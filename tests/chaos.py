@@ -118,6 +118,13 @@ class Chaos:
             if child.poll() is not None:
                 self._consumers[at] = self._consumer(at)
 
+    def stop(self) -> None:
+        """End all as an operator does, and wait for it."""
+        for child in self._consumers:
+            child.terminate()
+        for child in self._consumers:
+            assert child.wait(PATIENCE) == 0
+
     def end(self) -> None:
         """Kill all."""
         for child in self._consumers:
@@ -174,7 +181,7 @@ def run(
         while store.count() < len(published) and time.monotonic() < deadline:
             chaos.alive()
             time.sleep(0.2)
-        time.sleep(1.0)  # for anything that is too much
+        chaos.stop()  # each stores what it has, so that anything too much is there
     finally:
         chaos.end()
         watch.stop()

@@ -1,4 +1,4 @@
-"""Fixtures: brokers and a Redis, started once for the whole run."""
+"""Fixtures: brokers and a Redis, started once by each worker of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ import pytest
 
 from tests import services
 from tests.secure import SecureKafka, secure_kafka
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what takes long to start, or that change it, run on one worker."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        fixtures = [each[-1] for each in item._fixtureinfo.name2fixturedefs.values()]
+        if "secure" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("secure"))
+        elif any(each.scope == "module" for each in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 
 
 @pytest.fixture(scope="session")

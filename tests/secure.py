@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it says not what it exports
+    AdminClient,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 from cryptography.hazmat.primitives import serialization
 from kafka import KafkaAdminClient
 from kafka.admin import (
@@ -22,12 +28,13 @@ from kafka.admin import (
 )
 
 from streamgcn.services.ports import free_port
-from tests.services import Broker, wait_for
+from tests.services import PATIENCE, Broker, cluster_id, wait_for
 
 PASSWORD = "right-secret"  # noqa: S105
 KEY_PASSWORD = "key-secret"  # noqa: S105
 USERS = ("app", "consumer", "serving", "publisher", "operator")
 MECHANISMS = "PLAIN,SCRAM-SHA-256"
+SCRAM_ITERATIONS = 4_096  # the least that Kafka takes
 REAUTH_MS = 5_000  # a password that was changed is asked for after this long
 PROTOCOLS = {
     "PLAIN": "PLAINTEXT",
@@ -87,8 +94,7 @@ class SecureKafka:
         text = text.replace("/tmp/kafka-logs", str(folder / "logs"))  # noqa: S108
         config.write_text(text + "\n".join(self._settings(controller)))
         storage = str(home / "bin" / "kafka-storage.sh")
-        made = subprocess.run([storage, "random-uuid"], check=True, capture_output=True, text=True)
-        command = [storage, "format", "--standalone", "-t", made.stdout.strip(), "-c", str(config)]
+        command = [storage, "format", "--standalone", "-t", cluster_id(), "-c", str(config)]
         for user in USERS:
             command += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={PASSWORD}]"]
         subprocess.run(command, check=True, capture_output=True)
@@ -166,13 +172,10 @@ class SecureKafka:
 
     def password(self, password: str, user: str = "app") -> None:
         """Change a user's password of SCRAM."""
-        home = Path(os.environ["KAFKA_HOME"])
-        tool = str(home / "bin" / "kafka-configs.sh")
-        subprocess.run(
-            [tool, "--bootstrap-server", self.address["PLAIN"], "--alter", "--entity-type", "users",
-             "--entity-name", user, "--add-config", f"SCRAM-SHA-256=[password={password}]"],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        admin = AdminClient({"bootstrap.servers": self.address["PLAIN"]})
+        form = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, SCRAM_ITERATIONS)
+        change = UserScramCredentialUpsertion(user, form, password.encode())
+        admin.alter_user_scram_credentials([change])[user].result(PATIENCE)
 
 
 def _acls(rights: Rights, user: str) -> Iterator[ACL]:

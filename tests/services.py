@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import random
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -99,8 +101,7 @@ def apache_kafka(folder: Path) -> Iterator[Broker]:
     config = folder / "server.properties"
     config.write_text(text)
     storage = str(home / "bin" / "kafka-storage.sh")
-    cluster = subprocess.run([storage, "random-uuid"], check=True, capture_output=True, text=True)
-    command = [storage, "format", "--standalone", "-t", cluster.stdout.strip(), "-c", str(config)]
+    command = [storage, "format", "--standalone", "-t", cluster_id(), "-c", str(config)]
     subprocess.run(command, check=True, capture_output=True)
     start = [str(home / "bin" / "kafka-server-start.sh"), str(config)]
     broker = Broker(start, port, folder / "kafka.log")
@@ -108,6 +109,11 @@ def apache_kafka(folder: Path) -> Iterator[Broker]:
         yield broker
     finally:
         broker.stop()
+
+
+def cluster_id() -> str:
+    """What kafka-storage.sh random-uuid gives."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 @contextmanager

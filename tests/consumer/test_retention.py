@@ -86,7 +86,7 @@ def test_a_look_for_old_edges_is_due_so_often_that_none_stays_long() -> None:
 def test_on_a_quiet_topic_old_edges_leave_the_store_the_trainer_and_the_lists(
     embedded: str, redis_url: str, tmp_path: Path
 ) -> None:
-    kept, now = 240.0, int(time.time() * 1000)
+    kept = 240.0
     settings = {
         "STREAMGCN_RETENTION_DAYS": f"{kept / 86_400:.8f}",
         "STREAMGCN_EPOCHS": "2",
@@ -96,18 +96,19 @@ def test_on_a_quiet_topic_old_edges_leave_the_store_the_trainer_and_the_lists(
     }
     with started(Rooms(tmp_path, embedded, redis_url, **settings)) as rooms:
         wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
-        publisher, topic = Publisher(rooms.settings), rooms.settings.kafka_topic
-        old, new = now - 200_000, now  # these expire first, 40 s from now
-        events = [
-            Event(f"u{user}", f"i{(user + n) % 12}", 1.0, new, "view")
-            for user in range(20)
-            for n in range(5)
-        ]
-        events += [Event("lapsed", f"old{n}", 1.0, old, "view") for n in range(3)]
-        events += [Event("half", "old0", 1.0, old, "view"), Event("half", "i3", 1.0, new, "view")]
-        for event in events:
-            publisher.send(topic, encode(event), event.user_id.encode())
-        publisher.flush()
+        publisher, new = Publisher(rooms.settings), int(time.time() * 1000)
+
+        def publish(*events: Event) -> None:
+            for event in events:
+                publisher.send(rooms.settings.kafka_topic, encode(event), event.user_id.encode())
+            publisher.flush()
+
+        for user in range(20):
+            publish(*(Event(f"u{user}", f"i{(user + n) % 12}", 1.0, new, "view") for n in range(5)))
+        wait_for("lists", lambda: rooms.store.user("u1"))
+        old = int((time.time() - kept) * 1000) + 20_000  # expires 20 s from now
+        publish(*(Event("lapsed", f"old{n}", 1.0, old, "view") for n in range(3)))
+        publish(Event("half", "old0", 1.0, old, "view"), Event("half", "i3", 1.0, new, "view"))
         publisher.close()
         wait_for("a list of the user whose edges expire", lambda: rooms.store.user("lapsed"))
         first = rooms.store.user("half")

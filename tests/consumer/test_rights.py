@@ -239,17 +239,20 @@ def test_a_right_that_is_taken_away_is_one_line_and_waited_for(
     assert lines("again after") == 1
 
 
-def test_a_password_that_is_changed_is_waited_for_and_nothing_leaks(place: Place) -> None:
+@pytest.mark.parametrize("looks", [0, pytest.param(15, marks=pytest.mark.long)])
+def test_a_password_that_is_changed_is_waited_for_and_nothing_leaks(
+    place: Place, looks: int
+) -> None:
     log = place.folder / "consumer.log"
     place.broker.allow(place.consumer())
 
     def told(part: str) -> int:
         return log.read_text().count(part)
 
-    def failed_tries(child: psutil.Popen) -> list[tuple[int, int]]:
-        """Threads and descriptors while the password is wrong, looked at for half a minute."""
+    def failed_tries(child: psutil.Process) -> list[tuple[int, int]]:
+        """Threads and descriptors while the password is wrong, looked at every two seconds."""
         seen = []
-        for _ in range(15):
+        for _ in range(looks):
             time.sleep(2)
             seen.append((child.num_threads(), child.num_fds()))
         return seen

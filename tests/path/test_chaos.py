@@ -1,4 +1,4 @@
-"""The short form of tests/chaos.py, in a process of its own.
+"""tests/chaos.py in two forms shorter than its own, in a process of its own.
 
 A client whose broker is killed while it connects leaves a socket open until it is collected.
 """
@@ -32,11 +32,21 @@ def test_the_producers_of_the_chaos_have_every_codec_partitioner_and_mode_of_eac
         assert {(way.client, way.mode) for way in made} == set(product(CLIENTS, MODES))
 
 
-def test_every_event_is_stored_once_while_consumers_and_an_apache_kafka_are_killed() -> None:
+@pytest.mark.parametrize(
+    ("events", "kills"), [("4000", "2"), pytest.param("20000", "5", marks=pytest.mark.long)]
+)
+def test_every_event_is_stored_once_while_consumers_and_an_apache_kafka_are_killed(
+    events: str, kills: str
+) -> None:
     if "KAFKA_HOME" not in os.environ:
         pytest.skip("KAFKA_HOME does not name an Apache Kafka 4 distribution")
-    chaos("--events", "20000", "--kills", "5", "--broker-kills", "1", "--seed", "1")
+    chaos("--events", events, "--kills", kills, "--broker-kills", "1", "--seed", "1")
 
 
-def test_every_event_is_stored_once_while_consumers_of_the_embedded_broker_are_killed() -> None:
-    chaos("--events", "10000", "--kills", "3", "--seed", "1", without="KAFKA_HOME")
+@pytest.mark.parametrize(
+    ("events", "kills"), [("2000", "1"), pytest.param("10000", "3", marks=pytest.mark.long)]
+)
+def test_every_event_is_stored_once_while_consumers_of_the_embedded_broker_are_killed(
+    events: str, kills: str
+) -> None:
+    chaos("--events", events, "--kills", kills, "--seed", "1", without="KAFKA_HOME")

@@ -11,6 +11,7 @@ from tests import services
 from tests.secure import SecureKafka, secure_kafka
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what takes long to start, or that change it, run on one worker."""
     for item in items:

@@ -1,18 +1,16 @@
-"""The log: one line of figures every few seconds, one sentence for each change of state.
-
-The figures of a line are also Prometheus gauges under the same names.
-"""
+"""The log: one line of figures every few seconds, one sentence for each change of state."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry, Gauge
 
+from process.metrics import Metric, Metrics
 from process.text import visible, visible_lines
 
 FIGURES_EVERY = 5.0  # seconds between two lines of figures
@@ -65,13 +63,11 @@ def configure(log_format: str) -> None:
 
 
 class Figures:
-    """Logs a process's figures, and keeps the same ones as gauges in `registry`."""
+    """Logs a process's figures, and makes the process's metrics of the same ones."""
 
-    def __init__(self, process: str) -> None:
+    def __init__(self, process: str, declared: Sequence[Metric] = ()) -> None:
         self.log = logging.getLogger(process)
-        self.registry = CollectorRegistry()
-        self._process = process
-        self._gauges: dict[str, Gauge] = {}
+        self.metrics = Metrics(process, declared)
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -79,18 +75,8 @@ class Figures:
         return time.monotonic() - self._last >= FIGURES_EVERY
 
     def report(self, headline: str, **figures: float | int | str) -> None:
-        """Log `headline name=value ...`; numbers become gauges `streamgcn_<process>_<name>`."""
+        """Log `headline name=value ...`, and take the same figures into the metrics."""
         self._last = time.monotonic()
         words = " ".join(f"{name}={value}" for name, value in figures.items())
         self.log.info("%s %s", headline, words, extra={"figures": figures})
-        for name, value in figures.items():
-            try:
-                number = float(str(value).removesuffix("/s"))
-            except ValueError:
-                continue  # a word
-            if name not in self._gauges:
-                metric = f"streamgcn_{self._process}_{name.replace('@', '_at_')}"
-                self._gauges[name] = Gauge(
-                    metric, f"{name} of the log line", registry=self.registry
-                )
-            self._gauges[name].set(number)
+        self.metrics.take(figures)

@@ -21,6 +21,7 @@ from process.settings import SettingsError
 from trainer.device import device
 from trainer.graph.growth import grow
 from trainer.graph.interactions import InteractionGraph
+from trainer.lifecycle import metrics
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.current import CurrentTraining
 from trainer.lifecycle.erasure import erase
@@ -204,6 +205,7 @@ class Retrain:
             log.warning("The training was stopped and its model dropped: %s.", error)
             return
         except Exception as error:  # whatever it is, the live model stays and the process goes on
+            self._figures.metrics.count("trainings", metrics.FAILED)
             seconds = self._schedule.failed(time.monotonic())
             log.error(
                 "Training failed (%s); the live model stays in use. It is tried again in %.0f s.",
@@ -217,6 +219,13 @@ class Retrain:
             log.warning("Snapshot %s is rejected: %s.", manifest.version, manifest.rejected)
         else:
             log.info("Snapshot %s is live.", manifest.version)
+        took = {
+            "training_s": sum(manifest.seconds.values()),
+            "trained_at": manifest.trained_at / 1000,
+        }
+        self._figures.metrics.take(took)
+        outcome = metrics.REJECTED if manifest.rejected else metrics.LIVE
+        self._figures.metrics.count("trainings", outcome)
         self._figures.report(
             "trained",
             users=manifest.users,

@@ -148,6 +148,7 @@ class Ingest:
         if stored:
             self._subscription.commit(stored.after)
             self._events += len(stored)
+            self._figures.metrics.observe("commit", [self._writer.commit_ms / 1000])
             self._housekeeping.committed()
 
     def _place(self, gained: Collection[int]) -> None:

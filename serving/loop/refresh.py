@@ -433,7 +433,9 @@ class Refresh:
         return self._begun_at + GATHER - time.monotonic()
 
     def _report(self) -> None:
-        p50, p95, p99 = np.percentile(self._due.take_delays() or [0.0], [50, 95, 99])
+        delays = self._due.take_delays()
+        self._figures.metrics.observe("freshness", delays)
+        p50, p95, p99 = np.percentile(delays or [0.0], [50, 95, 99])
         self._figures.report(
             "served",
             events=self._events,

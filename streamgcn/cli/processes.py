@@ -6,17 +6,21 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from consumer.ingest import metrics as consumer_metrics
 from process.log import configure
+from process.metrics import Metric
 from process.running import Running, running
 from process.shutdown import Stopped, stop_on_signals
+from serving.loop import metrics as serving_metrics
 from serving.settings import ServingSettings
 from streamgcn import demo as demonstration
 from streamgcn.terminal import out, say
 from streamgcn.up.up import Up
+from trainer.lifecycle import metrics as trainer_metrics
 
 
 def up() -> None:
@@ -41,7 +45,7 @@ def up() -> None:
 
 def consumer() -> None:
     """Add events from Kafka to the edge store, each exactly once."""
-    with _running("consumer") as (settings, process):
+    with _running("consumer", consumer_metrics.METRICS) as (settings, process):
         from consumer.ingest import loop as ingest
 
         ingest.run(settings, process)
@@ -49,7 +53,7 @@ def consumer() -> None:
 
 def trainer() -> None:
     """Retrain the model on the grown graph whenever it is due."""
-    with _running("trainer") as (settings, process):
+    with _running("trainer", trainer_metrics.METRICS) as (settings, process):
         from trainer import retrain
 
         retrain.run(settings, process)
@@ -57,7 +61,7 @@ def trainer() -> None:
 
 def serving() -> None:
     """Keep every user's list in Redis, from each new model and after each event."""
-    with _running("serving") as (settings, process):
+    with _running("serving", serving_metrics.METRICS) as (settings, process):
         from serving.loop import refresh
 
         refresh.run(settings, process)
@@ -71,10 +75,10 @@ def demo() -> None:
 
 
 @contextmanager
-def _running(name: str) -> Iterator[tuple[ServingSettings, Running]]:
+def _running(name: str, declared: Sequence[Metric]) -> Iterator[tuple[ServingSettings, Running]]:
     """Settings and frame of the process `name`; what takes long to import comes inside."""
     settings = ServingSettings.load()
     with running(
-        name, settings.log_format, settings.metrics_host, settings.metrics_port
+        name, declared, settings.log_format, settings.metrics_host, settings.metrics_port
     ) as process:
         yield settings, process

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from process import log
+from process.metrics import Metric
 
 
 @pytest.fixture(autouse=True)
@@ -38,11 +39,28 @@ def test_json_lines_hold_the_figures_as_values(capsys: pytest.CaptureFixture[str
     assert (line["users"], line["loss"]) == (3, 0.5)
 
 
-def test_the_figures_are_gauges_under_the_same_names() -> None:
-    figures = log.Figures("serving")
-    figures.report("served", rate="12/s", model="none", loss=-1e-5, **{"recall@20": 0.25})
-    page = generate_latest(figures.registry).decode()
-    assert "streamgcn_serving_rate 12.0" in page
-    assert "streamgcn_serving_recall_at_20 0.25" in page
-    assert "streamgcn_serving_loss -1e-05" in page
-    assert "model" not in page
+def test_the_figures_become_metrics_by_the_conventions_of_prometheus() -> None:
+    declared = (
+        Metric("events", "counter", "events", "Events."),
+        Metric("lag", "gauge", "lag_messages", "Lag."),
+        Metric("model", "text", "model_info", "Model."),
+        Metric("commit", "histogram", "commit_seconds", "Commits."),
+        Metric("trainings", "counter", "trainings", "Trainings.", ("live", "failed")),
+    )
+    figures = log.Figures("serving", declared)
+    figures.report("served", events=5, lag=7, model="none", rate="12/s")
+    figures.report("served", events=12, lag=0, model="v1")
+    figures.metrics.observe("commit", [0.02, 0.3])
+    figures.metrics.count("trainings", "failed")
+    page = generate_latest(figures.metrics.registry).decode().splitlines()
+    assert "streamgcn_serving_events_total 12.0" in page
+    assert "streamgcn_serving_lag_messages 0.0" in page
+    assert [line for line in page if line.startswith("streamgcn_serving_model_info")] == [
+        'streamgcn_serving_model_info{model="v1"} 1.0'
+    ]
+    assert 'streamgcn_serving_commit_seconds_bucket{le="0.025"} 1.0' in page
+    assert "streamgcn_serving_commit_seconds_count 2.0" in page
+    assert 'streamgcn_serving_trainings_total{outcome="failed"} 1.0' in page
+    assert 'streamgcn_serving_trainings_total{outcome="live"} 0.0' in page
+    assert any(line.startswith("streamgcn_build_info{") for line in page)
+    assert not any("rate" in line for line in page)

@@ -1,4 +1,4 @@
-"""Gowalla, every item ranked: with benchmarks/gowalla.env, each part of it alone, with defaults.
+"""Gowalla, every item ranked: with benchmarks/gowalla.toml, each part of it alone, with defaults.
 
 Prints JSON. The published protocol chooses settings on the test file; the defaults are read off
 edges held out of the train file. Rivals: LightGCN 0.1830 / 0.1554 (He et al., SIGIR 2020) and
@@ -11,39 +11,47 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from trainer.model.blend import PARTS
+from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.model_file import filled_by, written
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("DATA", HERE.parent.parent / "shared" / "data"))
 PUBLISHED = {"LightGCN": (0.1830, 0.1554), "ChebyCF": (0.1941, 0.1616)}
 
 
-def settings(path: Path) -> dict[str, str]:
-    """Variables of an env file."""
-    lines = (line.strip() for line in path.read_text().splitlines())
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+def published() -> Hyperparameters:
+    """benchmarks/gowalla.toml."""
+    return filled_by(HERE / "gowalla.toml", Hyperparameters())
 
 
-def without(part: str) -> dict[str, str]:
-    """Settings that leave the other parts out."""
-    names = (other.weight for other in PARTS if other.name != part and not other.uses_order)
-    return {f"STREAMGCN_{name.upper()}": "0" for name in names}
+def alone(part: str) -> Hyperparameters:
+    """The same with the other parts left out."""
+    others = {other.weight: 0.0 for other in PARTS if other.name != part}
+    return replace(published(), **others)
 
 
-def evaluate(env: dict[str, str]) -> dict[str, object]:
-    """Run `streamgcn evaluate` as a user would."""
+def evaluate(settings: Hyperparameters | None) -> dict[str, object]:
+    """Run `streamgcn evaluate` as a user would, with a file of settings or with nothing set."""
     clean = {name: v for name, v in os.environ.items() if not name.startswith("STREAMGCN_")}
     files = [f"--{part}={DATA}/gowalla-{part}.parquet" for part in ("train", "test")]
     begun = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "streamgcn", "evaluate", *files],
-        env=clean | env,
-        stdout=subprocess.PIPE,
-        check=True,
-    )
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        if settings:
+            file.write(written(settings))
+            file.flush()
+            clean["STREAMGCN_MODEL_FILE"] = file.name
+        done = subprocess.run(
+            [sys.executable, "-m", "streamgcn", "evaluate", *files],
+            env=clean,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
     seconds = round(time.monotonic() - begun, 1)
     found = json.loads(done.stdout)
     ratios = {
@@ -63,13 +71,10 @@ def main() -> None:
     """Run what is named on the command line, or everything."""
     if not (DATA / "gowalla-train.parquet").exists():
         sys.exit(f"{DATA} has no gowalla-train.parquet; set DATA to the folder that has the split")
-    published = settings(HERE / "gowalla.env")
-    runs = {
-        f"{part.name}_alone": published | without(part.name)
-        for part in PARTS
-        if not part.uses_order  # Gowalla has no times
+    runs: dict[str, Hyperparameters | None] = {
+        f"{part.name}_alone": alone(part.name) for part in published().parts
     }
-    runs |= {"published_protocol": published, "defaults": {}}
+    runs |= {"published_protocol": published(), "defaults": None}
     names = sys.argv[1:] or list(runs)
     print(json.dumps({name: evaluate(runs[name]) for name in names}, indent=2))
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from bench_gowalla import DATA, HERE, settings
+from bench_gowalla import DATA, published
 from torch_geometric.nn import LGConv
 from torch_geometric.nn.models import LightGCN as PygLightGCN
 
@@ -67,14 +67,6 @@ def newest_tenth(file: str) -> tuple[InteractionGraph, InteractionGraph]:
     graph.extend(table(Path(DATA) / file))
     newest = held_out_edges(graph)
     return graph.subset(~newest), graph.subset(newest)
-
-
-def published() -> Hyperparameters:
-    """benchmarks/gowalla.env."""
-    prefix = "STREAMGCN_"
-    found = settings(HERE / "gowalla.env")
-    values = {n.removeprefix(prefix).lower(): float(v) for n, v in found.items()}
-    return Hyperparameters().filled(values).without_time()
 
 
 def timed(work: Callable[[], object]) -> float:

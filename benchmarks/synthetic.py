@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.bench_gowalla import HERE, settings
+from benchmarks.bench_gowalla import published
 from trainer.embedding.embeddings import Embeddings
 from trainer.graph.ids import Ids
 from trainer.graph.interactions import InteractionGraph
@@ -30,13 +30,6 @@ Result = dict[str, Any]
 TASTES = 200
 OF_ONES_TASTE = 0.8  # share of a user's edges that are to items of the user's taste
 MONTH_MS = 30 * 86_400_000
-
-
-def published() -> Hyperparameters:
-    """benchmarks/gowalla.env."""
-    found = settings(HERE / "gowalla.env")
-    values = {n.removeprefix("STREAMGCN_").lower(): float(v) for n, v in found.items()}
-    return Hyperparameters().filled(values).without_time()
 
 
 class Sizes(NamedTuple):

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -46,6 +46,8 @@ class ProcessSettings(BaseSettings):
     """Settings that are read from environment variables, and secrets from files too."""
 
     model_config = SettingsConfigDict(populate_by_name=True, extra="ignore", frozen=True)
+    # Variables of earlier versions -> what to do instead; VALUE stands for the variable's value.
+    removed: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def settings_customise_sources(
@@ -138,11 +140,15 @@ def _refuse_bytes(cls: type[BaseSettings]) -> None:
             raise SettingsError(f"{name} is not UTF-8") from None
 
 
-def _refuse_unknown(cls: type[BaseSettings]) -> None:
+def _refuse_unknown(cls: type[ProcessSettings]) -> None:
     known = set(variables(cls))
     for name in sorted(os.environ):
         if not name.startswith("STREAMGCN_") or name in known:
             continue
+        if name in cls.removed:
+            value = os.environ[name]
+            instead = cls.removed[name].replace("VALUE", value)
+            raise SettingsError(f"{name}={value!r} is no setting any more; {instead}")
         close = difflib.get_close_matches(name, [k for k in known if k.startswith("STREAMGCN_")], 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise SettingsError(f"{name} is not a setting{hint}")

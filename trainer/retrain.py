@@ -56,9 +56,10 @@ class Retrain:
         health: Health | None = None,
     ) -> None:
         """Raises DeviceMissing where the settings ask for a GPU that is not there, SettingsError
-        where MODEL_STORE is a file."""
+        where MODEL_STORE is a file, or STREAMGCN_MODEL_FILE is refused."""
         log.info("Training will run on %s.", device(settings.device))
         self._settings = settings
+        self._hyperparameters = settings.hyperparameters()
         self._stop = stop
         self._figures = figures or Figures("trainer")
         self._health = health or Health()
@@ -253,7 +254,7 @@ class Retrain:
         return manifest
 
     def _snapshot(self) -> Snapshot:
-        graph, settings = self._graph, self._settings.hyperparameters()
+        graph, settings = self._graph, self._hyperparameters
         # A small graph is as quick on one core, and leaves the others to those that share them.
         torch.set_num_threads(1 if len(graph) < SMALL else self._threads)
         progress = shown(self._figures, self._current, self._look)

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from consumer.settings import ConsumerSettings
 from trainer.graph.weights import Weighing
-from trainer.model.hyperparameters import Hyperparameters
+
+if TYPE_CHECKING:
+    from trainer.model.hyperparameters import Hyperparameters
+
+PREDICT = ("lightgcn", "gcn")  # models that can be trained to predict interactions
+REMOVED = {  # variables of before -> names in the file of STREAMGCN_MODEL_FILE
+    f"STREAMGCN_{name.upper()}": name
+    for name in (
+        "vectors", "temperature", "negatives", "negative_power", "edge_drop", "layers",
+        "neighbors_kept", "neighbors_weight", "neighbors_user_power", "neighbors_own_power",
+        "neighbors_item_power", "low_pass_weight", "low_pass_normalization", "low_pass_power",
+        "low_pass_damping", "learned_weight", "learned_power",
+    )
+} | {"STREAMGCN_EMBEDDING_DIM": "dim"}  # fmt: skip
 
 
 class TrainerSettings(ConsumerSettings):
     """When to train, what to train, where snapshots go."""
+
+    removed: ClassVar[Mapping[str, str]] = {
+        variable: f"write the line `{name} = VALUE` in a file, and name the file in "
+        "STREAMGCN_MODEL_FILE"
+        for variable, name in REMOVED.items()
+    }
 
     model_store: str = Field(
         "./data/models", min_length=1, description="Folder of the model snapshots."
@@ -67,125 +87,11 @@ class TrainerSettings(ConsumerSettings):
         validation_alias="STREAMGCN_LOSS",
         description="softmax (the default of blend and lightgcn), bpr, or mse (of gcn).",
     )
-    vectors: int | None = Field(
+    model_file: Path | None = Field(
         None,
-        ge=1,
-        le=8_192,
-        validation_alias="STREAMGCN_VECTORS",
-        description="Low pass: singular vectors; unset: 256, 512 or 1024.",
-    )
-    neighbors_kept: int = Field(
-        256,
-        ge=1,
-        validation_alias="STREAMGCN_NEIGHBORS_KEPT",
-        description="Nearest neighbours that are kept of each item.",
-    )
-    neighbors_weight: float | None = Field(
-        None,
-        ge=0,
-        validation_alias="STREAMGCN_NEIGHBORS_WEIGHT",
-        description="Neighbours: weight in the blend.",
-    )
-    neighbors_user_power: float | None = Field(
-        None,
-        ge=0,
-        le=2,
-        validation_alias="STREAMGCN_NEIGHBORS_USER_POWER",
-        description="Neighbours: exponent of the degree of the users between two items.",
-    )
-    neighbors_own_power: float | None = Field(
-        None,
-        ge=0,
-        le=2,
-        validation_alias="STREAMGCN_NEIGHBORS_OWN_POWER",
-        description="Neighbours: exponent of the degree of the user's own items.",
-    )
-    neighbors_item_power: float | None = Field(
-        None,
-        ge=0,
-        le=2,
-        validation_alias="STREAMGCN_NEIGHBORS_ITEM_POWER",
-        description="Neighbours: exponent of the degree of the recommended item.",
-    )
-    low_pass_weight: float | None = Field(
-        None,
-        ge=0,
-        validation_alias="STREAMGCN_LOW_PASS_WEIGHT",
-        description="Low pass: weight in the blend.",
-    )
-    low_pass_normalization: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        validation_alias="STREAMGCN_LOW_PASS_NORMALIZATION",
-        description="Low pass: exponent of the degrees that an edge is divided by; 0.5 is the "
-        "symmetric normalisation, 0 is none.",
-    )
-    low_pass_power: float | None = Field(
-        None,
-        ge=0,
-        le=2,
-        validation_alias="STREAMGCN_LOW_PASS_POWER",
-        description="Low pass: exponent of the degree of the items.",
-    )
-    low_pass_damping: float | None = Field(
-        None,
-        gt=0,
-        validation_alias="STREAMGCN_LOW_PASS_DAMPING",
-        description="Low pass: a vector of singular value s counts s^2 / (s^2 + damping).",
-    )
-    learned_weight: float | None = Field(
-        None,
-        ge=0,
-        validation_alias="STREAMGCN_LEARNED_WEIGHT",
-        description="LightGCN: weight in the blend.",
-    )
-    learned_power: float | None = Field(
-        None,
-        ge=0,
-        le=2,
-        validation_alias="STREAMGCN_LEARNED_POWER",
-        description="LightGCN: exponent of the degree of the item in the scores.",
-    )
-    temperature: float | None = Field(
-        None,
-        gt=0,
-        validation_alias="STREAMGCN_TEMPERATURE",
-        description="LightGCN: temperature of the softmax.",
-    )
-    negatives: int = Field(
-        1_024,
-        ge=1,
-        validation_alias="STREAMGCN_NEGATIVES",
-        description="LightGCN: items sampled in each step, the same for all users.",
-    )
-    negative_power: float | None = Field(
-        None,
-        ge=0,
-        le=2,
-        validation_alias="STREAMGCN_NEGATIVE_POWER",
-        description="LightGCN: items are sampled by their degree to this power.",
-    )
-    edge_drop: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        validation_alias="STREAMGCN_EDGE_DROP",
-        description="Share of the edges left out of the graph in each step of a training.",
-    )
-    embedding_dim: int = Field(
-        128,
-        ge=1,
-        le=4_096,
-        validation_alias="STREAMGCN_EMBEDDING_DIM",
-        description="Dimensions of the embeddings of LightGCN and the gcn.",
-    )
-    layers: int = Field(
-        3,
-        ge=1,
-        le=8,
-        validation_alias="STREAMGCN_LAYERS",
-        description="Graph convolutions of LightGCN and the gcn.",
+        validation_alias="STREAMGCN_MODEL_FILE",
+        description="TOML file of numbers of the model that are not to be chosen; `streamgcn "
+        "evaluate` prints one.",
     )
     epochs: int | None = Field(
         None,
@@ -203,17 +109,9 @@ class TrainerSettings(ConsumerSettings):
     @field_validator("loss")
     @classmethod
     def _mse_predicts_interactions(cls, loss: str | None, others: ValidationInfo) -> str | None:
-        if loss == "mse" and others.data.get("model") == "blend":
+        if loss == "mse" and others.data.get("model") not in PREDICT:
             raise ValueError("it cannot be blended; set STREAMGCN_MODEL to gcn or lightgcn with it")
         return loss
-
-    @field_validator("learned_weight")
-    @classmethod
-    def _something_is_left(cls, weight: float | None, others: ValidationInfo) -> float | None:
-        weights = [weight, *(others.data.get(f"{n}_weight") for n in ("neighbors", "low_pass"))]
-        if weights == [0.0, 0.0, 0.0] and others.data.get("model") == "blend":
-            raise ValueError("all three weights are 0; leave one unset or above 0")
-        return weight
 
     def weighing(self) -> Weighing:
         """How events make edges."""
@@ -226,10 +124,17 @@ class TrainerSettings(ConsumerSettings):
         return Weighing(events, types, self.half_life_days, dampened)
 
     def hyperparameters(self) -> Hyperparameters:
-        """The part of the settings that training itself needs."""
-        same = {field.name for field in fields(Hyperparameters)} & type(self).model_fields.keys()
-        return Hyperparameters(
-            dim=self.embedding_dim,
-            dampening=None if self.edge_weight is None else float(self.edge_weight == "log"),
-            **{name: getattr(self, name) for name in same},
+        """What is trained and how, with the numbers of STREAMGCN_MODEL_FILE.
+
+        Raises:
+            SettingsError: the file cannot be read, or has what is not allowed.
+        """
+        # These load torch, which takes seconds that most commands need not wait for.
+        from trainer.model.hyperparameters import Hyperparameters
+        from trainer.model.model_file import filled_by
+
+        dampening = None if self.edge_weight is None else float(self.edge_weight == "log")
+        variables = Hyperparameters(
+            self.model, self.loss, self.device, dampening=dampening, epochs=self.epochs
         )
+        return filled_by(self.model_file, variables) if self.model_file else variables

@@ -47,6 +47,7 @@ def evaluate(
     from trainer.fit.fit import fit, fit_all
     from trainer.graph.holdout import held_out_edges
     from trainer.graph.interactions import InteractionGraph
+    from trainer.model.model_file import written
     from trainer.model.parallel import first
 
     settings = ServingSettings.load()
@@ -107,6 +108,8 @@ def evaluate(
         },
     }
     typer.echo(json.dumps(result, indent=2))
+    typer.echo("\n# These numbers as a file for STREAMGCN_MODEL_FILE:", err=True)
+    typer.echo(written(hyperparameters), err=True, nl=False)
 
 
 def _rows(file: str, options: Options) -> pa.Table:

@@ -72,7 +72,8 @@ def test_a_user_that_the_model_has_not_seen_reads_a_list_after_its_first_event(
 ) -> None:
     # To the neighbours items of other tastes are worth nothing, whatever else is chosen; and a list
     # holds the 20 items of its taste that a user of ten lacks.
-    only = {"STREAMGCN_LOW_PASS_WEIGHT": "0", "STREAMGCN_LEARNED_WEIGHT": "0"}
+    (tmp_path / "model.toml").write_text("low_pass_weight = 0\nlearned_weight = 0\n")
+    only = {"STREAMGCN_MODEL_FILE": str(tmp_path / "model.toml")}
     rng = np.random.default_rng(0)
     rooms = Rooms(tmp_path, kafka, redis_url, STREAMGCN_TOP_K="20", **only, **QUICK)
     bought = [

@@ -4,6 +4,9 @@ import pytest
 
 from process.settings import SettingsError, variables
 from serving.settings import ServingSettings
+from trainer.model.hyperparameters import SETTINGS, USUAL, Hyperparameters
+from trainer.model.model_file import written
+from trainer.settings import REMOVED
 
 
 @pytest.fixture(autouse=True)
@@ -85,11 +88,85 @@ def test_a_loss_that_cannot_be_blended_is_refused(monkeypatch: pytest.MonkeyPatc
     assert ServingSettings.load().hyperparameters().objective == "mse"
 
 
-def test_a_blend_of_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for part in ("NEIGHBORS", "LOW_PASS", "LEARNED"):
-        monkeypatch.setenv(f"STREAMGCN_{part}_WEIGHT", "0")
-    with pytest.raises(SettingsError, match="all three weights are 0"):
+def with_file(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **variables: str
+) -> Hyperparameters:
+    (tmp_path / "model.toml").write_text(text)
+    monkeypatch.setenv("STREAMGCN_MODEL_FILE", str(tmp_path / "model.toml"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return ServingSettings.load().hyperparameters()
+
+
+def test_numbers_of_the_model_are_read_from_a_file_beside_the_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "vectors = 512\nneighbors_weight = 2\nlearned_weight = 0\n"
+    made = with_file(text, tmp_path, monkeypatch, STREAMGCN_EPOCHS="7")
+    assert (made.vectors, made.neighbors_weight, made.learned_weight, made.epochs) == (512, 2, 0, 7)
+    assert made.low_pass_weight is None
+    assert not {"vectors", "neighbors_weight", "learned_power"} & made.missing()
+
+
+def test_what_was_chosen_is_written_as_a_file_that_leaves_nothing_to_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for chosen in (
+        Hyperparameters().filled(USUAL),
+        Hyperparameters(neighbors_weight=0.0, layers=2).without_time().filled(USUAL),
+    ):
+        read = with_file(written(chosen), tmp_path, monkeypatch)
+        assert read.missing() == set()
+        assert {n: getattr(read, n) for part in read.parts for n in part.names} == {
+            n: getattr(chosen, n) for part in chosen.parts for n in part.names
+        }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("vectors = ", "cannot be read"),
+        ("vectors = true", "vectors = True in .*model.toml is refused: it must be a number"),
+        ("vectors = 1.5", "it must be a whole number"),
+        ("temperature = 0", "temperature = 0 in .*: it must be above 0"),
+        ("recency = nan", "it must be a number"),
+        ("edge_drop = 1.0", "it must be below 1"),
+        ("layers = 99", "it must be at most 8"),
+        ("neighbours_weight = 1", "did you mean neighbors_weight"),
+        ("epochs = 3", "set STREAMGCN_EPOCHS instead"),
+        ("dampening = 1", "contradicts STREAMGCN_EDGE_WEIGHT"),
+        (
+            "transitions_weight = 0\nneighbors_weight = 0\nlow_pass_weight = 0\nlearned_weight = 0",
+            "all weights in .* are 0",
+        ),
+    ],
+)
+def test_a_file_of_the_model_is_refused_by_name_value_and_what_is_allowed(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        with_file(text, tmp_path, monkeypatch, STREAMGCN_EDGE_WEIGHT="last")
+
+
+def test_a_file_of_the_model_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMGCN_MODEL_FILE", str(tmp_path / "nowhere.toml"))
+    with pytest.raises(SettingsError, match=r"nowhere.toml cannot be read"):
+        ServingSettings.load().hyperparameters()
+
+
+def test_a_variable_of_before_is_refused_with_the_line_for_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert len(ServingSettings.removed) == 18
+    assert set(REMOVED.values()) < SETTINGS.keys()
+    monkeypatch.setenv("STREAMGCN_EMBEDDING_DIM", "64")
+    with pytest.raises(SettingsError) as refused:
         ServingSettings.load()
+    assert "STREAMGCN_EMBEDDING_DIM='64' is no setting any more" in str(refused.value)
+    assert "write the line `dim = 64` in a file" in str(refused.value)
+    assert "STREAMGCN_MODEL_FILE" in str(refused.value)
 
 
 def test_weights_of_types_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

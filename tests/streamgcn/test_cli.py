@@ -191,13 +191,17 @@ def test_evaluate_prints_json_of_a_ranking_that_finds_the_planted_blocks(tmp_pat
     assert (figures["train_edges"], figures["test_edges"]) == (len(edges), len(rest))
 
 
-def test_gcn_with_mse_reports_its_rmse_beside_those_of_the_mean_and_of_biases() -> None:
+def test_gcn_with_mse_reports_its_rmse_beside_those_of_the_mean_and_of_biases(
+    tmp_path: Path,
+) -> None:
     ratings = DATA / "ml-latest-small-ratings.csv"
     if not ratings.exists():
         pytest.skip(f"{ratings} is absent")
+    small = tmp_path / "small.toml"
+    small.write_text("dim = 16\n")
     ended = streamgcn(
         "evaluate", "--train", str(ratings), STREAMGCN_MODEL="gcn", STREAMGCN_LOSS="mse",
-        STREAMGCN_EPOCHS="60", STREAMGCN_EMBEDDING_DIM="16",
+        STREAMGCN_EPOCHS="60", STREAMGCN_MODEL_FILE=str(small),
     )  # fmt: skip
     figures = json.loads(ended.stdout)
     assert figures["test_edges"] > 9_000

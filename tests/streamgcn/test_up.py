@@ -24,13 +24,14 @@ QUICK = {
     "OMP_NUM_THREADS": "1", "STREAMGCN_EPOCHS": "10", "STREAMGCN_MIN_EDGES": "100",
     "STREAMGCN_COMMIT_SECONDS": "0.2", "PYTHONPATH": str(ROOT),
     # Of these edges the neighbours alone, so that a retraining of the same makes the same lists.
-    "STREAMGCN_LOW_PASS_WEIGHT": "0", "STREAMGCN_LEARNED_WEIGHT": "0",
+    "STREAMGCN_MODEL_FILE": "model.toml",
 }  # fmt: skip
 
 
 class Running:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        (folder / "model.toml").write_text("low_pass_weight = 0\nlearned_weight = 0\n")
         self._log = (folder / "up.log").open("ab")
         self.process = subprocess.Popen(
             [*STREAMGCN, "up"], env=without_settings() | QUICK, cwd=folder,

@@ -22,22 +22,23 @@ from trainer.retrain import Retrain
 from trainer.settings import TrainerSettings
 
 SMALL = {
-    "STREAMGCN_VECTORS": "4", "STREAMGCN_EMBEDDING_DIM": "8", "STREAMGCN_EPOCHS": "20",
-    "STREAMGCN_MIN_EDGES": "10", "STREAMGCN_RETRAIN_EDGES": "10", "KAFKA_TOPIC": "t",
-    "STREAMGCN_EDGE_WEIGHT": "last",
+    "STREAMGCN_EPOCHS": "20", "STREAMGCN_MIN_EDGES": "10", "STREAMGCN_RETRAIN_EDGES": "10",
+    "KAFKA_TOPIC": "t", "STREAMGCN_EDGE_WEIGHT": "last",
 }  # fmt: skip
-USUAL = {
-    f"STREAMGCN_{name.upper()}": str(value)
-    for name, value in hyperparameters.USUAL.items()
-    if name in TrainerSettings.model_fields
-}
+NUMBERS: dict[str, float] = {"vectors": 4, "dim": 8}
+
+
+def written(path: Path, numbers: dict[str, float]) -> None:
+    path.write_text("".join(f"{name} = {value}\n" for name, value in numbers.items()))
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerSettings:
     places = {"EDGE_STORE": str(tmp_path / "edges"), "MODEL_STORE": str(tmp_path / "models")}
-    for name, value in (SMALL | USUAL | places).items():
+    for name, value in (SMALL | places).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STREAMGCN_MODEL_FILE", str(tmp_path / "model.toml"))
+    written(tmp_path / "model.toml", hyperparameters.USUAL | NUMBERS)
     return TrainerSettings.load()
 
 
@@ -362,10 +363,10 @@ def test_a_model_store_that_cannot_be_used_is_waited_for_and_one_that_is_restore
 
 
 def test_the_first_model_waits_for_no_choosing_and_the_chosen_one_follows_at_once(
-    settings: TrainerSettings, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+    settings: TrainerSettings, snapshots: Snapshots
 ) -> None:
-    for name in USUAL:
-        monkeypatch.delenv(name)
+    assert settings.model_file
+    written(settings.model_file, NUMBERS)
     store(Path(settings.edge_store), pairs(blocks()))
     trainer = Retrain(TrainerSettings.load(), threading.Event())
     first = snapshots.read(again(trainer, snapshots)).manifest

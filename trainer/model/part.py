@@ -95,6 +95,11 @@ class Part(ABC, Generic[S]):
         return f"{self.name}_weight"
 
     @property
+    def names(self) -> set[str]:
+        """Names of the part's settings."""
+        return set(settings_of(self.kind))
+
+    @property
     def open(self) -> set[str]:
         """Names of the settings that can be chosen."""
         return {name for name, of in settings_of(self.kind).items() if of.usual is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 
@@ -12,6 +12,7 @@ class Setting:
 
     meaning: for the documentation. usual: the value where nothing is chosen, None for a number that
     is never chosen. least, most: bounds, which are allowed; above, below: bounds, which are not.
+    whole: whether it must be a whole number.
     """
 
     meaning: str
@@ -20,6 +21,7 @@ class Setting:
     most: float | None = None
     above: float | None = None
     below: float | None = None
+    whole: bool = False
 
     def refusal(self, value: float) -> str:
         """Why the value is not allowed, or nothing."""
@@ -34,11 +36,15 @@ class Setting:
         return ""
 
 
-def setting(meaning: str, default: Any = None, **of: float) -> Any:
+def setting(meaning: str, default: Any = None, **of: Any) -> Any:
     """A field of a dataclass that is a `Setting`; without a default it is chosen."""
     return field(default=default, metadata={"setting": Setting(meaning, **of)})
 
 
 def settings_of(kind: type) -> dict[str, Setting]:
     """The settings of a dataclass, by name."""
-    return {f.name: f.metadata["setting"] for f in fields(kind) if "setting" in f.metadata}
+    return {
+        f.name: replace(f.metadata["setting"], whole=str(f.type).startswith("int"))
+        for f in fields(kind)
+        if "setting" in f.metadata
+    }

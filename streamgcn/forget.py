@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from consumer.edge.store import EdgeStore, StoreError
 from consumer.event.json import FORGET, Event, encode
+from consumer.event.rules import ONLY_HERE
 from consumer.ingest.letters import Letters, mark_forgotten
 from consumer.ingest.reinject import transactional_id
 from consumer.kafka.identity import topic_id
@@ -49,7 +50,7 @@ def publish(settings: ConsumerSettings, user: str) -> dict[int, int]:
     try:
         with publisher.transaction():
             sent = [
-                publisher.send(topic, value, user.encode(), partition=partition)
+                publisher.send(topic, value, user.encode(), [ONLY_HERE], partition)
                 for partition in publisher.partitions(topic)
             ]
             publisher.flush()

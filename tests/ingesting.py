@@ -42,9 +42,9 @@ class Topic:
     ) -> None:
         self.publisher.send(self.settings.kafka_topic, value, key, headers, partition)
 
-    def publish(self, *events: Event, partition: int = 0) -> None:
+    def publish(self, *events: Event, partition: int = 0, headers: Headers = ()) -> None:
         for event in events:
-            self.send(encode(event), key=event.user_id.encode(), partition=partition)
+            self.send(encode(event), headers, event.user_id.encode(), partition)
         self.publisher.flush()
 
     def length(self) -> int:

@@ -17,6 +17,7 @@ from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA
 from consumer.edge.table import Table
 from consumer.edge.traces import FORGET, digest
+from consumer.event.rules import HERE
 
 Offsets = Mapping[int, int]
 
@@ -33,14 +34,24 @@ def before(log: int, offsets: Offsets) -> pc.Expression:
     return other | (same & windows.either(spans)) if spans else other
 
 
-def of_users(table: Table, users: Collection[str], log: int, offsets: Offsets) -> pa.Table:
+def of_users(
+    table: Table,
+    users: Collection[str],
+    log: int,
+    offsets: Offsets,
+    everywhere: Collection[str] = (),
+) -> pa.Table:
     """user_id, log and kafka_partition of the users' rows that are `before`.
+
+    Args:
+        everywhere: users of whom all rows are meant.
 
     Raises:
         StoreError: the table cannot be read.
     """
     files = Files(table)
     wanted = pc.field("user_id").isin(list(users)) & before(log, offsets)
+    wanted |= pc.field("user_id").isin(pa.array(list(everywhere), pa.string()))
     columns = ["user_id", "log", "kafka_partition"]
     found = files.read([file.path for file in files.all], wanted, columns)
     log_of = pc.fill_null(found["log"], 0)
@@ -87,9 +98,12 @@ def notices(forgets: pa.Table, held: pa.Table, log: int) -> pa.Table:
     """
     columns = (held[name].to_pylist() for name in ("user_id", "log", "kafka_partition"))
     places = {(user, None if of != log else p) for user, of, p in zip(*columns, strict=True)}
-    users, partitions = forgets["user_id"].to_pylist(), forgets["kafka_partition"].to_pylist()
-    pairs = zip(users, partitions, strict=True)
-    hit = [bool(places & {(user, partition), (user, None)}) for user, partition in pairs]
+    holders = {user for user, _ in places}
+    columns = (forgets[name].to_pylist() for name in ("user_id", "kafka_partition", "item_id"))
+    hit = [
+        bool(places & {(user, partition), (user, None)}) if item == HERE else user in holders
+        for user, partition, item in zip(*columns, strict=True)
+    ]
     kept = forgets.filter(pa.array(hit, pa.bool_())).select(SCHEMA.names)
     digests = pa.array([digest(user) for user in kept["user_id"].to_pylist()], pa.string())
     kept = kept.set_column(0, SCHEMA.field("user_id"), digests)
@@ -99,11 +113,15 @@ def notices(forgets: pa.Table, held: pa.Table, log: int) -> pa.Table:
 def replaced_by(made: pa.Table, log: int) -> str:
     """SQL of the rows that make way for the notices; ids appear in it as digests alone."""
     by_partition: dict[int, tuple[list[str], list[str]]] = {}
+    everywhere = []
     for row in made.to_pylist():
         digests, offsets = by_partition.setdefault(row["kafka_partition"], ([], []))
         digests.append(f"'{row['user_id']}'")
         offsets.append(str(row["kafka_offset"]))
-    return " OR ".join(
+        if row["item_id"] != HERE:
+            everywhere.append(digests[-1])
+    wide = f"encode(sha256(user_id), 'hex') IN ({', '.join(everywhere)}) OR " if everywhere else ""
+    return wide + " OR ".join(
         f"((coalesce(log, 0) <> {log} OR kafka_partition = {partition}) AND "
         f"encode(sha256(user_id), 'hex') IN ({', '.join(digests)})) OR "
         f"(kafka_partition = {partition} AND coalesce(log, 0) = {log} AND type = '{FORGET}' AND "

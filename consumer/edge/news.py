@@ -70,11 +70,17 @@ class News:
         self._table = table
         self._files = Files(table)
         self._newest, self._version = newest, table.version
+        held = (file.partitions for file in self._files.all if file.partitions)
+        self._log = logs.newest().number
+        known = range(1 + max((last for _, last in held), default=0))
+        self._ends = logs.offsets(self._log, {*known, *watermark.offsets(self._log)})
         self.watermark = replace(watermark, table=table.id)
 
     def end(self, watermark: Watermark) -> Watermark:
         """`watermark`, moved on to the end of what is there."""
         stamp = self._newest or watermark.stamp
+        for partition, offset in self._ends.items():
+            watermark = watermark.begin(self._log, partition, offset)
         return replace(watermark, table=self.watermark.table, version=self._version, stamp=stamp)
 
     def notices(self) -> pa.Table:

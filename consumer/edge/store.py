@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from consumer.edge import erase, place
@@ -35,6 +36,7 @@ from consumer.edge.table import (
     errors,
 )
 from consumer.edge.traces import FORGET
+from consumer.event.rules import HERE
 from process.outage import Outage
 from process.shutdown import Stopped
 
@@ -271,9 +273,10 @@ class EdgeStore:
         return erase.files_with(self._table, user, number, before)
 
     def erase(self, forgets: pa.Table, first: Mapping[int, int | None], log: Log) -> int:
-        """Take users' rows out of the partitions in which they are forgotten, and their bytes.
+        """Take users' rows out, and their bytes.
 
-        A `forget` in any partition ends all other logs. A row of type `forget` takes the rows'
+        A `forget` ends all that is stored; one with HERE for an item the user's rows in its own
+        partition and in all other logs. A row of type `forget` takes the rows'
         place where there was any, with the user's digest for an id, so that readers learn of it.
         To repeat an erasure does no harm.
 
@@ -290,11 +293,13 @@ class EdgeStore:
             StoreError: the store cannot be written now; what was erased will be found erased.
         """
         users = set(forgets["user_id"].to_pylist())
+        wide = pc.not_equal(forgets["item_id"], HERE)
+        everywhere = set(forgets["user_id"].filter(wide).to_pylist())
         stored = {partition: offset or 0 for partition, offset in first.items()}
         for left in reversed(range(TRIES)):
             self._refresh()
             self._check_fence(first, log)
-            held = erase.of_users(self._table, users, log.number, stored)
+            held = erase.of_users(self._table, users, log.number, stored, everywhere)
             made = erase.notices(forgets, held, log.number)
             if not len(made):
                 break

@@ -30,7 +30,7 @@ class Event(NamedTuple):
     """One interaction of a user with an item."""
 
     user_id: str
-    item_id: str  # empty if type is `forget`
+    item_id: str  # if type is `forget`: empty, or rules.HERE
     interaction: float
     timestamp: int  # epoch milliseconds
     type: str

@@ -25,6 +25,10 @@ TYPE_BYTES = 64
 LARGEST = 1e12  # interaction: what is made of such numbers is still finite in float32
 REMOVE = "remove"
 FORGET = "forget"  # needs no item_id
+# A message with this header forgets in its own partition alone; `streamgcn forget` sends one to
+# each. In the columns such a row has HERE for an item.
+HERE = "partition"
+ONLY_HERE = (FORGET, HERE.encode())
 DEFAULT = "interaction"  # the type of an event that gives none
 NAMES = ("user_id", "item_id", "interaction", "timestamp", "type")
 NUMBER = f"send a number from -{LARGEST:g} to {LARGEST:g}"  # what is said of a wrong interaction

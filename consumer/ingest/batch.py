@@ -14,6 +14,7 @@ from consumer.edge.order import taken
 from consumer.edge.schema import TABLE
 from consumer.edge.store import EdgeStore, Log
 from consumer.event.json import FORGET
+from consumer.event.rules import HERE
 from consumer.ingest.decode import Rejected, rows
 from consumer.ingest.letters import Forget
 from consumer.kafka.client import Message
@@ -80,8 +81,9 @@ def _size(rejected: Rejected) -> int:
 
 def _forgets(table: pa.Table) -> Iterator[Forget]:
     found = table.filter(pc.equal(table["type"], FORGET))
-    names = ("user_id", "kafka_partition", "kafka_offset")
-    return (Forget(*each) for each in zip(*(found[n].to_pylist() for n in names), strict=True))
+    names = ("user_id", "kafka_partition", "kafka_offset", "item_id")
+    for user, partition, offset, item in zip(*(found[n].to_pylist() for n in names), strict=True):
+        yield Forget(user, partition, offset, everywhere=item != HERE)
 
 
 def _offset(noted: Rejected | Forget) -> int:
@@ -89,8 +91,26 @@ def _offset(noted: Rejected | Forget) -> int:
 
 
 def _without_forgotten(table: pa.Table, forgets: np.ndarray) -> pa.Table:
-    """The rows without those that a later row of the same partition forgets, and without these."""
-    users, partitions = table["user_id"].to_pylist(), table["kafka_partition"].to_pylist()
-    last = {(users[at], partitions[at]): at for at in np.flatnonzero(forgets).tolist()}
-    pairs = zip(users, partitions, strict=True)
-    return table.filter(pa.array([last.get(pair, -1) < at for at, pair in enumerate(pairs)]))
+    """The rows without those that a later row forgets, of any or of the same partition, and without
+    these.
+    """
+    columns = (table[name].to_pylist() for name in ("user_id", "item_id", "kafka_partition"))
+    users, items, partitions = columns
+    # The place of each row in the order; a batch has the rows of one poll partition by partition.
+    polls = table["ingested_at"].cast(pa.int64()).to_numpy()
+    rank = np.empty(len(table), np.int64)
+    rank[np.lexsort((np.arange(len(table)), table["kafka_partition"].to_numpy(), polls))] = (
+        np.arange(len(table))
+    )
+    here: dict[tuple[str, int], int] = {}
+    anywhere: dict[str, int] = {}
+    for at in np.flatnonzero(forgets).tolist():
+        user, place = users[at], int(rank[at])
+        here[user, partitions[at]] = max(place, here.get((user, partitions[at]), -1))
+        if items[at] != HERE:
+            anywhere[user] = max(place, anywhere.get(user, -1))
+    kept = [
+        max(here.get((user, partition), -1), anywhere.get(user, -1)) < place
+        for user, partition, place in zip(users, partitions, rank.tolist(), strict=True)
+    ]
+    return table.filter(pa.array(kept))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from consumer.ingest.decode import Rejected
-from consumer.ingest.letters import Forget, mark_forgotten
+from consumer.ingest.letters import EVERYWHERE, Forget, mark_forgotten
 from consumer.kafka.client import Headers, StreamError, TooLarge
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.records import Unreadable
@@ -78,7 +78,10 @@ class DeadLetters:
         dead = f"{self._topic}.dead"
         for each in noted:
             if isinstance(each, Forget):
-                value, headers = mark_forgotten(each.user, {each.partition: each.offset})
+                places = {each.partition: each.offset}
+                if each.everywhere:
+                    places[EVERYWHERE] = 0
+                value, headers = mark_forgotten(each.user, places)
                 _send(publisher, dead, value, None, headers)
                 continue
             message = each.message

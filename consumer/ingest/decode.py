@@ -57,8 +57,8 @@ class Position(NamedTuple):
 def rows(messages: Sequence[Message]) -> tuple[pa.Table, list[Rejected]]:
     """Rows of SCHEMA, in the order of the messages, and the rejected ones.
 
-    A row of type `forget` has no item_id; the store does not take it as it is. An event without a
-    time has the time of its message, or of now where that is none either.
+    A row of type `forget` has no item_id but HERE; the store does not take it as it is. An event
+    without a time has the time of its message, or of now where that is none either.
     """
     tables: list[pa.Table] = []
     rejected: list[Rejected] = []
@@ -228,11 +228,15 @@ def _table(good: pa.Table, messages: Sequence[Message], source: Numbers) -> pa.T
         now = int(time.time() * 1000)
         sent = np.array([sent_at(message, now) for message in messages], np.int64)
         times = pc.coalesce(times, pa.array(sent[source]))
+    items, forgets = good["item_id"], pc.equal(good["type"], rules.FORGET)
+    if pc.any(forgets).as_py():
+        here = np.array([rules.ONLY_HERE in message.headers for message in messages])[source]
+        items = pc.if_else(pc.and_(forgets, pa.array(here)), rules.HERE, items)
     partitions = np.array([message.partition for message in messages], np.int32)
     offsets = np.array([message.offset for message in messages], np.int64)
     columns = [
         good["user_id"],
-        good["item_id"],
+        items,
         good["interaction"],
         good["type"],
         pc.multiply(times, 1000).cast(SCHEMA.field("timestamp").type),

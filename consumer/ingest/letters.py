@@ -4,6 +4,8 @@ Beside the letters the topic `<topic>.dead` holds two kinds of marks. One, with 
 and `reinjected`, says that a letter was put back. The other, with the header `forgotten`, has the
 digest of a user's id, and for a value the places in the topic at which the user was forgotten:
 a JSON object, partition -> offset. Letters of messages from before these places are not put back.
+The partition EVERYWHERE stands for all partitions; there the place of the mark among the letters
+counts.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from consumer.kafka.topics import read_topic
 from consumer.settings import ConsumerSettings
 
 FORGOTTEN = "forgotten"
+EVERYWHERE = -1
 _SOURCE = re.compile(r"[^/]+/[0-9]{1,9}/[0-9]{1,18}(/[0-9]{1,9})?", re.ASCII)
 _MILLISECONDS = re.compile(r"[0-9]{1,15}", re.ASCII)
 _places = msgspec.json.Decoder(dict[int, int])
@@ -35,6 +38,7 @@ class Forget(NamedTuple):
     user: str
     partition: int
     offset: int
+    everywhere: bool = True  # else in this partition alone
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,12 @@ class Forgotten:
         """
         partition, offset = letter.place
         return any(
-            partition in places
-            and (offset < places[partition] or (letter.at[0] == at[0] and letter.at[1] < at[1]))
+            offset < places.get(partition, 0)
+            or (
+                (partition in places or EVERYWHERE in places)
+                and letter.at[0] == at[0]
+                and letter.at[1] < at[1]
+            )
             for at, places in self._marks.get(user, ())
         )
 

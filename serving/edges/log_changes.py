@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 
 from consumer.event.json import FORGET, REMOVE, Event
+from consumer.event.rules import HERE
 from consumer.ingest.decode import Position
 from serving.edges.changes import Changed, Places, are_before
 from serving.edges.edge import Edge, Edges
@@ -72,7 +73,9 @@ class LogChanges:
         own = self.partition(user) if change is None else change.partition
         several = bool(change and change.elsewhere) or self.stored.is_of_several(user)
         if event.type == FORGET:
-            self._forget(user, partition, at, own, several)
+            everywhere = event.item_id != HERE
+            several |= everywhere and own not in (None, partition)
+            self._forget(user, partition, at, own, several, everywhere)
             return
         if several or own not in (None, partition):
             self.unsettled.add(user)
@@ -142,17 +145,24 @@ class LogChanges:
                     self._popularity.change(item, edge, sign)
 
     def _forget(
-        self, user: str, partition: int, at: Position, own: int | None, several: bool
+        self,
+        user: str,
+        partition: int,
+        at: Position,
+        own: int | None,
+        several: bool,
+        everywhere: bool,
     ) -> None:
-        """Forget the user. A forget is in every partition, and means what is before it there.
+        """Forget the user.
 
         Args:
             own: the partition of the user's newest event, None if there is none: what came since in
-                it is not meant by the forget of another partition.
+                it is not meant by a forget of another partition alone.
             several: whether the user has events in several partitions.
+            everywhere: whether all partitions are meant; if not, there is a forget in each.
         """
         change = self.changed.get(user)
-        if own is None or own == partition:
+        if everywhere or own is None or own == partition:
             if change is None or change.move(partition, at):
                 for item, edge in self.edges(user).items():
                     self._popularity.change(item, edge, -1)

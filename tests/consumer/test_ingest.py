@@ -16,6 +16,7 @@ from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import digest
 from consumer.event import arrow as bulk
 from consumer.event.json import FORGET, Event
+from consumer.event.rules import ONLY_HERE
 from consumer.ingest import reinject as reinjecting
 from consumer.ingest.batch import Batch
 from consumer.ingest.letters import Letters
@@ -23,6 +24,7 @@ from consumer.ingest.reinject import Done, reinject
 from consumer.kafka.client import Headers, StreamError
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import group_offsets, read_topic
+from tests.consumer.test_order import edges_of
 from tests.consumer.test_rows import message
 from tests.graphs import stored
 from tests.ingesting import Topic, consuming, likes
@@ -96,7 +98,7 @@ def test_a_forgotten_user_is_out_of_the_store_and_its_files_and_stays_out_after_
         seen = Watermark(store.id).after(stored(store))
         forget = Event("gone", "", 1.0, 1_700_000_000_000, FORGET)
         topic.publish(*likes("gone", ["d"]), forget, *likes("gone", ["e"]))
-        topic.publish(forget, partition=3)
+        topic.publish(forget, partition=3, headers=[ONLY_HERE])
         topic.wait_stored()
     rows = topic.rows()
     alive = [row for row in rows.to_pylist() if row["type"] != FORGET]
@@ -120,6 +122,23 @@ def test_a_forgotten_user_is_out_of_the_store_and_its_files_and_stays_out_after_
         for row in stored(again).to_pylist()
         if row["type"] != FORGET
     ] == [("here", "a"), ("gone", "e")]
+
+
+def test_a_forget_that_a_client_of_another_partitioner_sends_erases_the_user_everywhere(
+    topic: Topic,
+) -> None:
+    forget = Event("gone", "", 1.0, 1_700_000_000_000, FORGET)
+    with consuming(topic.settings):
+        topic.publish(*likes("gone", ["a", "b"]), *likes("here", ["a"]), partition=2)
+        topic.publish(*likes("gone", ["c"]), partition=3)
+        topic.wait_stored()
+        topic.publish(forget, partition=1)  # where the other rule puts this user
+        store = topic.wait_stored()
+        assert edges_of(store) == {("here", "a")}
+        assert store.files_with("gone", {2: 3, 3: 1}) == []
+        topic.publish(*likes("gone", ["d"]), partition=2)  # the user comes again
+        topic.wait_stored()
+    assert edges_of(store) == {("here", "a"), ("gone", "d")}
 
 
 def test_to_forget_again_and_to_forget_nobody_changes_nothing(topic: Topic, tmp_path: Path) -> None:

@@ -99,6 +99,19 @@ def test_a_forget_that_a_client_sends_keeps_letters_back_and_so_does_one_read_be
     assert Letters(topic.settings).holding("else") == 0
 
 
+def test_a_forget_that_a_client_of_another_partitioner_sends_keeps_letters_of_all_partitions_back(
+    topic: Topic,
+) -> None:
+    with consuming(topic.settings):
+        topic.send(too_much("sent"), key=b"sent", partition=2)
+        topic.wait_stored()
+        topic.send(encode(Event("sent", "", 1.0, LONG_AGO, "forget")), key=b"sent", partition=1)
+        topic.wait_stored()
+        topic.send(too_much("sent"), key=b"sent", partition=2)  # after the user has come again
+        topic.wait_stored()
+    assert list(reinject(topic.settings))[-1] == Done(put_back=1, of_forgotten=1)
+
+
 def test_a_re_injection_that_has_begun_ends_when_a_user_is_forgotten(
     apache: str, tmp_path: Path
 ) -> None:

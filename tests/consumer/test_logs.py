@@ -98,7 +98,7 @@ def test_who_is_forgotten_in_a_new_log_is_erased_from_the_older_ones_too(topic: 
     with consuming(topic.settings):
         topic.publish(*likes("gone", ["b"]), Event("gone", "", 1.0, 1_700_000_000_000, FORGET))
         topic.publish(*likes("gone", ["c"]))
-        wait_for("the last event", lambda: "c" in items(store))
+        topic.wait_stored()
     assert edges_of(store) == {("here", "a"), ("gone", "c")}
     assert store.files_with("gone", {0: 2}) == []
 

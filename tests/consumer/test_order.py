@@ -14,7 +14,8 @@ from consumer.edge import windows
 from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA, TABLE
 from consumer.edge.store import EdgeStore, Watermark
-from consumer.event.json import Event
+from consumer.event.json import FORGET, Event
+from consumer.ingest.batch import Batch
 from consumer.ingest.decode import Position
 from serving.edges.user_edges import UserEdges
 from tests.graphs import stored
@@ -107,7 +108,9 @@ def test_two_rows_of_one_pair_in_one_message_keep_their_order_when_the_store_is_
 
 
 event = st.tuples(
-    st.sampled_from("uvw"), st.sampled_from("ijkl"), st.sampled_from(["view", "view", "remove"])
+    st.sampled_from("uvw"),
+    st.sampled_from("ijkl"),
+    st.sampled_from(["view", "view", "view", "remove", "remove", "forget"]),
 )
 poll = st.dictionaries(st.integers(0, 3), st.lists(event, min_size=1, max_size=4), max_size=3)
 # The partition's number, and whether the reader looks after the poll.
@@ -124,18 +127,21 @@ def test_live_and_read_again_the_edges_are_the_same_whatever_came_by_which_parti
     live, trained = UserEdges(Weighing()), InteractionGraph()
     seen = Watermark()
     offsets = dict.fromkeys(range(4), 0)
+    for partition in offsets:
+        live.begin(0, partition, 0)
     for at, (messages, looks, order) in enumerate(story):
         for partition in sorted(messages, key=order.index):  # as they come to serving's own poll
             for number, (user, item, kind) in enumerate(messages[partition]):
-                made = Event(user, item, 1.0, 0, kind)
+                made = Event(user, "" if kind == FORGET else item, 1.0, 0, kind)
                 live.apply(made, partition, Position(offsets[partition] + number, 0))
-        tables, first = [], {**offsets}
+        tables = []
+        first: dict[int, int | None] = {**offsets}
         for partition, events in messages.items():
             places = [(partition, offsets[partition] + n) for n in range(len(events))]
             tables.append(taken(rows(events, places), at))
             offsets[partition] += len(events)
         if tables:
-            store.append(pa.concat_tables(tables), first, offsets, store.newest())
+            Batch(first, {**offsets}, _tables=tables).write(store, store.newest())
         if looks:
             live.grow(store)
             for step in grow(trained, store, seen):

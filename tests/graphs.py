@@ -47,14 +47,16 @@ def store(place: Path, rows: Sequence[Row]) -> EdgeStore:
     return made
 
 
-def append(made: EdgeStore, rows: Sequence[Row], offset: int) -> None:
-    """Commit further rows of partition 0 from `offset` on."""
+def append(made: EdgeStore, rows: Sequence[Row], offset: int, partition: int = 0) -> None:
+    """Commit further rows of a partition from `offset` on."""
     columns = table(rows)
-    columns = columns.append_column("kafka_partition", pa.array([0] * len(rows), pa.int32()))
+    partitions = pa.array([partition] * len(rows), pa.int32())
+    columns = columns.append_column("kafka_partition", partitions)
     offsets = pa.array(range(offset, offset + len(rows)), pa.int64())
     columns = columns.append_column("kafka_offset", offsets).select(SCHEMA.names).cast(SCHEMA)
     now = time.time_ns() // 1000
-    made.append(taken(columns, now), {0: offset}, {0: offset + len(rows)}, made.newest())
+    after = {partition: offset + len(rows)}
+    made.append(taken(columns, now), {partition: offset}, after, made.newest())
 
 
 def stored(made: EdgeStore, watermark: Watermark | None = None) -> pa.Table:

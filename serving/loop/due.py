@@ -1,4 +1,7 @@
-"""The users whose lists are due: where their first unanswered events are, how long these wait."""
+"""The users whose lists are due: where their first unanswered events are, how long these wait.
+
+An event is answered when its user's new list is in Redis.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +10,32 @@ from dataclasses import dataclass
 from itertools import islice
 
 NO_EVENT = -1
-TRIES = 8  # of a list that fails alone,
-AGAIN_SECONDS = 1.0  # twice as long, and so on, from one to the next
-STAMPS = 100  # of a user's unanswered events that are kept, however long Redis is away
+MOST_TRIES = 8  # of a list that fails alone
+FIRST_WAIT = 1.0  # seconds before a list that failed alone is tried again; doubled each time
+MOST_ARRIVALS = 100  # of a user's unanswered events that are kept, however long Redis is away
 
 
 @dataclass
-class _Due:
+class _Waiting:
     partition: int
     offset: int  # of the first unanswered event
     arrived: list[int]  # Kafka timestamps of the unanswered events, epoch milliseconds
 
 
 @dataclass
-class _Aside:
-    due: _Due
-    again: float  # by the monotonic clock
+class _PutAside:
+    due: _Waiting
+    until: float  # by the monotonic clock
 
 
 class DueUsers:
-    """In order of their first unanswered events."""
+    """Users wait in the order of their first unanswered events, until they are taken."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, _Due] = {}
-        self._taken: dict[str, _Due] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._taken: dict[str, _Waiting] = {}
         self._alone: set[str] = set()  # whose lists are made one at a time
-        self._aside: dict[str, _Aside] = {}  # whose lists failed alone
+        self._aside: dict[str, _PutAside] = {}  # whose lists failed alone
         self._tries: dict[str, int] = {}  # of lists that failed alone
         self._after: dict[int, int] = {}  # partition -> offset after the newest event
         self._delays: list[float] = []  # seconds from events to their answers
@@ -45,24 +48,25 @@ class DueUsers:
     def add(self, user: str, partition: int, offset: int, timestamp: int) -> None:
         """An event of the user, with Kafka's timestamp in epoch milliseconds."""
         aside = self._aside.get(user)
-        due = aside.due if aside else self._waiting.setdefault(user, _Due(partition, offset, []))
+        new = _Waiting(partition, offset, [])
+        due = aside.due if aside else self._waiting.setdefault(user, new)
         if due.offset == NO_EVENT:
             due.partition, due.offset = partition, offset
-        if len(due.arrived) < STAMPS:
+        if len(due.arrived) < MOST_ARRIVALS:
             due.arrived.append(timestamp)
 
-    def again(self, user: str, partition: int) -> None:
+    def add_without_event(self, user: str, partition: int) -> None:
         """The user needs another list although there is no event that waits for it."""
-        self._waiting.setdefault(user, _Due(partition, NO_EVENT, []))
+        self._waiting.setdefault(user, _Waiting(partition, NO_EVENT, []))
 
-    def read(self, partition: int, offset: int) -> None:
+    def have_read(self, partition: int, offset: int) -> None:
         """All events of the partition before this offset were added, if their users need it."""
         self._after[partition] = offset
 
     def take(self, n: int) -> list[str]:
         """At most n users whose lists are now made; an event from now on makes its user due again.
 
-        Those who were taken before are answered or given back.
+        Users who were taken before are answered, failed or given back by now.
         """
         users = list(islice(self._waiting, n))
         if not self._alone.isdisjoint(users):
@@ -71,7 +75,7 @@ class DueUsers:
         return users
 
     def answered(self) -> int:
-        """The lists of those who were taken are written; returns how many they were."""
+        """The lists of the users who were taken are written; returns how many they were."""
         now = time.time() * 1000
         taken = set(self._taken)
         for due in self._taken.values():
@@ -83,17 +87,17 @@ class DueUsers:
         return answered
 
     def give_back(self) -> None:
-        """The lists of those who were taken are not written: they are the first to wait again."""
+        """The lists of the users who were taken are not written: they are the next to be taken."""
         for user, due in self._taken.items():
             if user in self._waiting:
-                due.arrived = (due.arrived + self._waiting.pop(user).arrived)[:STAMPS]
+                due.arrived = (due.arrived + self._waiting.pop(user).arrived)[:MOST_ARRIVALS]
         self._waiting, self._taken = self._taken | self._waiting, {}
 
-    def doubt(self) -> None:
-        """A list of those who were taken cannot be made, for a reason that nobody foresaw.
+    def failed(self) -> None:
+        """A list of the users who were taken cannot be made, for a reason that nobody foresaw.
 
-        Each is taken alone then. Whose list fails alone waits longer each time, and after TRIES it
-        is left: the next event, or the next snapshot, makes its user due again.
+        Each of them is taken alone then. A user whose list fails alone waits longer each time, and
+        is left after MOST_TRIES: the next event, or the next model, makes the user due again.
         """
         if len(self._taken) > 1:
             self._alone |= self._taken.keys()
@@ -101,26 +105,26 @@ class DueUsers:
             for user, due in self._taken.items():
                 self._alone.discard(user)
                 tries = self._tries[user] = self._tries.get(user, 0) + 1
-                if tries < TRIES:
-                    again = time.monotonic() + AGAIN_SECONDS * 2.0**tries
-                    self._aside[user] = _Aside(due, again)
+                if tries < MOST_TRIES:
+                    until = time.monotonic() + FIRST_WAIT * 2.0**tries
+                    self._aside[user] = _PutAside(due, until)
                 else:
                     del self._tries[user]
             self._taken.clear()
         self.give_back()
 
     def drop(self) -> None:
-        """Nobody waits: the first publish writes all lists."""
+        """Nobody waits: the first publication writes all lists."""
         self._waiting.clear()
 
-    def lose(self) -> None:
-        """The partitions may be another process's now."""
+    def clear(self) -> None:
+        """Nobody waits: the partitions may be another process's now."""
         for each in (self._waiting, self._taken, self._after, self._alone, self._aside):
             each.clear()
         self._tries.clear()
 
     def offsets(self) -> dict[int, int]:
-        """Partition -> offset up to where all events are answered; only of those read since."""
+        """Partition -> offset up to where all events are answered, to be committed to Kafka."""
         answered = dict(self._after)
         aside = (each.due for each in self._aside.values())
         for due in (*self._waiting.values(), *self._taken.values(), *aside):
@@ -128,18 +132,20 @@ class DueUsers:
                 answered[due.partition] = min(answered[due.partition], due.offset)
         return answered
 
-    def told(self, answered: dict[int, int]) -> None:
-        """These offsets need not be told again."""
+    def committed(self, answered: dict[int, int]) -> None:
+        """Kafka has these offsets, so they need not be committed again."""
         self._after = {p: offset for p, offset in self._after.items() if answered[p] < offset}
 
     def wake(self) -> None:
-        """Those who were put aside for long enough wait again."""
+        """Users who were put aside for long enough wait again."""
         now = time.monotonic()
-        for user in [user for user, aside in self._aside.items() if aside.again <= now]:
+        for user in [user for user, aside in self._aside.items() if aside.until <= now]:
             self._waiting[user] = self._aside.pop(user).due
             self._alone.add(user)
 
     def take_delays(self) -> list[float]:
-        """Seconds from events to their answers since the last call; without old events'."""
+        """Seconds from each event to its answer, since the last call; without events from before
+        the start of this process.
+        """
         delays, self._delays = self._delays, []
         return delays

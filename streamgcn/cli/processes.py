@@ -62,9 +62,9 @@ def trainer() -> None:
 def serving() -> None:
     """Keep every user's list in Redis, from each new model and after each event."""
     with _running("serving", serving_metrics.METRICS) as (settings, process):
-        from serving.loop import refresh
+        from serving import serve
 
-        refresh.run(settings, process)
+        serve.run(settings, process)
 
 
 def demo() -> None:

@@ -28,7 +28,7 @@ from consumer.kafka.topics import group_offsets
 from process.health import Health
 from process.log import Figures
 from process.running import Running
-from serving.loop import refresh
+from serving import serve
 from serving.settings import ServingSettings
 from tests.ingesting import Topic, consuming
 from tests.services import wait_for
@@ -85,7 +85,7 @@ def serving(topic: Topic, redis_url: str) -> Iterator[Callable[[], None]]:
 
     def run() -> None:
         try:
-            refresh.run(settings, Running(stop, Figures("serving"), Health()))
+            serve.run(settings, Running(stop, Figures("serving"), Health()))
         except BaseException as error:
             failed.append(error)
 

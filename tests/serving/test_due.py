@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from serving.loop.due import STAMPS, TRIES, DueUsers
+from serving.loop.due import MOST_ARRIVALS, MOST_TRIES, DueUsers
 
 
 def due_users(*events: tuple[int, int, str]) -> DueUsers:
@@ -12,7 +12,7 @@ def due_users(*events: tuple[int, int, str]) -> DueUsers:
     made = DueUsers()
     for partition, offset, user in events:
         made.add(user, partition, offset, 0)
-        made.read(partition, offset + 1)
+        made.have_read(partition, offset + 1)
     return made
 
 
@@ -29,7 +29,7 @@ def test_an_event_that_comes_while_the_list_is_made_makes_the_user_due_again() -
     due = due_users((0, 0, "a"), (0, 1, "b"))
     due.take(1)
     due.add("a", 0, 2, 0)
-    due.read(0, 3)
+    due.have_read(0, 3)
     due.answered()
     assert due.offsets() == {0: 1}
     assert due.take(9) == ["b", "a"]
@@ -41,7 +41,7 @@ def test_a_partition_is_answered_up_to_the_first_event_that_is_not() -> None:
     assert due.offsets() == {0: 6, 1: 3}  # their lists are only being made
     due.answered()
     assert due.offsets() == {0: 7, 1: 4}
-    due.told({0: 7, 1: 4})
+    due.committed({0: 7, 1: 4})
     assert due.offsets() == {0: 7}
     due.take(1)
     due.answered()
@@ -52,7 +52,7 @@ def test_who_is_given_back_is_due_before_all_others_from_the_first_event_on() ->
     due = due_users((0, 1, "a"), (0, 2, "b"), (0, 3, "c"))
     due.take(2)
     due.add("b", 0, 4, 0)
-    due.read(0, 5)
+    due.have_read(0, 5)
     due.give_back()
     assert due.offsets() == {0: 1}
     assert due.take(1) == ["a"]
@@ -64,7 +64,7 @@ def test_who_is_given_back_is_due_before_all_others_from_the_first_event_on() ->
 def test_nothing_of_a_lost_partition_is_told() -> None:
     due = due_users((0, 5, "a"), (0, 6, "b"))
     due.take(1)
-    due.lose()
+    due.clear()
     assert not due.offsets()
     assert not due.take(1)
     assert due.answered() == 0
@@ -74,12 +74,12 @@ def test_delays_are_of_each_event_since_the_start_and_told_once() -> None:
     due = DueUsers()
     now = int(time.time() * 1000) + 1
     due.add("a", 0, 0, now - 3_600_000)  # before the start
-    for offset in range(1, STAMPS + 9):
+    for offset in range(1, MOST_ARRIVALS + 9):
         due.add("a", 0, offset, now + 5_000)
     due.take(1)
     due.answered()
     delays = due.take_delays()
-    assert len(delays) == STAMPS - 1
+    assert len(delays) == MOST_ARRIVALS - 1
     assert all(-5.1 < delay < 0 for delay in delays)
     assert not due.take_delays()
 
@@ -94,14 +94,14 @@ def test_after_a_failure_each_is_tried_alone_and_only_the_culprit_waits(
         due.wake()
         taken = due.take(9)
         if "bad" in taken:
-            due.doubt()
+            due.failed()
         else:
             made += taken
             due.answered()
     assert made == ["a", "c"]
     assert due.offsets() == {0: 2}  # another process would go on at the event of the culprit
     due.add("bad", 0, 4, 0)
-    due.read(0, 5)
+    due.have_read(0, 5)
     assert due.take(9) == []
     now = 103.0
     due.wake()
@@ -112,14 +112,14 @@ def test_after_a_failure_each_is_tried_alone_and_only_the_culprit_waits(
 
 def test_who_fails_again_and_again_is_left_at_last() -> None:
     due = due_users((0, 1, "bad"))
-    for _ in range(TRIES):
+    for _ in range(MOST_TRIES):
         assert due.take(9) == ["bad"]
-        due.doubt()
+        due.failed()
         for aside in due._aside.values():
-            aside.again = 0.0
+            aside.until = 0.0
         due.wake()
     assert due.take(9) == []
     assert due.offsets() == {0: 2}
     due.add("bad", 0, 2, 0)
-    due.read(0, 3)
+    due.have_read(0, 3)
     assert due.take(9) == ["bad"]

@@ -24,8 +24,8 @@ from consumer.kafka.topics import wait_for_topics
 from process.health import Health
 from process.log import Figures
 from process.running import Running
+from serving import serve
 from serving.lists.recommender import Recommender
-from serving.loop import refresh
 from serving.loop.all_lists import AllLists
 from serving.redis import outage
 from serving.redis.errors import RedisDown, RedisRefuses
@@ -98,7 +98,7 @@ class Serving:
         self.touch(*PAIRS)
         stop = threading.Event()
         process = Running(stop, Figures("serving"), Health())
-        thread = threading.Thread(target=refresh.run, args=(self.settings, process))
+        thread = threading.Thread(target=serve.run, args=(self.settings, process))
         thread.start()
         try:
             wait_for("the lists", self.right)

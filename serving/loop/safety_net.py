@@ -1,7 +1,7 @@
 """The last net: an error that nobody foresaw costs the step that it happened in, not the process.
 
-Each step of the loop is run in it by its name. The error becomes one line, and the step is left out
-for a while that doubles; the others go on.
+The loop runs each step in the net, by the step's name. The error becomes one line, and the step is
+left out for a while that doubles each time; the other steps go on.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from process.text import visible
 
 FIRST_SECONDS = 0.5  # that a step is left out after its first failure; then twice as long, up to
 LONGEST_SECONDS = 60.0
-AGAIN_AFTER = 600.0  # seconds from one line to the next of the same failure
+SAY_AGAIN_AFTER = 600.0  # seconds from one line to the next of the same failure
 
 
 @dataclass
 class _Step:
     failures: int = 0
-    again: float = 0.0
+    next_at: float = 0.0  # by the monotonic clock
 
 
-class Net:
+class SafetyNet:
     """What has failed lately, by the step's name."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._steps: dict[str, _Step] = {}
-        self._told: dict[tuple[str, str], float] = {}  # when, by step and place
+        self._said: dict[tuple[str, str], float] = {}  # when, by step and place
 
     def run(self, step: str, act: Callable[[], object]) -> bool:
         """Run a step unless it is left out at the moment; returns whether it ran and worked.
@@ -47,7 +47,7 @@ class Net:
         except StreamGCNError:
             raise
         except Exception as error:
-            self.caught(step, error)
+            self.catch(step, error)
             return False
         self._steps.pop(step, None)
         return True
@@ -55,18 +55,18 @@ class Net:
     def paused(self, step: str) -> bool:
         """Whether the step failed so short a time ago that it is left out."""
         state = self._steps.get(step)
-        return state is not None and time.monotonic() < state.again
+        return state is not None and time.monotonic() < state.next_at
 
-    def caught(self, step: str, error: Exception, where: str = "") -> None:
+    def catch(self, step: str, error: Exception, where: str = "") -> None:
         """Take note of an error; a line unless the same had one lately."""
         state = self._steps.setdefault(step, _Step())
         wait = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(state.failures, 30))
-        state.failures, state.again = state.failures + 1, time.monotonic() + wait
+        state.failures, state.next_at = state.failures + 1, time.monotonic() + wait
         frames = extract_tb(error.__traceback__)
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
-        last = self._told.get((step, place))
-        if last is None or time.monotonic() - last > AGAIN_AFTER:
-            self._told[step, place] = time.monotonic()
+        last = self._said.get((step, place))
+        if last is None or time.monotonic() - last > SAY_AGAIN_AFTER:
+            self._said[step, place] = time.monotonic()
             self._log.error(
                 "%s%s failed, which is a fault of StreamGCN (%s: %s, at %s); it is tried again and "
                 "the rest goes on.",

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from process.errors import StreamGCNError
-from serving.loop import net
-from serving.loop.net import Net
+from serving.loop import safety_net
+from serving.loop.safety_net import SafetyNet
 
 log = logging.getLogger("serving")
 
@@ -20,7 +20,7 @@ def test_a_step_that_fails_is_one_line_and_is_left_out_for_longer_and_longer(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(net, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(safety_net, "time", SimpleNamespace(monotonic=lambda: now))
     tried, done = [], 0
 
     def try_it() -> None:
@@ -31,25 +31,25 @@ def test_a_step_that_fails_is_one_line_and_is_left_out_for_longer_and_longer(
         nonlocal done
         done += 1
 
-    made = Net(log)
+    made = SafetyNet(log)
     while now < 300:
         assert not made.run("writing lists", try_it)
         assert made.run("another step", other)
         now += 0.25
     assert done == 1_200
     assert tried[:6] == [0, 0.5, 1.5, 3.5, 7.5, 15.5]
-    assert tried[-1] - tried[-2] == net.LONGEST_SECONDS
+    assert tried[-1] - tried[-2] == safety_net.LONGEST_SECONDS
     [line] = caplog.messages
     assert "Writing lists failed, which is a fault of StreamGCN (KeyError: " in line
-    assert f"test_net.py:{fail.__code__.co_firstlineno + 1})" in line
+    assert f"test_safety_net.py:{fail.__code__.co_firstlineno + 1})" in line
     assert "\n" not in line
 
 
 def test_a_step_that_works_again_is_run_as_before(caplog: pytest.LogCaptureFixture) -> None:
-    made = Net(log)
-    made.caught("step", KeyError("x"))
+    made = SafetyNet(log)
+    made.catch("step", KeyError("x"))
     assert made.paused("step")
-    made._steps["step"].again = 0.0
+    made._steps["step"].next_at = 0.0
     assert made.run("step", lambda: None)
     assert not made.paused("step")
     assert made.run("step", lambda: None)
@@ -60,4 +60,4 @@ def test_what_is_foreseen_is_for_the_caller() -> None:
         raise StreamGCNError("Redis is away")
 
     with pytest.raises(StreamGCNError):
-        Net(log).run("step", refuse)
+        SafetyNet(log).run("step", refuse)

@@ -1,0 +1,216 @@
+"""The loop of serving: an event -> its user's edges -> that user's list in Redis.
+
+Each round reads the log, writes the block of lists that was begun, sees to all else, and begins the
+next block, which is made on other threads while the log is read again. So no list is overwritten by
+one of older edges. Several processes share the topic's partitions: a process writes the lists of
+the users whose events are in the partitions that the process reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+
+from consumer.kafka.subscription import Subscription
+from process.running import Running
+from serving.edges.user_edges import UserEdges
+from serving.loop.blocks import GATHER, Blocks
+from serving.loop.due import DueUsers
+from serving.loop.expiry import Expiry
+from serving.loop.forgetting import Forgetting
+from serving.loop.growing import Growing
+from serving.loop.model_slot import ModelSlot
+from serving.loop.partitions import Partitions
+from serving.loop.popular import Popular
+from serving.loop.publication import Publication
+from serving.loop.safety_net import SafetyNet
+from serving.loop.taking import Taking
+from serving.redis.errors import RedisDown
+from serving.redis.outage import Outage
+from serving.redis.store import Store
+from serving.redis.watch import Watch
+from serving.settings import ServingSettings
+
+BEGINNING, WRITING = "beginning lists", "writing lists"  # steps
+LOOK_EVERY = 0.5  # seconds between two looks at Redis, the edge store and the live model
+KEEP_EVERY = 10.0  # seconds between two times that a Redis that evicts keys gets small ones again
+
+
+class ServingLoop:
+    """One serving process."""
+
+    def __init__(
+        self, settings: ServingSettings, process: Running, store: Store, subscription: Subscription,
+        edges: UserEdges, growing: Growing, forgetting: Forgetting, slot: ModelSlot,
+        log: logging.Logger,
+    ) -> None:  # fmt: skip
+        self._settings, self._process = settings, process
+        self._store, self._subscription = store, subscription
+        self._edges, self._growing = edges, growing
+        self._forgetting, self._slot = forgetting, slot
+        self._due = DueUsers()
+        self._popular = Popular(settings.top_k)
+        self._publication = Publication(store, log)
+        self._blocks = Blocks(store, edges, self._due, self._publication, self._popular)
+        topic = settings.kafka_topic
+        self._partitions = Partitions(topic, subscription, growing, edges, self._due, log)
+        mine = self._partitions.mine
+        self._taking = Taking(edges, self._due, forgetting, slot, mine, log)
+        self._expiry = Expiry(settings.retention_days, edges, self._due, forgetting, mine)
+        self._watch = Watch(store, settings.redis_ttl_seconds is not None, log)
+        self._outage, self._net = Outage(log), SafetyNet(log)
+        self._looked_at = self._kept_at = 0.0
+
+    def run(self) -> None:
+        """Read events and write lists, until told to stop."""
+        while not self._process.stop.is_set():
+            self.round()
+
+    def round(self) -> None:
+        """Read what the log has, and write lists if Redis takes them."""
+        self._read()
+        if not self._outage.paused:
+            self._write()
+        self._partitions.commit()
+        self._report()
+
+    def _read(self) -> None:
+        """Take the log's next events, and wait for them if there is nothing else to do."""
+        wait = self._wait()
+        if 0.0 < wait < GATHER:
+            self._process.stop.wait(wait)  # more users become due meanwhile
+            wait = 0.0
+        polled = self._subscription.poll(min(wait, GATHER))
+        if polled.lost:
+            # Another process may have these partitions now, and write newer lists than this one.
+            self._partitions.mine.clear()
+            self._blocks.clear()
+        if polled.gained and self._partitions.place(polled.gained):
+            self._slot.find_new_items()
+            self._looked_at = 0.0  # the lists of their users may be of another edition
+        for messages in polled.messages:
+            self._taking.take(messages)
+
+    def _wait(self) -> float:
+        """Seconds until there is something to write, as far as it can be written now."""
+        blocked = self._outage.paused or self._net.paused(WRITING) or self._net.paused(BEGINNING)
+        if blocked or not self._slot.recommender:
+            return float("inf")
+        return 0.0 if self._forgetting.working else self._blocks.wait(self._slot.recommender)
+
+    def _write(self) -> None:
+        """Write the block that was begun, see to all else, begin the next block.
+
+        What fails is not lost: users whose lists are not written stay due, and a publication goes
+        on at the block that failed.
+        """
+        try:
+            self._net.run(WRITING, self._blocks.write)
+            self._net.run("taking out what has expired", self._expire)
+            self._net.run("deleting lists", self._forgetting.step)
+            self._net.run("looking at Redis, the edge store and the model", self._look)
+            self._net.run("folding in new items", self._fold_new_items)
+            if not self._net.paused(WRITING):
+                self._net.run(BEGINNING, self._begin_block)
+        except RedisDown as error:
+            self._outage.failed(error)
+            self._blocks.give_back()
+            self._looked_at = 0.0  # the next try begins with a write
+        else:
+            self._outage.worked(left=self._publication.running)
+
+    def _expire(self) -> None:
+        if self._expiry.step():
+            self._popular.hurry()
+
+    def _look(self) -> None:
+        """See whether Redis has kept what was written, and what is new in both stores."""
+        if time.monotonic() - self._looked_at < LOOK_EVERY:
+            return
+        self._looked_at = time.monotonic()
+        if self._watch.look():  # Redis has lost something
+            self._popular.hurry()
+            self._publication.start_over()
+            self._forgetting.start_over()
+        self._popular.write(self._edges, self._slot.version, self._store)
+        self._look_at_edge_store()
+        if self._slot.step():
+            self._publication.start_over()
+            self._popular.hurry()
+            self._popular.write(self._edges, self._slot.version, self._store)
+        self._publish()
+
+    def _look_at_edge_store(self) -> None:
+        replaced = self._growing.look()
+        if not replaced:
+            self._growing.step()
+            self._expiry.write_settled()
+            return
+        with self._process.health.busy("reading the edge store"):
+            if not self._growing.read_anew(replaced):
+                return
+        self._slot.use_other_edges()
+        self._blocks.clear()
+        self._partitions.restart()
+        self._publication.renew(self._subscription.partitions())
+        self._popular.hurry()
+
+    def _publish(self) -> None:
+        """Begin to write all lists, if they are not of the present edition."""
+        recommender = self._slot.recommender
+        if not recommender or not self._watch.calm:
+            return
+        length, ttl = self._settings.top_k, self._settings.redis_ttl_seconds
+        edition = f"{self._slot.version} {self._watch.generation} {length} {ttl}"
+        mine, n_partitions = set(self._partitions.mine), self._subscription.n_partitions
+        self._publication.begin_if_due(recommender, self._edges, mine, n_partitions, edition)
+        if self._watch.evicted and time.monotonic() - self._kept_at > KEEP_EVERY:
+            self._kept_at = time.monotonic()
+            self._publication.keep(recommender)
+
+    def _fold_new_items(self) -> None:
+        numbers = self._slot.fold_new_items()
+        if not numbers or not self._slot.recommender:
+            return
+        self._publication.renew(set(self._partitions.mine))
+        for similar in self._slot.recommender.neighbors(numbers):
+            self._store.put_neighbors(similar.ids, similar.values)
+
+    def _begin_block(self) -> None:
+        if self._slot.recommender:
+            self._blocks.begin(self._slot.recommender)
+        elif self._due and not self._slot.awaited:
+            self._due.drop()  # the first publication writes their lists
+
+    def _report(self) -> None:
+        health, figures = self._process.health, self._process.figures
+        health.needs(
+            Kafka=self._subscription.trouble,
+            Redis=self._outage.trouble,
+            store=self._growing.trouble,
+            model="" if self._slot.recommender else "no model is live yet",
+        )
+        health.alive()
+        if not figures.due():
+            return
+        delays = self._due.take_delays()
+        figures.metrics.observe("freshness", delays)
+        figures.metrics.observe("list_making", self._blocks.take_seconds())
+        p50, p95, p99 = np.percentile(delays or [0.0], [50, 95, 99])
+        figures.report(
+            "served",
+            events=self._taking.events,
+            refreshed=self._blocks.answered,
+            users=self._edges.n_users,
+            due=len(self._due),
+            lag=self._subscription.lag(),
+            freshness_p50_ms=round(p50 * 1000),
+            freshness_p95_ms=round(p95 * 1000),
+            freshness_p99_ms=round(p99 * 1000),
+            published=round(self._publication.progress, 3),
+            redis_evicted=self._watch.evicted,
+            model=self._slot.version or "none",
+            unforeseen=self._taking.unforeseen,
+        )

@@ -1,0 +1,132 @@
+"""The model in use, and the next one, which is loaded on a thread of its own.
+
+Lists are made from the model in use until the next one is put in its place, between two blocks of
+lists. So events are answered while a model is loaded, however long that takes.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from consumer.event.json import Event
+from serving.edges.user_edges import UserEdges
+from serving.items.new_items import NewItems
+from serving.lists.recommender import Recommender
+from serving.loop.forgetting import Forgetting
+from trainer.lifecycle.live import LiveModel
+from trainer.lifecycle.manifest import Snapshot
+
+NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has not seen
+
+
+class ModelSlot:
+    """What stands in it makes the lists.
+
+    recommender: of the model in use, None before the first; awaited: whether there is a model at
+    all, in use or to be loaded.
+    """
+
+    def __init__(
+        self, live: LiveModel, prepare: Callable[[Snapshot], Recommender], edges: UserEdges,
+        forgetting: Forgetting, log: logging.Logger,
+    ) -> None:  # fmt: skip
+        """`prepare`: makes a snapshot ready for use; called on the thread."""
+        self._live, self._prepare, self._edges = live, prepare, edges
+        self._forgetting, self._log = forgetting, log
+        self.recommender: Recommender | None = None
+        self.awaited = False
+        self._new_items: NewItems | None = None
+        self._folded_at = 0.0
+        self._thread = ThreadPoolExecutor(1, "model")
+        self._loading: Future[Recommender | None] | None = None
+        self._begun_at = 0.0
+        self._forgotten: set[str] = set()  # digests of users whom the model that is loaded forgets
+
+    @property
+    def version(self) -> str:
+        """The version of the model in use; empty before the first."""
+        return self.recommender.model.version if self.recommender else ""
+
+    def step(self) -> bool:
+        """Put a model in place that is loaded, and have one loaded that has gone live.
+
+        Returns:
+            Whether another model than before is in use now.
+        """
+        if self._loading:
+            if not self._loading.done():
+                return False
+            loading, self._loading = self._loading, None
+            loaded = loading.result()
+            if loaded:
+                self._put_in_place(loaded)
+            return loaded is not None
+        live = self._live.version()
+        self.awaited = live is not None
+        if live and live != self.version:
+            self._begun_at = time.monotonic()
+            self._forgotten = self._forgetting.digests
+            self._loading = self._thread.submit(self._load, self.version, self._forgotten)
+        return False
+
+    def note(self, event: Event) -> None:
+        """Take note of an event that is in the edges already: its item may be new."""
+        if self._new_items:
+            self._new_items.note(event)
+
+    def forget(self, user: str) -> None:
+        """Drop what the model has learned of a user who is forgotten."""
+        if self.recommender:
+            self.recommender.model.forget(user)
+
+    def find_new_items(self) -> None:
+        """Look for new items in edges that came from the edge store."""
+        if self._new_items:
+            self._new_items.find()
+
+    def use_other_edges(self) -> None:
+        """The edges are those of another edge store than before."""
+        if self.recommender:
+            self._edges.dampen(self.recommender.model.trained.dampened)
+            self._new_items = NewItems(self.recommender.model, self._edges)
+
+    def fold_new_items(self) -> list[int]:
+        """Make new items recommendable, by the users who like them; returns their numbers."""
+        if not self._new_items or not self.recommender:
+            return []
+        if time.monotonic() - self._folded_at < NEW_ITEMS_EVERY:
+            return []
+        self._folded_at = time.monotonic()
+        numbers = self._new_items.fold()
+        if numbers:
+            self.recommender.renew(numbers)
+        return numbers
+
+    def close(self) -> None:
+        """What the thread still loads is of no use."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, in_use: str, forgotten: set[str]) -> Recommender | None:
+        """On the thread: the live model; None if there is none or it is in use."""
+        snapshot = self._live.read()
+        if snapshot is None or snapshot.manifest.version == in_use:
+            return None
+        recommender = self._prepare(snapshot)
+        recommender.model.forget_digests(forgotten)
+        return recommender
+
+    def _put_in_place(self, recommender: Recommender) -> None:
+        model = recommender.model
+        model.forget_digests(self._forgetting.digests - self._forgotten)  # forgotten meanwhile
+        self._edges.dampen(model.trained.dampened)
+        self._new_items = NewItems(model, self._edges)
+        self.recommender = recommender
+        self._log.info(
+            "Model %s is in use; loading it took %.1f s.",
+            model.version, time.monotonic() - self._begun_at,
+        )  # fmt: skip
+        gc.freeze()  # ids and numbers by the million; to look through them took most of the time

@@ -1,0 +1,68 @@
+"""The log's messages -> the users' edges, and the users whose lists are due."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Sequence
+
+from consumer.event.json import FORGET, Event
+from consumer.ingest.decode import Position, events, rows, sent_at
+from consumer.kafka.client import Message
+from process.text import visible
+from serving.edges.user_edges import UserEdges
+from serving.loop.due import DueUsers
+from serving.loop.forgetting import Forgetting
+from serving.loop.model_slot import ModelSlot
+
+
+class Taking:
+    """Takes event after event.
+
+    events: how many were taken; unforeseen: how many were skipped for an error that nobody foresaw.
+    """
+
+    def __init__(
+        self, edges: UserEdges, due: DueUsers, forgetting: Forgetting, slot: ModelSlot,
+        mine: Collection[int], log: logging.Logger,
+    ) -> None:  # fmt: skip
+        """`mine`: the partitions that are read here now; it changes."""
+        self._edges, self._due, self._forgetting, self._slot = edges, due, forgetting, slot
+        self._mine, self._log = mine, log
+        self.events = self.unforeseen = 0
+
+    def take(self, messages: Sequence[Message]) -> None:
+        """Take the messages of one partition, in their order."""
+        table, rejected = rows(messages)  # the consumer sends these to the dead letters
+        for each in rejected:
+            if each.unforeseen:
+                self._skip(each.message.partition, each.message.offset, each.reason)
+        now = int(time.time() * 1000)
+        times = {message.offset: sent_at(message, now) for message in messages}
+        for event, partition, at in events(table):
+            try:
+                self._apply(event, partition, at, times[at.offset])
+            except Exception as error:  # the last net: one event must not end the process
+                self._skip(partition, at.offset, f"{type(error).__name__}: {error}")
+        self._due.have_read(messages[-1].partition, messages[-1].offset + 1)
+        self.events += len(table)
+
+    def _apply(self, event: Event, partition: int, at: Position, sent: int) -> None:
+        self._edges.apply(event, partition, at)
+        if event.type == FORGET:
+            self._forgetting.note(event.user_id)
+            self._slot.forget(event.user_id)
+            if self._edges.partition(event.user_id) not in self._mine:
+                return  # has not come again, or is another process's to write
+        else:
+            self._slot.note(event)
+        self._due.add(event.user_id, partition, at.offset, sent)
+
+    def _skip(self, partition: int, offset: int, reason: str) -> None:
+        """Count what nobody foresaw, and say it the first time."""
+        self.unforeseen += 1
+        if self.unforeseen == 1:
+            self._log.error(
+                "Offset %d of partition %d is skipped (%s); more of this kind is only counted.",
+                offset, partition, visible(reason, 200),
+            )  # fmt: skip

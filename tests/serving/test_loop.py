@@ -1,0 +1,258 @@
+"""The loop, round by round, on a log in memory and a real Redis."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+
+from consumer.edge.store import EdgeStore
+from consumer.kafka.subscription import Subscription
+from process.health import Health
+from process.log import Figures
+from process.running import Running
+from serving.edges.user_edges import UserEdges
+from serving.items.served_model import ServedModel
+from serving.lists.recommender import Recommender
+from serving.loop import partitions
+from serving.loop.forgetting import Forgetting
+from serving.loop.growing import Growing
+from serving.loop.loop import ServingLoop
+from serving.loop.model_slot import ModelSlot
+from serving.redis.store import Store
+from serving.settings import ServingSettings
+from tests.graphs import append, blocks, pairs
+from tests.graphs import store as store_of
+from tests.services import wait_for
+from tests.serving.fake_log import FakeLog
+from trainer.fit.fit import fit
+from trainer.graph.weights import Weighing
+from trainer.lifecycle.live import LiveModel
+from trainer.lifecycle.manifest import Manifest, Snapshot
+from trainer.lifecycle.snapshots import Snapshots
+from trainer.model.hyperparameters import USUAL, Hyperparameters
+
+FIRST, SECOND = "20260101T000000.0Z", "20260102T000000.0Z"
+GRAPH = blocks(users=10)
+log = logging.getLogger("serving")
+
+
+class Loop:
+    """A loop whose log and stores the test holds.
+
+    load_second: set to let the second model be loaded.
+    """
+
+    def __init__(self, folder: Path, redis_url: str, n_partitions: int = 1) -> None:
+        self.log = FakeLog(n_partitions, {0: len(GRAPH)})  # these are in the edge store
+        self.rows = store_of(folder / "edges", pairs(GRAPH))
+        settings = ServingSettings(
+            edge_store=str(folder / "edges"), model_store=str(folder / "models"), kafka_topic="t",
+            redis_url=redis_url, redis_prefix=folder.name, top_k=3, device="cpu",
+        )  # fmt: skip
+        self.snapshots = Snapshots(settings.model_store)
+        self.store = Store(redis_url, settings.redis_prefix)
+        self.edges = UserEdges(Weighing())
+        self.load_second = threading.Event()
+        forgetting = Forgetting(self.store, self.edges)
+        edge_store = EdgeStore(settings.edge_store, "t")
+        self.growing = Growing(edge_store, "t", self.edges, forgetting, log)
+        self.growing.read_now()
+        live = LiveModel(self.snapshots, log)
+        self.slot = ModelSlot(live, self._prepare, self.edges, forgetting, log)
+        self.process = Running(threading.Event(), Figures("serving"), Health())
+        self.loop = ServingLoop(
+            settings, self.process, self.store, cast(Subscription, self.log), self.edges,
+            self.growing, forgetting, self.slot, log,
+        )  # fmt: skip
+
+    def _prepare(self, snapshot: Snapshot) -> Recommender:
+        if snapshot.manifest.version == SECOND:
+            self.load_second.wait()
+        return Recommender(ServedModel(snapshot, torch.device("cpu")), 3)
+
+    def promote(self, version: str) -> None:
+        fitted = fit(GRAPH, Hyperparameters(dim=8, epochs=5, vectors=4).filled(USUAL))
+        embeddings = fitted.embeddings
+        manifest = Manifest(
+            version, embeddings.model, embeddings.layers, embeddings.cosine, 7, GRAPH.n_users,
+            GRAPH.n_items, len(GRAPH), 1, {}, asdict(fitted.settings), {}, {},
+        )  # fmt: skip
+        ids = GRAPH.user_ids.values, GRAPH.item_ids.values
+        self.snapshots.write(Snapshot(manifest, embeddings, *ids))
+        self.snapshots.promote(version)
+
+    def go_on(self, what: str, until: Callable[[], object]) -> None:
+        """Rounds until the condition holds."""
+
+        def look() -> object:
+            self.loop.round()
+            return until()
+
+        wait_for(what, look)
+
+    def start(self, *given: int) -> None:
+        """Until all lists of the first model are written."""
+        self.promote(FIRST)
+        self.log.give(*(given or (0,)))
+        self.go_on("the first model's lists", lambda: self.published(FIRST, *(given or (0,))))
+
+    def published(self, version: str, *given: int) -> bool:
+        found = self.store.published(given)
+        return found.keys() == set(given) and all(e.startswith(version) for e in found.values())
+
+    def close(self) -> None:
+        self.load_second.set()
+        self.slot.close()
+        self.growing.close()
+        self.store.close()
+
+
+@pytest.fixture
+def loop(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    monkeypatch.setattr(partitions, "COMMIT_EVERY", 0.0)
+    made = Loop(tmp_path, redis_url, n_partitions=2)
+    yield made
+    made.close()
+
+
+def test_an_event_is_answered_by_a_new_list_and_then_committed(loop: Loop) -> None:
+    loop.start()
+    loop.log.publish("0-1", "0-3")
+    loop.log.publish("newcomer", "2-3")
+    loop.go_on("the lists", lambda: loop.store.user("newcomer"))
+    found = loop.store.user("newcomer")
+    assert found
+    assert found.source == "live"
+    assert {item.split("-")[0] for item in found.items} == {"2"}
+    loop.go_on("the commit", lambda: loop.log.committed_offsets == {0: len(GRAPH) + 2})
+
+
+def test_events_are_answered_from_the_model_in_use_while_the_next_one_is_loaded(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    loop.start()
+    loop.promote(SECOND)
+    loop.go_on("the loading", lambda: loop.slot._loading)
+    for number in range(5):
+        loop.log.publish(f"newcomer {number}", "1-2")
+        user = f"newcomer {number}"
+        loop.go_on("the list", lambda user=user: loop.store.user(user))  # type: ignore[misc]
+        found = loop.store.user(user)
+        assert found
+        assert found.model == FIRST
+    loop.log.publish("0-1", "", type="forget")
+    loop.go_on("the list to go", lambda: not loop.store.user("0-1"))
+    assert loop.slot.version == FIRST
+    loop.load_second.set()
+    loop.go_on("the second model's lists", lambda: loop.published(SECOND, 0))
+    assert f"Model {SECOND} is in use" in caplog.text
+    for user in (f"newcomer {number}" for number in range(5)):
+        found = loop.store.user(user)
+        assert found
+        assert found.model == SECOND
+    assert not loop.store.user("0-1")
+    recommender = loop.slot.recommender
+    assert recommender
+    assert "0-1" not in recommender.model._users  # who was forgotten while it was loaded
+
+
+def test_a_model_that_cannot_be_prepared_leaves_the_model_in_use_and_is_tried_again(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop.start()
+    prepare, failures = loop.slot._prepare, [MemoryError("no room")]
+
+    def fail_once(snapshot: Snapshot) -> Recommender:
+        if failures:
+            raise failures.pop()
+        return prepare(snapshot)
+
+    loop.slot._prepare = fail_once
+    loop.load_second.set()
+    loop.promote(SECOND)
+    loop.log.publish("newcomer", "1-2")
+    loop.go_on("the second model's lists", lambda: loop.published(SECOND, 0))
+    assert caplog.text.count("no room") == 1
+    assert loop.store.user("newcomer")
+
+
+def test_before_there_is_a_model_events_are_read_and_answered_by_the_first_publication(
+    loop: Loop,
+) -> None:
+    loop.log.give(0)
+    loop.log.publish("newcomer", "2-3")
+    loop.go_on("the commit", lambda: loop.log.committed_offsets == {0: len(GRAPH) + 1})
+    assert loop.store.user("newcomer") is None
+    assert loop.store.popular()
+    loop.promote(FIRST)
+    loop.go_on("the list", lambda: loop.store.user("newcomer"))
+
+
+def test_a_lost_partition_is_not_written_and_goes_on_where_it_was_answered(loop: Loop) -> None:
+    loop.start()
+    append(loop.rows, [("one", "0-1"), ("another", "0-1")], len(GRAPH))  # before serving reads them
+    loop.log.publish("one", "0-1")
+    loop.go_on("the list", lambda: loop.store.user("one"))
+    loop.go_on("the commit", lambda: loop.log.committed_offsets.get(0) == len(GRAPH) + 1)
+    loop.log.publish("another", "0-1")
+    loop.loop._read()  # it is read, and not answered
+    loop.log.take_away()
+    loop.log.publish("third", "0-1")
+    for _ in range(5):
+        loop.loop.round()
+    assert not loop.store.user("another")  # it is another process's now
+    loop.log.give(0)
+    loop.go_on("both lists", lambda: loop.store.user("another") and loop.store.user("third"))
+    assert loop.log.started[0] == len(GRAPH) + 1
+
+
+def test_where_the_edge_store_cannot_tell_the_place_the_log_is_told_to_ask_again(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(EdgeStore, "log", lambda *_: None)
+        patch.setattr(EdgeStore, "before_logs", lambda _: {})
+        loop.log.give(0)
+        loop.loop.round()
+        assert "has not begun with this log of topic t" in str(loop.log.postponed[0])
+        assert not loop.log.started
+    loop.loop.round()
+    assert loop.log.started == {0: len(GRAPH)}
+
+
+def test_lists_are_written_again_where_the_edge_store_tells_another_order_than_the_log(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.loop.growing.SETTLE_AFTER", 0.0)
+    monkeypatch.setattr("serving.loop.growing.TIMES_AS_LONG", 0.0)
+    loop.start(0, 1)
+    loop.log.publish("0-1", "3-1", partition=1)  # its other events are of partition 0
+    loop.go_on("the list", lambda: "0-1" in loop.edges.unsettled)
+    append(loop.rows, [("0-1", "3-2", 1.0, 9)], len(GRAPH), partition=0)
+    append(loop.rows, [("0-1", "3-1", 1.0, 9)], 0, partition=1)
+    loop.go_on("the growth", lambda: not loop.edges.unsettled)
+    assert {"3-1", "3-2"} <= loop.edges.items("0-1").keys()
+
+
+def test_an_item_that_the_model_has_not_seen_is_recommended_once_three_users_like_it(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.loop.model_slot.NEW_ITEMS_EVERY", 0.0)
+    monkeypatch.setattr("serving.loop.publication.RENEW_AFTER", 0.0)
+    monkeypatch.setattr("serving.loop.publication.RENEW_TIMES", 0.0)
+    loop.start()
+    for number in range(6):
+        loop.log.publish(f"2-{number}", "brand new")
+    loop.go_on("the similar items", lambda: loop.store.neighbors("brand new"))
+
+    def recommended() -> bool:
+        found = (loop.store.user(f"2-{number}") for number in range(6, 10))
+        return any(each and "brand new" in each.items for each in found)
+
+    loop.go_on("a list with it", recommended)

@@ -8,7 +8,7 @@ import sys
 
 from process.shutdown import SIGNALS
 
-PROCESSES = ("up", "consumer", "trainer", "serving")  # which run until a signal
+PROCESSES = ("up", "consumer", "trainer", "serving", "page")  # which run until a signal
 
 
 def main() -> None:

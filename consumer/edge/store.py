@@ -262,6 +262,16 @@ class EdgeStore:
         number = (log or self._logs.newest()).number
         return len(erase.of_users(self._table, [user], number, before))
 
+    def rows_of(self, user: str) -> pa.Table:
+        """All rows of a user, of TABLE, in any order.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self._refresh()
+        files = Files(self._table)
+        return files.read([file.path for file in files.all], pc.field("user_id") == user)
+
     def files_with(self, user: str, before: Offsets, log: Log | None = None) -> list[str]:
         """Files in which there are rows of the user, as `of_user`; replaced files too.
 

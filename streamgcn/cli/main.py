@@ -15,6 +15,7 @@ from process.settings import SettingsError
 from streamgcn.cli import letters, models, processes
 from streamgcn.cli.evaluate import evaluate
 from streamgcn.cli.forget import forget
+from streamgcn.cli.page import page
 from streamgcn.cli.publish import publish
 from streamgcn.cli.recommend import recommend
 from streamgcn.cli.settings_help import PROCESS, TRAINING, settings_help
@@ -53,6 +54,7 @@ _add(recommend, *REDIS, cls=ForUser)
 _add(new_edge_store, "edge_store", "kafka_topic")
 _add(status, *KAFKA, *STORES, *REDIS)
 _add(evaluate, *TRAINING)
+_add(page, *KAFKA, *STORES, *REDIS, "metrics_")
 app.command()(processes.demo)
 
 dead_letters = typer.Typer(no_args_is_help=True, help="Messages that were rejected.")

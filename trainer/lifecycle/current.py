@@ -25,6 +25,7 @@ class Training(msgspec.Struct):
     stage: str = "beginning"
     step: int = 0
     steps: int = 0
+    loss: float | None = None
 
     def __str__(self) -> str:
         step = f", step {self.step} of {self.steps}" if self.steps else ""
@@ -51,10 +52,10 @@ class CurrentTraining:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
-    def note(self, stage: str, step: int, steps: int) -> None:
+    def note(self, stage: str, step: int, steps: int, loss: float | None = None) -> None:
         """So far is the training."""
         made = self._training
-        made.stage, made.step, made.steps = stage, step, steps
+        made.stage, made.step, made.steps, made.loss = stage, step, steps, loss
         if time.monotonic() - self._written >= EVERY:
             self._write()
 
@@ -69,8 +70,17 @@ def doing(folder: Path) -> str:
     held_by = holder(folder)
     if held_by is None:
         return "not running"
-    try:
-        training = msgspec.json.decode((folder / TRAINING).read_bytes(), type=Training)
-    except (OSError, msgspec.MsgspecError):
+    running = training(folder)
+    if running is None:
         return f"running ({held_by}), waiting for new edges"
-    return f"running ({held_by}), {training}"
+    return f"running ({held_by}), {running}"
+
+
+def training(folder: Path) -> Training | None:
+    """The training that runs in a MODEL_STORE, None if none does."""
+    if holder(folder) is None:
+        return None
+    try:
+        return msgspec.json.decode((folder / TRAINING).read_bytes(), type=Training)
+    except (OSError, msgspec.MsgspecError):
+        return None

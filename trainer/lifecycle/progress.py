@@ -32,7 +32,7 @@ def shown(figures: Figures, current: CurrentTraining, look: Callable[[], None]) 
         now = time.monotonic()
         if stage != at:
             started, at = now, stage
-        current.note(stage, done, steps)
+        current.note(stage, done, steps, loss)
         if bar and task is not None:
             bar.start()
             bar.update(task, total=steps, completed=done, description=stage)

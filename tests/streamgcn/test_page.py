@@ -1,0 +1,178 @@
+"""The page, in a real browser: Debian's packages chromium and chromium-driver."""
+
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from serving.redis.contract import Recommendations
+from serving.redis.store import Store
+from serving.settings import ServingSettings
+from streamgcn.page.server import serve
+from streamgcn.services.ports import free_port
+from tests.graphs import append, store
+from tests.services import wait_for
+from tests.trainer.test_snapshots import NAMES, filled
+from trainer.lifecycle.current import CurrentTraining
+from trainer.lifecycle.lease import Lease
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"> \x1b[31m</script>"
+
+
+@contextmanager
+def page(settings: ServingSettings) -> Iterator[str]:
+    """The address of a page that is served."""
+    port, stop = free_port(), threading.Event()
+    thread = threading.Thread(target=serve, args=(settings, "127.0.0.1", port, stop))
+    thread.start()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for("the page", lambda: answers(url))
+        yield url
+    finally:
+        stop.set()
+        thread.join()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    paths = [shutil.which("chromium"), shutil.which("chromedriver")]
+    if not all(paths):
+        pytest.skip("chromium or chromedriver is absent: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(paths[0])
+    for each in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(each)
+    options.add_argument("--window-size=1200,1000")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options, webdriver.ChromeService(str(paths[1])))
+    try:
+        yield made
+    finally:
+        made.quit()
+
+
+def settings_of(folder: Path, redis_url: str, **more: object) -> ServingSettings:
+    given = {
+        "kafka_bootstrap_servers": f"127.0.0.1:{free_port()}", "kafka_topic": "t",
+        "redis_url": redis_url, "redis_prefix": folder.name, "edge_store": str(folder / "edges"),
+        "model_store": str(folder / "models"),
+    }  # fmt: skip
+    return ServingSettings.model_validate(given | more)
+
+
+def text(browser: webdriver.Chrome, css: str) -> str:
+    return browser.find_element(By.CSS_SELECTOR, css).text
+
+
+def console(browser: webdriver.Chrome) -> list[str]:
+    """What the browser's console has shown: blocked scripts, failed requests, exceptions."""
+    entries = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    return [entry["message"] for entry in entries]
+
+
+def ask(browser: webdriver.Chrome, name: str, kind: str) -> None:
+    field = browser.find_element(By.ID, "id")
+    browser.execute_script("arguments[0].value = arguments[1]", field, name)
+    browser.find_element(By.CSS_SELECTOR, f"button[value={kind}]").click()
+
+
+def test_the_page_updates_finds_a_user_and_an_item_and_shows_a_hostile_id_as_text(
+    browser: webdriver.Chrome, redis_url: str, tmp_path: Path
+) -> None:
+    rows = [("u1", "i1", 1.0, 1_790_000_000_000), ("u1", HOSTILE, 2.5, 1_790_000_001_000)]
+    edges = store(tmp_path / "edges", [*rows, (HOSTILE, "i1")])
+    filled(tmp_path / "models", *NAMES[:2])
+    settings = settings_of(tmp_path, redis_url)
+    lists = Store(settings.redis_url, settings.redis_prefix)
+    found = Recommendations([HOSTILE, "i7"], [0.75, 0.5], ["i1", HOSTILE], "v", "live", 1, 2)
+    lists.put_users(["u1", HOSTILE], [msgspec.json.encode(found)] * 2)
+    lists.put_neighbors(["i1"], [msgspec.json.encode(found)])
+    lists.close()
+    with page(settings) as url:
+        browser.get(url)
+        wait_for("the rows", lambda: text(browser, "#rows .now") == "3")
+        append(edges, [("u2", "i1"), ("u2", "i2")], 3)
+        wait_for("the new rows", lambda: text(browser, "#rows .now") == "5")
+        wait_for("the models", lambda: NAMES[1] in text(browser, "#versions"))
+        assert "live" in text(browser, "#versions tr:nth-child(1) td")
+        ask(browser, "u1", "user")
+        wait_for("the user", lambda: "List of u1" in text(browser, "#found"))
+        shown = text(browser, "#found")
+        assert "<img src=x onerror=" in shown
+        assert "0.75" in shown
+        assert "2.5" in shown
+        ask(browser, HOSTILE, "user")
+        wait_for("the hostile user", lambda: "\\x1b[31m</script>" in text(browser, "#found h2"))
+        ask(browser, "i1", "item")
+        wait_for("the item", lambda: "Neighbours of i1" in text(browser, "#found"))
+        ask(browser, "nobody", "user")
+        wait_for("nobody", lambda: "There is no list yet." in text(browser, "#found"))
+        assert browser.title == "StreamGCN"
+        assert browser.find_elements(By.TAG_NAME, "img") == []
+        assert console(browser) == []
+        browser.get("about:blank")
+
+
+def test_the_page_shows_the_stages_of_a_running_training(
+    browser: webdriver.Chrome, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "models").mkdir()
+    lease, current = Lease(tmp_path / "models"), CurrentTraining(tmp_path / "models")
+    assert lease.take()
+    with page(settings_of(tmp_path, redis_url)) as url, current.of(7):
+        browser.get(url)
+        for stage in ("choosing", "training"):
+            current._written = 0.0
+            current.note(stage, 3, 9, 0.25)
+            wait_for(stage, lambda s=stage: f"{s} (step 3 of 9)" in text(browser, "#stages"))  # type: ignore[misc]
+        assert text(browser, "#stages").startswith("choosing\n")
+        wait_for("the loss", lambda: "0.25" in text(browser, "#loss"))
+        assert console(browser) == []
+        browser.get("about:blank")
+    lease.release()
+
+
+def test_the_page_works_and_says_what_is_missing_where_nothing_is_there(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path, f"redis://127.0.0.1:{free_port()}")
+    with page(settings) as url:
+        browser.get(url)
+        for said in ("edge store: there is no edge store at", "Redis: ", "Kafka: "):
+            wait_for(said, lambda s=said: s in text(browser, "#troubles"))  # type: ignore[misc]
+        wait_for("the trainer", lambda: "not running" in text(browser, "#trainer"))
+        ask(browser, "u1", "user")
+        wait_for("the answer", lambda: "there is no edge store" in text(browser, "#found"))
+        assert console(browser) == []
+        browser.get("about:blank")
+
+
+def test_the_page_answers_no_other_host_name_and_allows_no_foreign_script(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, f"redis://127.0.0.1:{free_port()}")
+    with page(settings) as url:
+        with urllib.request.urlopen(url) as answer:  # noqa: S310
+            policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'" in policy
+        assert "unsafe" not in policy
+        foreign = urllib.request.Request(f"{url}/user?id=u1", headers={"Host": "evil.example"})  # noqa: S310
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(foreign)  # noqa: S310
+        assert refused.value.code == 400
+        refused.value.close()

@@ -101,7 +101,7 @@ class Blocks:
         self._publication.drop()
 
     def take_seconds(self) -> list[float]:
-        """The seconds from the begin of each block to the end of its writing, since the last call."""
+        """Seconds from the begin of each block until it was written, since the last call."""
         seconds, self._seconds = self._seconds, []
         return seconds
 

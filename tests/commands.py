@@ -186,7 +186,7 @@ def _fork(requests: socket.socket) -> None:
 if __name__ == "__main__":
     for name in (
         "consumer.ingest.loop",
-        "serving.loop.refresh",
+        "serving.serve",
         "trainer.retrain",
         "streamgcn.cli",
     ):

@@ -8,7 +8,7 @@ import pytest
 LOOPS = [
     ("consumer.ingest.loop", ("torch", "redis", "duckdb")),
     ("trainer.retrain", ("torch_geometric", "torch._dynamo", "redis", "duckdb")),
-    ("serving.loop.refresh", ("torch_geometric", "torch._dynamo", "duckdb")),
+    ("serving.serve", ("torch_geometric", "torch._dynamo", "duckdb")),
 ]
 
 

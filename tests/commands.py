@@ -188,7 +188,7 @@ if __name__ == "__main__":
         "consumer.ingest.loop",
         "serving.serve",
         "trainer.retrain",
-        "streamgcn.cli",
+        "streamgcn.cli.main",
     ):
         import_module(name)
     from streamgcn.__main__ import main

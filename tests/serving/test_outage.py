@@ -38,6 +38,11 @@ from streamgcn.services.redis import redis_command
 from tests.graphs import blocks, pairs
 from tests.services import Broker, redis_cluster, wait_for
 from trainer.fit.fit import fit
+<<<<<<< HEAD
+=======
+from trainer.hyperparameters import Hyperparameters
+from trainer.lifecycle.live import LiveModel
+>>>>>>> 8c62425 (Tests of outages wait for tries, not for seconds)
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model.hyperparameters import USUAL, Hyperparameters
@@ -141,6 +146,20 @@ def told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
+@pytest.fixture
+def failed_tries(monkeypatch: pytest.MonkeyPatch) -> list[RedisDown]:
+    """What serving's tries to reach Redis failed with, in the test so far."""
+    found: list[RedisDown] = []
+    failed = Outage.failed
+
+    def noted(self: Outage, error: RedisDown) -> None:
+        found.append(error)
+        failed(self, error)
+
+    monkeypatch.setattr(Outage, "failed", noted)
+    return found
+
+
 def sentences(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What serving logged, without its lines of figures."""
     records = [record for record in caplog.records if record.name == "serving"]
@@ -218,6 +237,7 @@ def test_a_redis_that_refuses_is_one_line_until_it_takes_what_waited(
     serving: Serving,
     redis: Redis,
     caplog: pytest.LogCaptureFixture,
+    failed_tries: list[RedisDown],
     broken: list[str],
     mended: list[str],
     line: str,
@@ -227,7 +247,7 @@ def test_a_redis_that_refuses_is_one_line_until_it_takes_what_waited(
     newcomer = f"1-new-{broken[0]}"
     serving.touch((newcomer, "1-1"))
     wait_for("the line", lambda: any(line in told for told in caplog.messages))
-    time.sleep(2.5)  # several tries
+    wait_for("several tries", lambda: len(failed_tries) > 2)
     assert len(sentences(caplog)) == 1
     for command in mended:
         redis.execute_command(*command.split(" "))
@@ -238,12 +258,15 @@ def test_a_redis_that_refuses_is_one_line_until_it_takes_what_waited(
 
 
 def test_a_redis_that_was_killed_and_comes_back_empty_gets_all_lists_again(
-    serving: Serving, redis_server: Broker, caplog: pytest.LogCaptureFixture
+    serving: Serving,
+    redis_server: Broker,
+    caplog: pytest.LogCaptureFixture,
+    failed_tries: list[RedisDown],
 ) -> None:
     redis_server.kill()
     serving.touch(("3-new", "3-1"))
     wait_for("the line", lambda: "Redis does not answer" in caplog.text)
-    time.sleep(1.5)
+    wait_for("several tries", lambda: len(failed_tries) > 2)
     assert len(sentences(caplog)) == 1
     redis_server.start()
     wait_for("the lists", serving.right)
@@ -288,12 +311,15 @@ def test_a_list_that_cannot_be_made_costs_no_other_and_is_made_once_it_can_be(
 
 
 def test_a_full_redis_begins_one_publish_which_goes_on_when_there_is_room(
-    serving: Serving, redis: Redis, caplog: pytest.LogCaptureFixture
+    serving: Serving,
+    redis: Redis,
+    caplog: pytest.LogCaptureFixture,
+    failed_tries: list[RedisDown],
 ) -> None:
     redis.config_set("maxmemory", 1)
     serving.promote(SECOND)
     wait_for("the line", lambda: "out of memory" in caplog.text)
-    time.sleep(6.0)  # several tries, each with waits that double
+    wait_for("several tries", lambda: len(failed_tries) > 2)
     redis.config_set("maxmemory", 0)
     wait_for("the end", lambda: "Published all lists of model 2" in caplog.text)
     assert caplog.text.count("Publishing all lists") == 1
@@ -329,15 +355,24 @@ def test_what_a_flush_takes_in_the_middle_of_a_publish_is_written_too(
 
 
 def test_a_damaged_live_snapshot_is_passed_over_and_the_model_in_use_stays(
-    serving: Serving, caplog: pytest.LogCaptureFixture
+    serving: Serving, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looks: list[str | None] = []
+    version = LiveModel.version
+
+    def noted(self: LiveModel) -> str | None:
+        looks.append(version(self))
+        return looks[-1]
+
+    monkeypatch.setattr(LiveModel, "version", noted)
     damaged = Path(serving.settings.model_store) / SECOND
     (damaged / "tables.safetensors").write_bytes(b"\x00" * 9)
     serving.promote(SECOND)
     wait_for("the line", lambda: f"Snapshot {SECOND} cannot be used" in caplog.text)
     serving.touch(("1-new", "1-1"))
     wait_for("the lists", serving.right)
-    time.sleep(1.5)
+    looks.clear()
+    wait_for("several looks", lambda: len(looks) > 2)
     assert len(sentences(caplog)) == 1
     assert serving.store.model().get("version") == FIRST
 

@@ -38,11 +38,7 @@ from streamgcn.services.redis import redis_command
 from tests.graphs import blocks, pairs
 from tests.services import Broker, redis_cluster, wait_for
 from trainer.fit.fit import fit
-<<<<<<< HEAD
-=======
-from trainer.hyperparameters import Hyperparameters
 from trainer.lifecycle.live import LiveModel
->>>>>>> 8c62425 (Tests of outages wait for tries, not for seconds)
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model.hyperparameters import USUAL, Hyperparameters

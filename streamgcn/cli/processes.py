@@ -18,6 +18,8 @@ from process.shutdown import Stopped, stop_on_signals
 from serving.loop import metrics as serving_metrics
 from serving.settings import ServingSettings
 from streamgcn import demo as demonstration
+from streamgcn.cli.page import PORT as PAGE_PORT
+from streamgcn.services.ports import free_port
 from streamgcn.terminal import out, say
 from streamgcn.up.up import Up
 from trainer.lifecycle import metrics as trainer_metrics
@@ -27,16 +29,19 @@ def up() -> None:
     """Run everything on this machine until Ctrl-C.
 
     Starts an embedded broker if KAFKA_BOOTSTRAP_SERVERS is unset, an embedded Redis if REDIS_URL is
-    unset, then the consumer, the trainer and serving, and prints the addresses. Started again in
-    the same folder, it goes on with the edges and models in ./data.
+    unset, then the consumer, the trainer, serving and the page, and prints the addresses. A process
+    that ends is started again. What the broker and Redis write is in ./data. Started again in the
+    same folder, it goes on with the edges and models in ./data.
     """
     settings = ServingSettings.load()
     configure(settings.log_format)
     stop = stop_on_signals()
-    with suppress(Stopped), Up(os.environ, Path("data"), stop) as running:
+    port = free_port(PAGE_PORT)
+    with suppress(Stopped), Up(os.environ, Path("data"), stop, port) as running:
         out.print("StreamGCN is up. Other terminals need the settings given here, and")
         for name, value in running.addresses().items():
             say(out, f"  export {name}={shlex.quote(value)}")
+        say(out, f"The page is at http://127.0.0.1:{port}.")
         sys.stdout.flush()
         while not stop.wait(0.5):
             running.watch()

@@ -1,10 +1,12 @@
-"""One child process of `up`: a room or a service."""
+"""One child process of `up`: a room, the page, or a service."""
 
 from __future__ import annotations
 
 import logging
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 from streamgcn.up.guard import STOP_SECONDS, Guard, Kind
 
@@ -15,17 +17,28 @@ class Child:
     """One child process in a session of its own, so that Ctrl-C reaches the parent alone."""
 
     def __init__(
-        self, kind: Kind, name: str, command: Sequence[str], env: Mapping[str, str], guard: Guard
+        self,
+        kind: Kind,
+        name: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        guard: Guard,
+        output: Path | None = None,
     ) -> None:
-        """Start it; a room writes to the terminal, a service does not."""
+        """Start it.
+
+        Args:
+            output: a file that its lines are added to; None: they go to the terminal.
+        """
         self.name = name
         self._kind: Kind = kind
         self._guard = guard
-        output = None if kind == "room" else subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            command, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,
-        )  # fmt: skip
+        with ExitStack() as stack:
+            file = stack.enter_context(output.open("ab")) if output else None
+            self.process = subprocess.Popen(
+                command, env=dict(env), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                start_new_session=True,
+            )  # fmt: skip
         guard.started(kind, self.process.pid)
 
     def ended(self) -> int | None:

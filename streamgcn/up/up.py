@@ -1,12 +1,10 @@
-"""Everything on this machine: the three rooms, and a broker and a Redis where none is named."""
+"""Everything on one machine: the rooms, the page, and a broker and a Redis where none is named."""
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,14 +17,13 @@ from streamgcn.services.redis import redis_command
 from streamgcn.up.child import Child
 from streamgcn.up.folder import lock
 from streamgcn.up.guard import Guard
-
-log = logging.getLogger("up")
+from streamgcn.up.kept import Kept
 
 ROOMS = ("consumer", "trainer", "serving")
 KAFKA_PORT, REDIS_PORT = 9092, 6379  # those that the settings' defaults name
 PORT_TRIES = 3  # another process may take a free port first
-RESTARTS = 5  # a room that ends more often than this
-WITHIN = 60.0  # in so many seconds is given up
+METRICS_PORT = 9464  # of the consumer; the next two are the trainer's and serving's
+LOST_EVENTS = "It keeps events in memory: what the consumer had not stored is lost."
 WRONG_SETTINGS = 2  # exit code of a room that starting again does not help
 
 
@@ -34,7 +31,11 @@ class Up:
     """The rooms and what they need, as child processes."""
 
     def __init__(
-        self, env: Mapping[str, str], folder: Path, stop: threading.Event | None = None
+        self,
+        env: Mapping[str, str],
+        folder: Path,
+        stop: threading.Event | None = None,
+        page_port: int | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -42,14 +43,15 @@ class Up:
             env: the environment; what is started is named in a copy of it, `self.env`.
             folder: for the edge store and the models, where `env` names no other place.
             stop: set where starting should be given up.
+            page_port: of the page on the loopback interface; None: there is no page.
         """
         self.env = dict(env)
         self._given = set(env)
         self._folder = folder.absolute()
         self._stop = stop or threading.Event()
-        self._services: list[Child] = []
-        self._rooms: dict[str, Child] = {}
-        self._ended: dict[str, list[float]] = {room: [] for room in ROOMS}
+        self._page_port = page_port
+        self._services: list[Kept] = []
+        self._rooms: dict[str, Kept] = {}
         self._undo: list[Callable[[], object]] = []
 
     def __enter__(self) -> Self:
@@ -66,28 +68,33 @@ class Up:
         self._undo.append(self._guard.close)
         try:
             if "KAFKA_BOOTSTRAP_SERVERS" not in self.env:
-                port = self._serve("Kafka", KAFKA_PORT, kafka_command)
+                port = self._serve("broker", KAFKA_PORT, kafka_command, LOST_EVENTS)
                 self.env["KAFKA_BOOTSTRAP_SERVERS"] = f"127.0.0.1:{port}"
             if not is_set(self.env, "REDIS_URL"):
                 place = self._folder / "redis"
                 place.mkdir(exist_ok=True)
-                port = self._serve("Redis", REDIS_PORT, partial(redis_command, folder=place))
+                command = partial(redis_command, folder=place)
+                port = self._serve("Redis", REDIS_PORT, command)
                 self.env["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
             self.env.setdefault("EDGE_STORE", str(self._folder / "edges"))
             self.env.setdefault("MODEL_STORE", str(self._folder / "models"))
+            if self._page_port is not None:
+                self.env.setdefault("STREAMGCN_METRICS_PORT", str(_three_free(METRICS_PORT)))
             for room in ROOMS:
-                self._start(room)
+                self._rooms[room] = Kept(partial(self._start, room))
+            if self._page_port is not None:
+                self._rooms["page"] = Kept(self._start_page)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        rooms = list(self._rooms.values())
+        rooms = [kept.child for kept in self._rooms.values()]
         for child in rooms:
             if child.process.poll() is None:
                 child.process.terminate()
-        for child in [*rooms, *self._services]:
+        for child in [*rooms, *(kept.child for kept in self._services)]:
             child.stop()
         self._rooms.clear()
         self._services.clear()
@@ -100,49 +107,58 @@ class Up:
         return {name: self.env[name] for name in names if name in self.env.keys() - self._given}
 
     def watch(self) -> None:
-        """Start a room again that has ended.
+        """Start what has ended again.
 
         Raises:
             SettingsError: a room refuses its settings.
-            EmbeddedError: a broker, a Redis or a room keeps ending.
+            EmbeddedError: the guard was killed.
         """
         if self._guard.ended:
             raise EmbeddedError("the guard of the child processes was killed; start again")
         for service in self._services:
-            if service.ended() is not None:
-                raise EmbeddedError(f"the embedded {service.name} has ended; start again")
-        for room, child in list(self._rooms.items()):
-            code = child.ended()
-            if code is None:
-                continue
-            if code == WRONG_SETTINGS:
+            service.watch()
+        for room, kept in self._rooms.items():
+            if kept.watch() == WRONG_SETTINGS and room in ROOMS:
                 raise SettingsError(f"the {room} refuses a setting; the line above says which")
-            recent = [at for at in self._ended[room] if time.monotonic() - at < WITHIN]
-            self._ended[room] = [*recent, time.monotonic()]
-            if len(recent) >= RESTARTS:
-                raise EmbeddedError(f"{room} ended {len(recent) + 1} times within {WITHIN:.0f} s")
-            log.warning("The %s ended with code %d; starting it again.", room, code)
-            self._start(room)
 
-    def _start(self, room: str) -> None:
+    def _start(self, room: str) -> Child:
         env = self.env
         if port := int(env.get("STREAMGCN_METRICS_PORT", "0") or 0):
             env = env | {"STREAMGCN_METRICS_PORT": str(port + ROOMS.index(room))}
         command = [sys.executable, "-m", "streamgcn", room]
-        self._rooms[room] = Child("room", room, command, env, self._guard)
+        return Child("room", room, command, env, self._guard)
 
-    def _serve(self, name: str, wanted: int, command: Callable[[int], Sequence[str]]) -> int:
-        """Start a service; returns its port."""
+    def _start_page(self) -> Child:
+        command = [sys.executable, "-m", "streamgcn", "page", "--port", str(self._page_port)]
+        return Child("room", "page", command, self.env, self._guard)
+
+    def _serve(
+        self, name: str, wanted: int, command: Callable[[int], Sequence[str]], remark: str = ""
+    ) -> int:
+        """Start a service, whose output goes to a file in the folder; returns its port."""
+        output = self._folder / f"{name.lower()}.log"
+        output.unlink(missing_ok=True)  # of the last time
         for left in reversed(range(PORT_TRIES)):
             port = free_port(wanted)
-            child = Child("service", name, command(port), os.environ, self._guard)
-            self._services.append(child)
+            start = partial(
+                Child, "service", name, command(port), dict(os.environ), self._guard, output
+            )
+            kept = Kept(start, remark)
+            self._services.append(kept)
             try:
-                wait_for_port(name, child.process, port, self._stop)
-            except EmbeddedError:
-                if child.ended() is None or not left:
-                    raise
-                self._services.remove(child)  # another process may have taken the port
+                wait_for_port(name, kept.child.process, port, self._stop)
+            except EmbeddedError as error:
+                if kept.child.ended() is None or not left:
+                    raise EmbeddedError(f"{error}; {output} has the lines it wrote") from error
+                self._services.remove(kept)  # another process may have taken the port
             else:
                 break
         return port
+
+
+def _three_free(wanted: int) -> int:
+    """The first of three ports in a row that are free, from `wanted` on."""
+    for first in range(wanted, wanted + 300, len(ROOMS)):
+        if all(free_port(port) == port for port in range(first, first + len(ROOMS))):
+            return first
+    raise EmbeddedError("no ports are free for metrics; set STREAMGCN_METRICS_PORT")

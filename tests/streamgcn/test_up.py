@@ -5,8 +5,9 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -38,13 +39,14 @@ class Running:
             stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
         assert self.process.stdout
-        lines = [self.process.stdout.readline() for _ in range(5)]
+        lines = [self.process.stdout.readline() for _ in range(6)]
+        self.page = lines[-1].split()[-1].rstrip(".")
         self.exports = dict(re.findall(r"export (\w+)=(\S+)", "".join(lines)))
 
     def family(self) -> list[psutil.Process]:
-        """Guard, broker, Redis and three rooms."""
+        """Guard, broker, Redis, three rooms and the page."""
         found = psutil.Process(self.process.pid).children(recursive=True)
-        return found if len(found) >= 6 else []
+        return found if len(found) >= 7 else []
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run(arguments, without_settings() | QUICK | self.exports)
@@ -77,6 +79,51 @@ def up(folder: Path) -> Iterator[Running]:
         for each in left:
             each.kill()
         assert not left
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+            return b"<title>StreamGCN</title>" in answer.read()
+    except OSError:
+        return False
+
+
+def test_a_child_that_dies_is_started_again_and_the_log_says_so(tmp_path: Path) -> None:
+    def children(running: Running) -> dict[str, psutil.Process]:
+        """By what they are called on their command lines."""
+        found = {}
+        for child in psutil.Process(running.process.pid).children():
+            with suppress(psutil.Error):
+                line = " ".join(child.cmdline())
+                for name in ("redis-server", "broker", "serving", "page"):
+                    if name in line:
+                        found[name] = child
+        return found
+
+    with up(tmp_path) as running:
+        wait_for("four of them", lambda: len(children(running)) == 4)
+        first = children(running)
+        for child in first.values():
+            child.kill()
+
+        def started_again() -> bool:
+            now = children(running)
+            return now.keys() == first.keys() and all(now[n] != first[n] for n in now)
+
+        wait_for("that all run again", started_again)
+        said = (tmp_path / "up.log").read_text()
+        for name in ("Redis", "broker", "serving", "page"):
+            assert f"The {name} ended with code -9 and is started again in 0.5 s." in said
+        assert "what the consumer had not stored is lost" in said
+        store = Store(running.exports["REDIS_URL"], "streamgcn")
+        wait_for("that serving writes to the new Redis", store.generation)
+        store.close()
+        wait_for("the page", lambda: answers(running.page))
+        assert (tmp_path / "data" / "redis.log").stat().st_size
+        assert (tmp_path / "data" / "broker.log").exists()
+        with suppress(psutil.Error):
+            running.end(signal.SIGINT)
 
 
 def test_up_started_again_in_the_same_folder_gives_the_same_lists(tmp_path: Path) -> None:

@@ -206,14 +206,12 @@ class UserEdges:
         for row, user in enumerate(users):
             change, number = self.changed.get(user), self._stored.numbers.get(user)
             if change:
-                edges = change.items.values()
-                numbers = [of_id.get(item, -1) for item in change.items]
-                weights = [self._strength(edge) for edge in edges]
-                own_ages = ages([edge.timestamp for edge in edges])
-                columns.append(
-                    (np.array(numbers, np.int64), np.array(weights, np.float32), own_ages)
-                )
-                event_at[row] = max((edge.timestamp for edge in edges), default=0)
+                times = [edge.timestamp for edge in change.items.values()]
+                weights = np.array([edge.weight for edge in change.items.values()], np.float32)
+                strong = graph.weighing.strengths(weights, np.array(times, np.int64), self._newest)
+                numbers = np.array([of_id.get(item, -1) for item in change.items], np.int64)
+                columns.append((numbers, strong, ages(times)))
+                event_at[row] = max(times, default=0)
             elif number is not None:
                 own = slice(starts[number], starts[number + 1])
                 columns.append((of_graph[graph.items[own]], strengths[own], graph.ages[own]))

@@ -96,10 +96,13 @@ class Recommender:
 
         return (encoded(*each) for each in self.rank(block))
 
-    def rank(self, block: UserBlock) -> Iterator[tuple[slice, Lists]]:
+    def rank(self, block: UserBlock, explained: bool = True) -> Iterator[tuple[slice, Lists]]:
         """Which users of the block, and their lists, some after others; as `lists`.
 
         A list has no item where none of the user's edges is of any use.
+
+        Args:
+            explained: whether `because` is needed, which takes as long as all the rest.
         """
         own = block.own.only(block.own.items >= 0).to(self.model.device)
         useless = (own.sums() <= 0).cpu().numpy()
@@ -108,7 +111,7 @@ class Recommender:
             counts = np.where(useless[part], 0, ranked.counts)
             return Lists(*ranked._replace(counts=counts), block.event_at[part])
 
-        ranked = self._ranked(block.numbers.to(self.model.device), own, True)
+        ranked = self._ranked(block.numbers.to(self.model.device), own, explained)
         return ((part, lists(part, each)) for part, each in ranked)
 
     def neighbors(self, numbers: Sequence[int]) -> Iterator[Encoded]:

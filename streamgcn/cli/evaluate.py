@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from enum import StrEnum
 from typing import Annotated
 
 import pyarrow as pa
@@ -18,13 +19,56 @@ from streamgcn.files.options import Options
 from streamgcn.files.source import FileError
 from streamgcn.terminal import progress
 
+MOST = 1_000  # items of a list that are measured
+
+
+class HoldOut(StrEnum):
+    """Which interactions of a file are measured on, where no other file is given."""
+
+    NEWEST = "newest"
+    LAST = "last"
+
+
+PROTOCOLS = {  # what is measured on, and what is chosen on
+    HoldOut.NEWEST: (
+        "each user's newest tenth of interactions, or a random fifth without times",
+        "the same share of the other interactions",
+    ),
+    HoldOut.LAST: (
+        "each user's last interaction",
+        "each user's interaction before the last",
+    ),
+}
+
+
+def places(text: str) -> list[int]:
+    """Numbers such as 10,20.
+
+    Raises:
+        BadParameter: they are none from 1 to MOST.
+    """
+    numbers = text.split(",")
+    if not all(n.isascii() and n.isdigit() and 1 <= int(n) <= MOST for n in numbers):
+        raise typer.BadParameter(f"--at {text}: give numbers from 1 to {MOST}, as in 10,20")
+    return sorted({int(n) for n in numbers})
+
 
 def evaluate(
     train: Annotated[str, typer.Option(help="Interactions to learn from, read as `publish` does.")],
     test: Annotated[
         str | None,
-        typer.Option(help="Interactions to measure on; without it, each user's newest tenth."),
+        typer.Option(help="Interactions to measure on; without it, those of --hold-out."),
     ] = None,
+    hold_out: Annotated[
+        HoldOut,
+        typer.Option(
+            help="Without --test: each user's newest tenth (a random fifth if there are no times), "
+            "or each user's last interaction, what is open being chosen on the one before."
+        ),
+    ] = HoldOut.NEWEST,
+    at: Annotated[
+        str, typer.Option(help="Lengths of a list at which figures are taken, as in 10,20.")
+    ] = "20",
     user_column: given.UserColumn = None,
     item_column: given.ItemColumn = None,
     interaction_column: given.InteractionColumn = None,
@@ -38,19 +82,23 @@ def evaluate(
 ) -> None:
     """Train on a file and measure on another, every item ranked; prints JSON.
 
-    Recall and NDCG at 20, beside popularity's, of all users and apart for known users and for new
-    ones, who have no train edge and are served the popular list; with STREAMGCN_MODEL=gcn the RMSE
-    too, beside that of the mean and of user and item biases. What the settings leave open is chosen
-    on edges held out of the training file; where they leave nothing open, all of it is trained on.
+    Hit rate, recall and NDCG, beside popularity's, of all users and apart for known users and for
+    new ones, who have no train edge and are served the popular list; with STREAMGCN_MODEL=gcn the
+    RMSE too, beside that of the mean and of user and item biases. What the settings leave open is
+    chosen on edges held out of the training file; where they leave nothing open, all of it is
+    trained on.
     """
     from trainer.fit.evaluate import measure_rmse, measure_served, unseen
     from trainer.fit.fit import fit, fit_all
-    from trainer.graph.holdout import held_out_edges
+    from trainer.graph.holdout import held_out_edges, last_edges
     from trainer.graph.interactions import InteractionGraph
     from trainer.model.model_file import written
     from trainer.model.parallel import first
 
-    settings = ServingSettings.load()
+    settings, lengths = ServingSettings.load(), places(at)
+    last = hold_out == HoldOut.LAST
+    if test and last:
+        raise typer.BadParameter("--hold-out last is for a file without --test; leave one out")
     named = Columns(user_column, item_column, interaction_column, timestamp_column, type_column)
     options = given.options(named, columns, separator, encoding, timestamp_format, skip_invalid)
     given.end_by_interrupts()
@@ -63,7 +111,13 @@ def evaluate(
         tested.extend(_rows(test, options))
         kept = graph.subset(graph.users >= 0)  # the same ids, now with the test file's
     else:
-        newest = held_out_edges(graph, liked=hyperparameters.objective != "mse")
+        if last and not graph.timed.any():
+            raise FileError(
+                f"{train} has no times by which one of a user's interactions is the last; name the "
+                "column of times, or leave out --hold-out last"
+            )
+        liked = hyperparameters.objective != "mse"
+        newest = last_edges(graph) if last else held_out_edges(graph, liked=liked)
         kept, tested = graph.subset(~newest), graph.subset(newest)
     asked = unseen(tested, kept)
     if not asked.strengths.any():
@@ -79,7 +133,8 @@ def evaluate(
 
         hyperparameters = hyperparameters.for_graph(len(kept), bool(kept.timed.any()))
         if hyperparameters.needs_held_out:
-            fitted = fit(kept, hyperparameters, advance)
+            chosen_on = last_edges(kept) if last else None
+            fitted = fit(kept, hyperparameters, advance, newest=chosen_on)
             embeddings, hyperparameters = fitted.embeddings, fitted.settings
             held_out = fitted.metrics
         else:
@@ -87,11 +142,17 @@ def evaluate(
     if not first():
         return
     trained = time.monotonic()
-    served = measure_served(embeddings, kept, asked)
+    served = measure_served(embeddings, kept, asked, lengths)
     figures = served.pop("all_users") | measure_rmse(embeddings, kept, tested)
     figures["measured_users"] = figures.pop("users")
     result: dict[str, object] = {
         "model": hyperparameters.model,
+        "protocol": {
+            "measured_on": f"--test {test}" if test else PROTOCOLS[hold_out][0],
+            "chosen_on": PROTOCOLS[hold_out][1] if held_out else "nothing: all numbers are set",
+            "ranked": "all items that the user has no train edge to",
+            "at": lengths,
+        },
         **_rounded(figures),
         **{name: _rounded(group) for name, group in served.items()},
         "users": kept.n_users,

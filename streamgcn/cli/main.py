@@ -18,6 +18,7 @@ from streamgcn.cli.forget import forget
 from streamgcn.cli.page import page
 from streamgcn.cli.publish import publish
 from streamgcn.cli.recommend import recommend
+from streamgcn.cli.replay import replay
 from streamgcn.cli.settings_help import PROCESS, TRAINING, settings_help
 from streamgcn.cli.status import new_edge_store, status
 from streamgcn.cli.user_argument import ForUser
@@ -54,6 +55,7 @@ _add(recommend, *REDIS, cls=ForUser)
 _add(new_edge_store, "edge_store", "kafka_topic")
 _add(status, *KAFKA, *STORES, *REDIS)
 _add(evaluate, *TRAINING)
+_add(replay, *TRAINING, "top_k")
 _add(page, *KAFKA, *STORES, *REDIS, "metrics_")
 app.command()(processes.demo)
 

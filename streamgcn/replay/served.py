@@ -84,7 +84,7 @@ class Served:
         block, made = _joined(asked), list[List]()
         size, names = self._recommender.block_size, self._recommender.model.item_ids
         for begin in range(0, len(block.numbers), size):
-            for _, lists in self._recommender.rank(_part(block, begin, begin + size)):
+            for _, lists in self._recommender.rank(_part(block, begin, begin + size), False):
                 for items, count in zip(lists.items.tolist(), lists.counts.tolist(), strict=True):
                     made.append([names[number] for number in items[:count]])
         return made

@@ -22,6 +22,7 @@ from tests.services import DATA, ROOT, wait_for
 
 COMMANDS = [
     "up", "demo", "consumer", "trainer", "serving", "publish", "recommend", "status", "evaluate",
+    "replay",
 ]  # fmt: skip
 
 
@@ -189,6 +190,90 @@ def test_evaluate_prints_json_of_a_ranking_that_finds_the_planted_blocks(tmp_pat
     assert figures["recall@20"] > 0.99
     assert figures["ndcg@20"] > 0.99
     assert (figures["train_edges"], figures["test_edges"]) == (len(edges), len(rest))
+
+
+FILTERS_ALONE = {"STREAMGCN_LEARNED_WEIGHT": "0", "STREAMGCN_LOW_PASS_WEIGHT": "0"}
+
+
+def ring(path: Path, users: int = 60, steps: int = 7, timed: bool = True) -> Path:
+    """Users who walk some steps round a ring of twelve items."""
+    rows = (
+        f"u{user},i{(user + step) % 12}" + (f",{1_700_000_000 + 60 * step}" if timed else "")
+        for step in range(steps)
+        for user in range(users)
+    )
+    names = "user_id,item_id" + (",timestamp" if timed else "")
+    path.write_text("\n".join([names, *rows]) + "\n")
+    return path
+
+
+def test_of_each_user_the_last_interaction_is_measured_at_the_lengths_that_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    file = ring(tmp_path / "ring.csv")
+    ended = streamgcn(
+        "evaluate", "--train", str(file), "--hold-out", "last", "--at", "5,1", **FILTERS_ALONE
+    )
+    figures = json.loads(ended.stdout)
+    assert figures["protocol"] == {
+        "measured_on": "each user's last interaction",
+        "chosen_on": "each user's interaction before the last",
+        "ranked": "all items that the user has no train edge to",
+        "at": [1, 5],
+    }
+    assert (figures["train_edges"], figures["test_edges"]) == (360, 60)
+    assert figures["hit_rate@1"] == figures["recall@1"] == figures["ndcg@1"] == 1.0
+    assert figures["hit_rate@5"] == figures["ndcg@5"] == 1.0  # the first one of five
+    assert figures["popularity_hit_rate@1"] < 0.5
+    assert figures["held_out"]["ndcg@20"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--hold-out", "last", "--test", "x.csv"), "--hold-out last is for a file without --test"),
+        (("--at", "10,0"), "--at 10,0: give numbers from 1 to 1000, as in 10,20"),
+        (("--at", "ten"), "--at ten: give numbers from 1 to 1000, as in 10,20"),
+    ],
+)
+def test_a_protocol_that_cannot_be_is_refused_before_the_file_is_read(
+    arguments: tuple[str, ...], said: str
+) -> None:
+    ended = streamgcn("evaluate", "--train", "none.csv", *arguments)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+
+
+def test_without_times_no_interaction_is_the_last_one(tmp_path: Path) -> None:
+    file = ring(tmp_path / "ring.csv", timed=False)
+    ended = streamgcn("evaluate", "--train", str(file), "--hold-out", "last")
+    assert ended.returncode == 1
+    assert "has no times by which one of a user's interactions is the last" in ended.stderr
+
+
+def test_replay_prints_json_of_all_four_ways_of_serving_and_writes_a_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    file, picture = ring(tmp_path / "ring.csv"), tmp_path / "ring.png"
+    ended = streamgcn(
+        "replay", str(file), "--from", "240", "--retrain-every", "120", "--plot", str(picture),
+        **FILTERS_ALONE,
+    )  # fmt: skip
+    result = json.loads(ended.stdout)
+    assert (result["events"], result["from"], result["retrain_every"]) == (420, 240, 120)
+    ways = {"refresh_and_retrains", "retrains_alone", "refresh_alone", "popularity"}
+    everyone = result["all_users"]
+    assert everyone["events"] == 180
+    assert ways < everyone.keys()
+    assert everyone["refresh_and_retrains"]["ndcg@20"] == 1.0  # the next item of the ring
+    assert everyone["popularity"]["ndcg@20"] < 0.9
+    assert "order" in streamgcn("replay", "--help").stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_that_is_too_small_for_a_replay_is_one_line(tmp_path: Path) -> None:
+    ended = streamgcn("replay", str(ring(tmp_path / "ring.csv", users=5)))
+    assert ended.returncode == 1
+    assert "has 35 events, and 100 are learned before any is predicted" in ended.stderr
 
 
 def test_gcn_with_mse_reports_its_rmse_beside_those_of_the_mean_and_of_biases(

@@ -12,6 +12,8 @@ from trainer.embedding.edges import TINY, Own
 from trainer.embedding.embeddings import Embeddings, Shape
 from trainer.embedding.reasons import products
 
+STRETCH = 65_536  # neighbours added at a time, so that they stay in the processor's cache
+
 
 class BlendEmbeddings(Embeddings):
     """blend, lightgcn: with R_ui the strengths of the user's edges and D_u their sum,
@@ -46,10 +48,14 @@ class BlendEmbeddings(Embeddings):
     def add_near(self, scores: Tensor, own: Own) -> Tensor:
         """Add what neighbours and transitions give to scores float [block, items], in place."""
         if "neighbors" in self.tensors:
-            places = self._near_places(own)
-            shares = own.recent(self.recency).shares()[:, None]
-            near = self.tensors["similarities"].index_select(0, own.items) * shares
-            scores.view(-1).scatter_add_(0, places.view(-1), near.view(-1))
+            neighbors, similarities = self.tensors["neighbors"], self.tensors["similarities"]
+            shares, rows = own.recent(self.recency).shares()[:, None], own.rows() * self.n_items
+            n = max(1, len(rows) if scores.is_cuda else STRETCH // neighbors.shape[1])
+            each = zip(*(torch.split(whole, n) for whole in (own.items, shares, rows)), strict=True)
+            for items, parts, begins in each:
+                places = begins[:, None] + neighbors.index_select(0, items)
+                near = similarities.index_select(0, items).mul_(parts)
+                scores.view(-1).scatter_add_(0, places.view(-1), near.view(-1))
         return scores
 
     @torch.no_grad()

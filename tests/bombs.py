@@ -1,6 +1,6 @@
 """Messages of at most 10 MiB that are made to take memory, and what a process takes for each.
 
-python -m tests.bombs FILE     peak growth in bytes of a process that takes the messages in it
+python -m tests.bombs KIND FILE     what a process takes for the bytes in the file, as KIND says
 """
 
 from __future__ import annotations
@@ -8,8 +8,13 @@ from __future__ import annotations
 import mmap
 import struct
 import sys
-from collections.abc import Callable
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -18,15 +23,19 @@ from kafka import TopicPartition
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
+from consumer.edge.store import EdgeStore
 from consumer.event import arrow
+from consumer.ingest import loop
 from consumer.ingest.batch import Batch
-from consumer.ingest.decode import MESSAGE_BYTES, events, rows
+from consumer.ingest.decode import MESSAGE_BYTES, Rejected, events, rows
 from consumer.kafka.client import Message
 from consumer.kafka.records import _PartitionRecords
-from consumer.kafka.subscription import POLL_RECORDS
+from consumer.kafka.subscription import POLL_RECORDS, Polled
+from consumer.settings import ConsumerSettings
 from tests.memory import memory
 
 BIG = 9_400_000  # bytes
+POLLED = 30  # messages of a poll
 
 
 def encode(table: pa.Table, compression: str | None = None, chunk: int | None = None) -> bytes:
@@ -199,6 +208,84 @@ def take_batch(data: bytes) -> Taken:
     return Taken(memory("VmHWM") - before, found, 0, 0, "")
 
 
+class _OnePoll:
+    """Stands for Kafka: one poll of many messages of one partition."""
+
+    topic_id, trouble = None, ""
+
+    def __init__(self, value: bytes) -> None:
+        self._left = [Message("t", 0, at, -1, None, value, arrow.HEADERS) for at in range(POLLED)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def poll(self, seconds: float) -> Polled:
+        polled, self._left = self._left, []
+        return Polled(messages=[polled] if polled else [])
+
+    def heartbeat(self) -> None: ...
+
+    def is_same_log(self) -> bool:
+        return True
+
+    def commit(self, offsets: Mapping[int, int]) -> None: ...
+
+    def lag(self) -> int:
+        return 0
+
+
+class _Letters:
+    """Stands for the topic of dead letters."""
+
+    count = size = 0
+    reason = ""
+
+    def put(self, noted: Sequence[Rejected]) -> None:
+        self.count += len(noted)
+        self.size += sum(len(each.value or b"") for each in noted)
+        self.reason = noted[0].reason if noted else self.reason
+
+    def close(self) -> None: ...
+
+
+def take_poll(value: bytes) -> Taken:
+    """Take and store the same message POLLED times, all in one poll, as a consumer does."""
+    letters = _Letters()
+    with tempfile.TemporaryDirectory() as folder:
+        EdgeStore.begin(folder, "t")
+        stop = threading.Event()
+        with (
+            patch.object(loop, "Subscription", lambda *_: _OnePoll(value)),
+            patch.object(loop, "DeadLetters", lambda *_: letters),
+        ):
+            ingest = loop.Ingest(ConsumerSettings(edge_store=folder, kafka_topic="t"), stop)
+        before = memory("VmRSS")
+        ingest._log = ingest._find_log()
+        thread = threading.Thread(target=ingest.run)
+        thread.start()
+        store = EdgeStore(folder, "t")
+        while thread.is_alive() and store.next_offset(0) != POLLED:
+            time.sleep(0.1)
+        stop.set()
+        thread.join()
+        peak = memory("VmHWM")
+        return Taken(peak - before, store.count(), letters.count, letters.size, letters.reason)
+
+
+def rows_of_long_ids_in_a_small_message() -> bytes:
+    users = repeated(b"x" * 256, 100_000)
+    columns = {"user_id": users, "item_id": users, "type": repeated(b"t" * 64, 100_000)}
+    return encode(pa.table(columns), "zstd")
+
+
+def long_letters_of_a_small_message() -> bytes:
+    which = pa.array((np.arange(199) % 2 == 0).astype(np.int8))
+    users = pa.DictionaryArray.from_arrays(which, pa.array(["u", "x" * 100_000]))
+    return encode(pa.table(ids(199) | {"user_id": users}), "zstd")
+
+
 def gzip_batch_of_large_messages() -> bytes:
     builder = MemoryRecordsBuilder(2, DefaultRecordBatch.CODEC_GZIP, 2**31)
     for _ in range(30):
@@ -208,5 +295,5 @@ def gzip_batch_of_large_messages() -> bytes:
 
 
 if __name__ == "__main__":
-    take = {"message": take_message, "batch": take_batch}[sys.argv[1]]
+    take = {"message": take_message, "batch": take_batch, "poll": take_poll}[sys.argv[1]]
     sys.stdout.write(msgspec.json.encode(take(Path(sys.argv[2]).read_bytes())).decode())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
 
 import pyarrow as pa
 from deltalake import (
@@ -99,6 +100,7 @@ class Table:
                 self.delta,
                 rows,
                 mode="append",
+                schema_mode=self._schema_mode(rows),
                 commit_properties=_properties(transactions),
                 post_commithook_properties=NO_CLEANUP,
             )
@@ -115,9 +117,15 @@ class Table:
                 rows,
                 mode="overwrite",
                 predicate=predicate,
+                schema_mode=self._schema_mode(rows),
                 commit_properties=_properties(transactions),
                 post_commithook_properties=NO_CLEANUP,
             )
+
+    def _schema_mode(self, rows: pa.Table) -> Literal["merge"] | None:
+        """How rows are written to a table to which another program has added columns."""
+        others = {field.name for field in self.delta.schema().fields} - set(rows.schema.names)
+        return "merge" if others else None
 
     def errors(self) -> AbstractContextManager[None]:
         """Turn the library's errors into this file's."""

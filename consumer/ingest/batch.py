@@ -15,9 +15,11 @@ from consumer.edge.schema import TABLE
 from consumer.edge.store import EdgeStore, Log
 from consumer.event.json import FORGET
 from consumer.event.rules import HERE
-from consumer.ingest.decode import Rejected, rows
+from consumer.ingest.decode import Rejected, headers_size, rows
 from consumer.ingest.letters import Forget
 from consumer.kafka.client import Message
+
+OBJECTS_BYTES = 1_000  # that a letter takes beside its own bytes
 
 
 @dataclass
@@ -74,9 +76,10 @@ class Batch:
 
 
 def _size(rejected: Rejected) -> int:
+    """Bytes in memory, about: a letter is a handful of objects beside its bytes."""
     message = rejected.message
-    headers = sum(len(name) + len(content or b"") for name, content in message.headers)
-    return len(rejected.value or b"") + len(message.key or b"") + headers
+    held = len(rejected.value or b"") + len(message.key or b"") + headers_size(message)
+    return held + len(rejected.reason) + OBJECTS_BYTES
 
 
 def _forgets(table: pa.Table) -> Iterator[Forget]:

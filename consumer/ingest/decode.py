@@ -62,7 +62,7 @@ def rows(messages: Sequence[Message]) -> tuple[pa.Table, list[Rejected]]:
     """
     tables: list[pa.Table] = []
     rejected: list[Rejected] = []
-    for stretch in _stretches(messages):
+    for stretch in stretches(messages):
         tables += _taken(stretch, rejected)
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table(), rejected
 
@@ -87,8 +87,12 @@ def sent_at(message: Message, now_ms: int) -> int:
     return sent if sent is not None and is_time(sent) else now_ms
 
 
-def _stretches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """Bulk, large and unreadable messages each alone, the others many together."""
+def stretches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Bulk, large and unreadable messages each alone, the others many together.
+
+    A poll of a few megabytes may stand for gigabytes of rows, as small bulk messages expand to tens
+    of megabytes each. So whoever holds what it decodes takes one stretch after another.
+    """
     begin = size = 0
     for at, message in enumerate(messages):
         length = len(message.value or b"")
@@ -200,14 +204,19 @@ def _bulk(message: Message, rejected: list[Rejected]) -> pa.Table:
     checked = rules.check(given)
     wrong, n = len(checked.bad), given.num_rows
     bare = _without_value(message)
-    spent = 0
+    spent, beside = 0, len(message.key or b"") + headers_size(message)  # that each letter has
     for row, reason in checked.bad:
         value = arrow.alone(given, row) if wrong <= BAD_ROWS else b""
-        spent += len(value)
+        spent += len(value) + beside
         if wrong == n or wrong > BAD_ROWS or spent > MESSAGE_BYTES:
             raise EventError(f"{wrong} of {n} rows are wrong, the first is row {row}: {reason}")
         rejected.append(Rejected(bare, f"row {row} of the message: {reason}", value, row))
     return _table(checked.table, [message], np.zeros(len(checked.rows), np.int64))
+
+
+def headers_size(message: Message) -> int:
+    """Bytes of a message's headers."""
+    return sum(len(name) + len(content or b"") for name, content in message.headers)
 
 
 def _check_length(message: Message) -> None:

@@ -9,12 +9,14 @@ import gc
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Collection, Sequence
 
 from consumer.edge.store import Fenced, Log, StoreError
 from consumer.ingest.batch import Batch
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
+from consumer.ingest.decode import Rejected, stretches
 from consumer.ingest.housekeeping import Housekeeping
 from consumer.ingest.opening import open_store
 from consumer.kafka.client import Message, TopicShorter
@@ -29,7 +31,7 @@ from process.running import Running
 
 log = logging.getLogger("consumer")
 
-BATCH_BYTES = 32 * 1024 * 1024  # of decoded rows; more than two batches and a poll are never held
+BATCH_BYTES = 32 * 1024 * 1024  # of rows; two batches, a stretch and a poll are held at most
 HEARTBEAT_SECONDS = 1.0  # between two signs of life while nothing more can be taken
 LAST_COMMIT_SECONDS = 5.0  # given to the store when told to stop
 
@@ -57,6 +59,7 @@ class Ingest:
         self._writer = Writer(store, DeadLetters(settings), log)
         self._housekeeping = Housekeeping(settings, log)
         self._batch = Batch()
+        self._polled: deque[Sequence[Message]] = deque()  # stretches that are not decoded yet
         self._position: dict[int, int] = {}  # partition -> offset at which the next batch begins
         self._events = self._rejected = self._unforeseen = self._reported = self._edges = 0
         self._reported_at = time.monotonic()
@@ -80,7 +83,11 @@ class Ingest:
             self._finish_commit(HEARTBEAT_SECONDS)
             self._subscription.heartbeat()
         else:
-            self._poll()
+            if self._polled:
+                self._subscription.heartbeat()
+            else:
+                self._poll()
+            self._take()
             self._finish_commit()
         if self._should_commit():
             self._begin_commit()
@@ -100,18 +107,22 @@ class Ingest:
         if polled.gained:
             self._place(polled.gained)
         for messages in polled.messages:
-            self._take(messages)
+            self._polled.extend(stretches(messages))
 
-    def _take(self, messages: Sequence[Message]) -> None:
-        position = self._position.get(messages[0].partition)
-        rejected = self._batch.take(messages, position, self._polled_at)
+    def _take(self) -> None:
+        """Decode what was polled, until all is or the batch is full."""
+        rejected: list[Rejected] = []
+        while self._polled and self._batch.bytes < BATCH_BYTES:
+            messages = self._polled.popleft()
+            position = self._position.get(messages[0].partition)
+            rejected += self._batch.take(messages, position, self._polled_at)
         if rejected:
             self._rejected += len(rejected)
             self._unforeseen += sum(each.unforeseen for each in rejected)
             first = rejected[0]
             log.warning(
-                "Rejected %d messages or rows of partition %d; the first is at offset %d: %s.",
-                len(rejected), first.message.partition, first.message.offset, first.reason,
+                "Rejected %d messages or rows; the first is at offset %d of partition %d: %s.",
+                len(rejected), first.message.offset, first.message.partition, first.reason,
             )  # fmt: skip
 
     def _is_full(self) -> bool:
@@ -215,6 +226,7 @@ class Ingest:
         stored = self._writer.drop()
         self._events += len(stored or ())
         self._batch = Batch()
+        self._polled.clear()
         self._position.clear()
 
     def _commit_rest(self) -> None:

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 
+from consumer.ingest.decode import stretches
 from consumer.kafka.subscription import Subscription
 from process.running import Running
 from serving.edges.user_edges import UserEdges
@@ -36,6 +37,7 @@ from serving.settings import ServingSettings
 BEGINNING, WRITING = "beginning lists", "writing lists"  # steps
 LOOK_EVERY = 0.5  # seconds between two looks at Redis, the edge store and the live model
 KEEP_EVERY = 10.0  # seconds between two times that a Redis that evicts keys gets small ones again
+LIFE_EVERY = 1.0  # seconds between two signs of life in the middle of a poll
 
 
 class ServingLoop:
@@ -61,7 +63,7 @@ class ServingLoop:
         self._expiry = Expiry(settings.retention_days, edges, self._due, forgetting, mine)
         self._watch = Watch(store, settings.redis_ttl_seconds is not None, log)
         self._outage, self._net = Outage(log), SafetyNet(log)
-        self._looked_at = self._kept_at = 0.0
+        self._looked_at = self._kept_at = self._shown_at = 0.0
 
     def run(self) -> None:
         """Read events and write lists, until told to stop."""
@@ -91,7 +93,16 @@ class ServingLoop:
             self._slot.find_new_items()
             self._looked_at = 0.0  # the lists of their users may be of another edition
         for messages in polled.messages:
-            self._taking.take(messages)
+            for stretch in stretches(messages):  # one poll may stand for minutes of work
+                self._taking.take(stretch)
+                self._show_life()
+
+    def _show_life(self) -> None:
+        """Stay healthy and a member of the group in the middle of a poll."""
+        if time.monotonic() - self._shown_at > LIFE_EVERY:
+            self._shown_at = time.monotonic()
+            self._subscription.heartbeat()
+            self._process.health.alive()
 
     def _wait(self) -> float:
         """Seconds until there is something to write, as far as it can be written now."""

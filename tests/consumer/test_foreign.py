@@ -10,6 +10,8 @@ from deltalake import write_deltalake
 
 from consumer.edge.schema import TABLE
 from consumer.edge.store import EdgeStore
+from consumer.ingest.batch import Batch
+from consumer.kafka.client import Message
 from process.settings import SettingsError
 from tests.consumer.test_order import edges_of, put
 from tests.rooms import Rooms
@@ -40,6 +42,25 @@ def test_a_foreign_row_in_the_store_is_left_out_and_named_once(
     for _ in range(2):
         assert edges_of(store) == {("u", "i"), ("u", "j"), ("v", "i")}
     assert caplog.text.count("are left out") == 1
+
+
+def test_columns_that_another_program_adds_to_the_table_stop_nobody(tmp_path: Path) -> None:
+    place = str(tmp_path / "edges")
+    store = EdgeStore.begin(place, "t")
+    put(store, [("u", "i", "view"), ("v", "i", "view")], [(0, 0), (0, 1)], at=1)
+    foreign = pa.table({n: pa.array([ROW[n]], TABLE.field(n).type) for n in TABLE.names})
+    noted = foreign.cast(TABLE).append_column("note", pa.array(["mine"]))
+    write_deltalake(place, noted, mode="append", schema_mode="merge")
+    put(store, [("u", "j", "view")], [(0, 2)], at=2)
+    store.tidy()
+    batch = Batch()
+    values = b'{"user_id":"v","item_id":"j"}', b'{"user_id":"u","type":"forget"}'
+    batch.take([Message("t", 0, 3 + n, -1, None, v, []) for n, v in enumerate(values)], 3, at=3)
+    batch.write(store, store.newest())
+    assert {pair for pair in edges_of(store) if pair[0] != "x"} == {("v", "i"), ("v", "j")}
+    again = EdgeStore(place, "t")
+    assert again.next_offset(0) == 5
+    assert {pair for pair in edges_of(again) if pair[0] != "x"} == {("v", "i"), ("v", "j")}
 
 
 @pytest.mark.parametrize("name", ["a%2Fb", "a%20b", "a[b]", "a\\b", "a^b", "a|b", "a\tb"])

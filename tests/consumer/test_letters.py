@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 
 from consumer.event import arrow
 from consumer.event.json import Event, encode
@@ -158,14 +157,5 @@ def test_a_message_that_is_put_back_has_the_partition_and_the_time_of_its_source
         topic.wait_stored()
     list(reinject(topic.settings))
     publisher.close()
-    reader = KafkaConsumer(
-        bootstrap_servers=topic.settings.kafka_bootstrap_servers,
-        auto_offset_reset="earliest",
-        consumer_timeout_ms=3_000,
-        isolation_level="read_committed",
-    )
-    reader.assign([TopicPartition(name, partition) for partition in range(4)])
-    found = [(m.partition, m.timestamp) for m in reader]
-    reader.close()
-    times = Counter(found)
-    assert times == Counter({(n % 4, LONG_AGO + n): 4 for n in range(40)})
+    found = [(m.partition, m.timestamp) for m in read_topic(topic.settings, name)]
+    assert Counter(found) == Counter({(n % 4, LONG_AGO + n): 4 for n in range(40)})

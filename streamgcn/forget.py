@@ -22,7 +22,8 @@ from serving.redis.store import Store
 from serving.settings import ServingSettings
 from trainer.lifecycle.snapshots import Snapshots
 
-LOOK_EVERY = 0.5  # seconds
+LOOK_EVERY = 0.5  # seconds, at least, and so many times as long as the last look took:
+REST_TIMES = 4.0  # a look reads the ids of all files
 
 
 class Place(NamedTuple):
@@ -87,15 +88,20 @@ class Search:
         """Look until there is no trace of the user left, at most so long; what was seen last."""
         deadline = time.monotonic() + seconds
         while True:
-            seen = list(self._look())
+            began = time.monotonic()
+            seen = list(self._look(last=began > deadline))
             done = not any(place.trace or place.unknown for place in seen)
-            if done or time.monotonic() > deadline:
+            if done or began > deadline:
                 return [*seen, self._letters()]
-            time.sleep(LOOK_EVERY)
+            time.sleep(max(LOOK_EVERY, REST_TIMES * (time.monotonic() - began)))
 
-    def _look(self) -> Iterator[Place]:
+    def _look(self, last: bool) -> Iterator[Place]:
+        """Before the consumer has stored the erasure, only the `last` look is at all places."""
         edges = self._settings.edge_store
-        yield _place(f"{self._settings.kafka_topic}: what the consumer has stored", self._behind)
+        stored = _place(f"{self._settings.kafka_topic}: what the consumer has stored", self._behind)
+        yield stored
+        if stored.unknown and not last:
+            return
         yield _place(f"{edges}: rows", self._rows)
         yield _place(f"{edges}: all files, replaced ones too", self._files)
         yield _place(f"{self._settings.model_store}: all snapshots", self.models)

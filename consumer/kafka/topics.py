@@ -149,10 +149,11 @@ def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
     understood, as is the embedded one's.
 
     Raises:
-        StreamError: the broker does not answer.
+        StreamError: the broker does not answer, or has no such topic.
     """
     with admin_client(settings, f"DESCRIBE group {group}") as admin:
-        _may(admin, settings, settings.kafka_topic, "READ")
+        if not _may(admin, settings, settings.kafka_topic, "READ"):
+            raise StreamError(f"there is no topic {settings.kafka_topic}, which consumers create")
         members = _members(admin, group)
         with log_reader(settings) as reader:
             partitions = partitions_of(reader, settings.kafka_topic)

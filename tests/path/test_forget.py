@@ -1,5 +1,6 @@
 """`streamgcn forget`: a user out of every store, by the rooms as processes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
 from serving.redis.contract import Recommendations
 from serving.settings import ServingSettings
-from streamgcn.forget import Search
+from streamgcn.forget import Place, Search
 from tests.rooms import Rooms, started
 from tests.services import wait_for
 from trainer.lifecycle.snapshots import Snapshots
@@ -157,3 +158,24 @@ def test_looking_for_a_user_reads_no_tensor_and_each_file_of_ids_once(
         pa.table({"user_id": ["", "u2"]}), tmp_path / snapshots.versions()[0] / "users.parquet"
     )
     assert search.models().trace == snapshots.versions()[1]
+
+
+def test_the_files_of_the_edge_store_are_not_searched_before_the_erasure_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    stored = iter(["not yet", "not yet", "not yet", ""])
+
+    def look(name: str) -> Callable[[Search], Place]:
+        def found(_: Search) -> Place:
+            looked.append(name)
+            return Place("", unknown=next(stored) if name == "_behind" else "")
+
+        return found
+
+    for name in ("_behind", "_rows", "_files", "models", "_list", "_letters"):
+        monkeypatch.setattr(Search, name, look(name))
+    monkeypatch.setattr("streamgcn.forget.LOOK_EVERY", 0.0)
+    settings = ServingSettings(model_store=str(tmp_path), edge_store=str(tmp_path / "edges"))
+    assert len(Search(settings, "u1", {0: 1}).verify(60.0)) == 6
+    assert looked == ["_behind"] * 4 + ["_rows", "_files", "models", "_list", "_letters"]

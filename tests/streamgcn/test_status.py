@@ -4,10 +4,12 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from consumer.event.json import encode
+from consumer.kafka.client import StreamError
 from consumer.kafka.topics import group_lag
 from tests.ingesting import Topic, consuming, likes
 from tests.services import wait_for
@@ -53,6 +55,16 @@ def test_the_lag_is_0_after_transactions_and_counts_what_waits_behind_an_open_on
         open_one.commit_transaction(30)
         wait_for("none that waits", lambda: lag(topic) == 0, 60)
     topic.publisher.close()
+
+
+def test_a_topic_that_is_not_there_is_said_and_is_no_lag_of_0(
+    embedded: str, tmp_path: Path
+) -> None:
+    topic = Topic(embedded, tmp_path)
+    topic.publisher.close()
+    missing = topic.settings.model_copy(update={"kafka_topic": "misspelt"})
+    with pytest.raises(StreamError, match="there is no topic misspelt"):
+        group_lag(missing, missing.kafka_group)
 
 
 def test_messages_that_retention_has_deleted_are_no_lag(apache: str, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ StreamGCNError
 ├── ForeignValue     serving/redis/contract.py a key holds what serving did not write
 ├── FileError        streamgcn/files/source.py an interaction file cannot be read
 ├── EmbeddedError    streamgcn/services/ports.py an embedded part cannot be started
+├── BackupError      streamgcn/backup.py      a backup cannot be made or restored
 ├── FolderInUse      streamgcn/up/folder.py    another `up` has the folder, or it is not writable
 └── DemoFailed       streamgcn/demo.py         a list of the demo is missing or wrong
 """

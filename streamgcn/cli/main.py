@@ -13,6 +13,7 @@ import typer
 from process.errors import StreamGCNError
 from process.settings import SettingsError
 from streamgcn.cli import letters, models, processes
+from streamgcn.cli.backup import backup, restore
 from streamgcn.cli.evaluate import evaluate
 from streamgcn.cli.forget import forget
 from streamgcn.cli.page import page
@@ -53,6 +54,8 @@ _add(publish, *KAFKA)
 _add(forget, *KAFKA, "edge_", "model_store", *REDIS, cls=ForUser)
 _add(recommend, *REDIS, cls=ForUser)
 _add(new_edge_store, "edge_store", "kafka_topic")
+_add(backup, *STORES, "kafka_topic")
+_add(restore, *STORES, "kafka_topic")
 _add(status, *KAFKA, *STORES, *REDIS)
 _add(evaluate, *TRAINING)
 _add(replay, *TRAINING, "top_k")

@@ -1,0 +1,133 @@
+"""A backup of the edge store and of the models that are or were live, and the way back.
+
+<DIR>/edges         the edge store at one moment
+<DIR>/models        the live model and those that were live before
+<DIR>/backup.json   written last: a folder without it is no backup
+
+The models are copied first, so the edges are never behind what a model was trained on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from consumer.edge import copy as edges
+from process import atomic
+from process.errors import StreamGCNError
+from serving.settings import ServingSettings
+from trainer.lifecycle.promotion import before, locked
+from trainer.lifecycle.snapshots import LIVE, Snapshots
+
+ABOUT = "backup.json"
+FORMAT = 1
+
+
+class BackupError(StreamGCNError):
+    """A backup cannot be made, or is none, or the place to restore to is not empty."""
+
+
+class About(msgspec.Struct):
+    """What a backup holds."""
+
+    topic: str
+    made_at: str  # RFC 3339
+    rows: int
+    models: list[str]  # versions, the live one first
+    format: int = FORMAT
+
+
+def backup(settings: ServingSettings, folder: Path) -> About:
+    """Copy the edge store and the models into an empty or missing folder, while all runs.
+
+    Raises:
+        BackupError, StoreError, SnapshotError, SettingsError: the text says what is wrong.
+    """
+    _refuse_filled(folder, "give an empty or a new folder")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    models = _copy_models(Snapshots(settings.model_store), folder / "models")
+    rows = edges.copy(settings.edge_store, folder / "edges")
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    about = About(settings.kafka_topic, now, rows, models)
+    try:
+        atomic.write(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about)))
+    except OSError as error:
+        raise BackupError(f"cannot write {folder / ABOUT}: {error}") from error
+    return about
+
+
+def restore(settings: ServingSettings, folder: Path) -> About:
+    """Put a backup where EDGE_STORE and MODEL_STORE are, both of which must be empty or missing.
+
+    Raises:
+        BackupError: the folder is no whole backup, is of another topic, or a place is not empty.
+    """
+    about = _about(folder)
+    if about.topic != settings.kafka_topic:
+        raise BackupError(
+            f"{folder} is of topic {about.topic}, and KAFKA_TOPIC is {settings.kafka_topic}: set "
+            f"KAFKA_TOPIC={about.topic}"
+        )
+    places = {"edges": edges.local(settings.edge_store), "models": Path(settings.model_store)}
+    for place in places.values():
+        _refuse_filled(place, "a backup is restored to an empty place only")
+    for name, place in places.items():
+        try:
+            _put(folder / name, place)
+        except OSError as error:
+            raise BackupError(f"cannot restore {folder / name} to {place}: {error}") from error
+    return about
+
+
+def _copy_models(snapshots: Snapshots, target: Path) -> list[str]:
+    if not snapshots.root.is_dir():
+        target.mkdir(mode=0o700)
+        return []
+    with locked(snapshots):  # so none is pruned meanwhile
+        live = snapshots.live()
+        versions = [live, *before(snapshots, live)] if live else []
+        try:
+            target.mkdir(mode=0o700)
+            for version in versions:
+                shutil.copytree(snapshots.root / version, target / version)
+            if live:
+                atomic.write(target / LIVE, f"{live}\n".encode())
+        except OSError as error:
+            raise BackupError(f"cannot copy the models to {target}: {error}") from error
+    return versions
+
+
+def _put(source: Path, place: Path) -> None:
+    """Copy beside the place, and put the copy there when it is whole."""
+    draft = place.with_name(f".{place.name}.restoring")
+    shutil.rmtree(draft, ignore_errors=True)
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.copytree(source, draft)
+    for path in draft.rglob("*"):
+        atomic.sync(path)
+    if place.is_dir():
+        place.rmdir()
+    draft.rename(place)
+    atomic.sync(place.parent)
+
+
+def _about(folder: Path) -> About:
+    try:
+        about = msgspec.json.decode((folder / ABOUT).read_bytes(), type=About)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BackupError(f"{folder} is no whole backup: {ABOUT}: {error}") from error
+    if about.format > FORMAT:
+        raise BackupError(f"{folder} was made by a later version of StreamGCN: install that one")
+    return about
+
+
+def _refuse_filled(folder: Path, advice: str) -> None:
+    try:
+        filled = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise BackupError(f"{folder} cannot be used: {error}") from error
+    if filled:
+        raise BackupError(f"{folder} is not empty; {advice}")

@@ -1,0 +1,107 @@
+"""`streamgcn backup` while all runs, and `streamgcn restore` onto an empty place."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from consumer.edge import copy
+from consumer.edge.store import EdgeStore
+from consumer.event.json import Event, encode
+from consumer.kafka.publisher import Publisher
+from serving.redis.store import Store
+from tests.graphs import append, blocks, pairs, store
+from tests.rooms import Rooms, started
+from tests.services import embedded_kafka, wait_for
+from tests.trainer.test_snapshots import NAMES, filled
+
+
+def publish(rooms: Rooms, edges: list[tuple[str, str]]) -> None:
+    publisher = Publisher(rooms.settings)
+    for user, item in edges:
+        event = Event(user, item, 1.0, 1_790_000_000_000, "view")
+        publisher.send(rooms.settings.kafka_topic, encode(event), user.encode())
+    publisher.flush()
+    publisher.close()
+
+
+def test_a_backup_of_running_processes_is_restored_and_goes_on_with_a_new_topic(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    edges = [(str(user), str(item)) for user, item, *_ in pairs(blocks(users=20))]
+    first, second, copied = tmp_path / "first", tmp_path / "second", tmp_path / "backup"
+    first.mkdir()
+    second.mkdir()
+    settings = {"STREAMGCN_MIN_EDGES": "100", "STREAMGCN_EPOCHS": "10"}
+    rooms = Rooms(first, embedded, redis_url, STREAMGCN_COMMIT_SECONDS="0.2", **settings)
+    with started(rooms):
+        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        publish(rooms, edges)
+        wait_for("a model", rooms.store.model)
+        publish(rooms, edges)  # commits go on while the copy is made
+        made = rooms.run("backup", str(copied))
+        assert made.returncode == 0, made.stderr
+        assert "the live model" in made.stdout
+        assert rooms.run("backup", str(copied)).stderr.startswith(
+            f"streamgcn: {copied} is not empty"
+        )
+    rows = DeltaTable(str(copied / "edges")).to_pandas()
+    assert len(rows) >= len(edges)
+    stored = EdgeStore(str(copied / "edges"), rooms.settings.kafka_topic)
+    for partition in range(4):
+        offsets = rows[rows["kafka_partition"] == partition]["kafka_offset"]
+        assert sorted(offsets) == list(range(stored.next_offset(partition) or 0))
+
+    with embedded_kafka(tmp_path) as broker:  # another one, whose topic is a new one
+        names = {"KAFKA_TOPIC": rooms.settings.kafka_topic, "REDIS_PREFIX": "restored"}
+        again = Rooms(second, broker.address, redis_url, **settings, **names)
+        back = again.run("restore", str(copied))
+        assert back.returncode == 0, back.stderr
+        assert f"Restored {len(rows)} rows" in back.stdout
+        with started(again):
+            lists = Store(redis_url, "restored")
+            wait_for("the lists of the restored model", lambda: lists.user("0-1"))
+            publish(again, [("0-1", "new")])
+            wait_for("the new event", lambda: again.rows() == len(rows) + 1)
+            lists.close()
+        said = [line for line in again.log("consumer").splitlines() if "another log" in line]
+        assert len(said) == 1
+        assert "What is stored stays" in said[0]
+
+
+def test_restore_refuses_a_filled_place_another_topic_and_what_is_no_whole_backup(
+    tmp_path: Path,
+) -> None:
+    rooms = Rooms(tmp_path, "localhost:1", "redis://localhost:1", KAFKA_TOPIC="t")
+    store(tmp_path / "edges", [("u", "i")])
+    filled(tmp_path / "models", *NAMES[:2])
+    copied = tmp_path / "backup"
+    assert rooms.run("backup", str(copied)).returncode == 0
+    assert json.loads((copied / "backup.json").read_text())["models"] == [NAMES[1], NAMES[0]]
+    assert "is not empty" in rooms.run("restore", str(copied)).stderr
+    (tmp_path / "other").mkdir()
+    other = Rooms(tmp_path / "other", "localhost:1", "redis://localhost:1", KAFKA_TOPIC="x")
+    assert "set KAFKA_TOPIC=t" in other.run("restore", str(copied)).stderr
+    (copied / "backup.json").unlink()
+    assert "is no whole backup" in other.run("restore", str(copied)).stderr
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_version_whose_files_are_deleted_meanwhile_is_given_up_for_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edges = store(tmp_path / "edges", [("u", "i")])
+    for number in range(1, 15):  # past a checkpoint
+        append(edges, [("u", f"i{number}")], number)
+    copyfile = shutil.copyfile
+
+    def deleted(source: Path, target: Path) -> None:
+        monkeypatch.setattr(shutil, "copyfile", copyfile)
+        append(edges, [("u", "late")], 15)
+        raise FileNotFoundError(source)
+
+    monkeypatch.setattr(shutil, "copyfile", deleted)
+    assert copy.copy(str(tmp_path / "edges"), tmp_path / "copy") == 16
+    assert EdgeStore(str(tmp_path / "copy"), "t").next_offset(0) == 16

@@ -70,9 +70,8 @@ class News:
         self._table = table
         self._files = Files(table)
         self._newest, self._version = newest, table.version
-        held = (file.partitions for file in self._files.all if file.partitions)
         self._log = logs.newest().number
-        known = range(1 + max((last for _, last in held), default=0))
+        known = windows.partitions(self._files.all)
         self._ends = logs.offsets(self._log, {*known, *watermark.offsets(self._log)})
         self.watermark = replace(watermark, table=table.id)
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from consumer.edge import erase, place
+from consumer.edge import erase, place, windows
 from consumer.edge.logs import Log, Logs, WrongTopic
 from consumer.edge.news import Files, News, refuse_replaced
 from consumer.edge.order import Watermark, stamped
@@ -158,8 +158,7 @@ class EdgeStore:
         self._refresh()
         if self._logs.is_known():
             return {}
-        held = (file.partitions for file in Files(self._table).all if file.partitions)
-        return self._logs.offsets(0, range(1 + max((last for _, last in held), default=0)))
+        return self._logs.offsets(0, windows.partitions(Files(self._table).all))
 
     def begin_log(self, topic_id: str | None, known: Log | None, another: bool = False) -> Log:
         """Add a log, whose events come after all that is stored.

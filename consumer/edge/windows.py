@@ -19,6 +19,7 @@ from consumer.edge.schema import TABLE
 WINDOW_ROWS = 1_000_000
 STAMP = TABLE.field("ingested_at").type
 MILLI = 1_000  # microseconds, to which statistics may be rounded
+PARTITIONS = 10_000  # of a topic, at most; a row of another program may say any number
 
 
 class File(NamedTuple):
@@ -56,6 +57,12 @@ def files_of(actions: pa.Table) -> list[File]:
         )
         for row in actions.to_pylist()
     ]
+
+
+def partitions(files: Sequence[File]) -> range:
+    """The partitions that the files can hold rows of."""
+    last = max((file.partitions[1] for file in files if file.partitions), default=0)
+    return range(1 + min(last, PARTITIONS - 1))
 
 
 def unstamped(files: Sequence[File], past: Mapping[int, int]) -> Iterator[Window]:
@@ -124,7 +131,9 @@ def _known(file: File, past: Mapping[int, int]) -> bool:
     if not file.partitions or not file.offsets:
         return False
     first, last = file.partitions
-    return all(file.offsets[1] < past.get(p, 0) for p in range(first, last + 1))
+    return last < PARTITIONS and all(
+        file.offsets[1] < past.get(p, 0) for p in range(first, last + 1)
+    )
 
 
 def _range(row: Mapping[str, int | None], name: str) -> tuple[int, int] | None:

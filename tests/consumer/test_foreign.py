@@ -24,7 +24,8 @@ FOREIGN = [
     {"interaction": math.nan}, {"interaction": math.inf}, {"interaction": 1e300},
     {"kafka_offset": 2**62}, {"kafka_offset": 2**63 - 1}, {"kafka_offset": -1},
     {"user_id": ""}, {"item_id": ""}, {"user_id": "u" * 300}, {"type": "t" * 300},
-    {"kafka_partition": 77}, {"log": 3}, {"ingested_at": 2**52},
+    {"kafka_partition": 77}, {"kafka_partition": 2**31 - 1}, {"kafka_partition": -5},
+    {"log": 3}, {"log": -1}, {"log": 2**31 - 1}, {"ingested_at": 2**52},
 ]  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import re
 import time
 
-FIRST_SECONDS = 0.2  # before the second try
+from tenacity import RetryCallState, Retrying, wait_exponential, wait_random_exponential
+
+FIRST_SECONDS = 0.2  # before the second try; then twice as long each time
 LIMIT_SECONDS = 10.0  # between two tries, at most
 CAUSES = 20  # that have a line of their own in one outage
 
@@ -15,14 +16,7 @@ CAUSES = 20  # that have a line of their own in one outage
 class Outage:
     """One WARNING line for each cause, one INFO line when it is over.
 
-    Where one thing is tried in a loop:
-
-        while True:
-            try:
-                ...
-                outage.worked()
-            except Failure as failure:
-                stop.wait(outage.failed(failure))
+    Where nothing else is to be done meanwhile, retry.py waits with it.
     """
 
     def __init__(
@@ -37,7 +31,9 @@ class Outage:
         """
         self._log = log
         self._down, self._up = down, up
-        self._limit = limit
+        half, most = FIRST_SECONDS / 2, limit / 2
+        self._wait = wait_exponential(half, most) + wait_random_exponential(half, most)
+        self._state = RetryCallState(Retrying(), None, (), {})  # which tenacity's waits look at
         self._tries = 0
         self._began = 0.0
         self._told: set[str] = set()
@@ -64,8 +60,8 @@ class Outage:
         if kind not in self._told and len(self._told) < CAUSES:
             self._told.add(kind)
             self._log.warning("%s; trying until it works.", self.trouble)
-        seconds = min(self._limit, FIRST_SECONDS * 2.0 ** min(self._tries - 1, 30))
-        return seconds * random.uniform(0.5, 1.0)
+        self._state.attempt_number = self._tries
+        return float(self._wait(self._state))
 
     def worked(self) -> None:
         """Take note of a success, and say so if it ends an outage."""

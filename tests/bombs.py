@@ -5,16 +5,15 @@ python -m tests.bombs KIND FILE     what a process takes for the bytes in the fi
 
 from __future__ import annotations
 
+import logging
 import mmap
 import struct
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
-from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -25,13 +24,17 @@ from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
 from consumer.edge.store import EdgeStore
 from consumer.event import arrow
-from consumer.ingest import loop
 from consumer.ingest.batch import Batch
+from consumer.ingest.commit import Writer
+from consumer.ingest.dead_letters import DeadLetters
 from consumer.ingest.decode import MESSAGE_BYTES, Rejected, events, rows
+from consumer.ingest.letters import Forget
+from consumer.ingest.loop import Ingest
 from consumer.kafka.client import Message
+from consumer.kafka.member import POLL_RECORDS
 from consumer.kafka.records import _PartitionRecords
-from consumer.kafka.subscription import POLL_RECORDS, Polled
 from consumer.settings import ConsumerSettings
+from tests.fake_topic import TOPIC, FakeReader, FakeTopic
 from tests.memory import memory
 
 BIG = 9_400_000  # bytes
@@ -208,64 +211,38 @@ def take_batch(data: bytes) -> Taken:
     return Taken(memory("VmHWM") - before, found, 0, 0, "")
 
 
-class _OnePoll:
-    """Stands for Kafka: one poll of many messages of one partition."""
-
-    topic_id, trouble = None, ""
-
-    def __init__(self, value: bytes) -> None:
-        self._left = [Message("t", 0, at, -1, None, value, arrow.HEADERS) for at in range(POLLED)]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def poll(self, seconds: float) -> Polled:
-        polled, self._left = self._left, []
-        return Polled(messages=[polled] if polled else [])
-
-    def heartbeat(self) -> None: ...
-
-    def is_same_log(self) -> bool:
-        return True
-
-    def commit(self, offsets: Mapping[int, int]) -> None: ...
-
-    def lag(self) -> int:
-        return 0
-
-
-class _Letters:
+class _Letters(DeadLetters):
     """Stands for the topic of dead letters."""
 
     count = size = 0
     reason = ""
 
-    def put(self, noted: Sequence[Rejected]) -> None:
-        self.count += len(noted)
-        self.size += sum(len(each.value or b"") for each in noted)
-        self.reason = noted[0].reason if noted else self.reason
+    def put(self, noted: Sequence[Rejected | Forget]) -> None:
+        for each in noted:
+            assert isinstance(each, Rejected)
+            self.count += 1
+            self.size += len(each.value or b"")
+            self.reason = self.reason or each.reason
 
     def close(self) -> None: ...
 
 
 def take_poll(value: bytes) -> Taken:
     """Take and store the same message POLLED times, all in one poll, as a consumer does."""
-    letters = _Letters()
+    topic = FakeTopic(1)
+    for _ in range(POLLED):
+        topic.send(0, value, arrow.HEADERS)
+    reader = FakeReader(topic, POLLED)
+    reader.assign(0)
     with tempfile.TemporaryDirectory() as folder:
-        EdgeStore.begin(folder, "t")
-        stop = threading.Event()
-        with (
-            patch.object(loop, "Subscription", lambda *_: _OnePoll(value)),
-            patch.object(loop, "DeadLetters", lambda *_: letters),
-        ):
-            ingest = loop.Ingest(ConsumerSettings(edge_store=folder, kafka_topic="t"), stop)
+        settings, stop = ConsumerSettings(edge_store=folder, kafka_topic=TOPIC), threading.Event()
+        store, looked_at, written = (EdgeStore.begin(folder, TOPIC) for _ in range(3))
+        letters = _Letters(settings)
+        writer = Writer(written, letters, logging.getLogger("bombs"))
         before = memory("VmRSS")
-        ingest._log = ingest._find_log()
+        ingest = Ingest(settings, stop, reader, looked_at, writer)
         thread = threading.Thread(target=ingest.run)
         thread.start()
-        store = EdgeStore(folder, "t")
         while thread.is_alive() and store.next_offset(0) != POLLED:
             time.sleep(0.1)
         stop.set()

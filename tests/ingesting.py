@@ -82,7 +82,7 @@ def consuming(settings: ConsumerSettings) -> Iterator[None]:
 
     def run() -> None:
         try:
-            Ingest(settings, stop).run()
+            Ingest.join(settings, stop).run()
         except BaseException as error:
             failed.append(error)
 

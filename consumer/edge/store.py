@@ -38,7 +38,7 @@ from consumer.edge.table import (
 from consumer.edge.traces import FORGET
 from consumer.event.rules import HERE
 from process.outage import Outage
-from process.shutdown import Stopped
+from process.retry import until_it_works
 
 __all__ = [
     "Conflict",
@@ -50,6 +50,7 @@ __all__ = [
     "StoreMissing",
     "Watermark",
     "WrongTopic",
+    "store_outage",
     "wait_for_store",
 ]
 
@@ -393,13 +394,15 @@ def wait_for_store(uri: str, topic: str, stop: threading.Event, log: logging.Log
         SettingsError: the path cannot hold a table, or the table belongs to another topic.
         Stopped: told to stop before it was.
     """
-    outage = Outage(log, "The edge store cannot be opened", "The edge store is open")
-    while True:
-        try:
-            store = EdgeStore(uri, topic)
-        except StoreError as error:
-            if stop.wait(outage.failed(error)):
-                raise Stopped("waiting for the edge store") from None
-            continue
-        outage.worked()
-        return store
+
+    def heals(error: BaseException) -> bool:
+        return isinstance(error, StoreError)
+
+    return until_it_works(
+        lambda: EdgeStore(uri, topic), heals, store_outage(log), stop, "the edge store"
+    )
+
+
+def store_outage(log: logging.Logger) -> Outage:
+    """What is said of an edge store that cannot be opened."""
+    return Outage(log, "The edge store cannot be opened", "The edge store is open")

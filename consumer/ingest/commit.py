@@ -13,6 +13,8 @@ from consumer.ingest.batch import Batch
 from consumer.ingest.dead_letters import DeadLetters
 from consumer.kafka.client import StreamError
 from process.outage import Outage
+from process.retry import until_it_works
+from process.shutdown import Stopped
 
 
 class Writer:
@@ -82,17 +84,21 @@ class Writer:
         self._letters.close()
 
     def _write(self, batch: Batch, log: Log) -> bool:
-        outage = self._outage = Outage(self._log, "Cannot commit", "Committing again")
-        while True:
+        """Whether the batch is stored; if not, the writer was told to give it up."""
+        self._outage = Outage(self._log, "Cannot commit", "Committing again")
+
+        def write() -> None:
             started = time.monotonic()
-            try:
-                self._letters.put(batch.noted)
-                batch.noted.clear()  # acknowledged: not again, if the store refuses
-                batch.write(self._store, log)
-            except (StoreError, StreamError) as error:
-                if self._give_up.wait(outage.failed(error)):
-                    return False
-                continue
-            outage.worked()
+            self._letters.put(batch.noted)
+            batch.noted.clear()  # acknowledged: not again, if the store refuses
+            batch.write(self._store, log)
             self.commit_ms = (time.monotonic() - started) * 1000
-            return True
+
+        def heals(error: BaseException) -> bool:
+            return isinstance(error, StoreError | StreamError)
+
+        try:
+            until_it_works(write, heals, self._outage, self._give_up, "the edge store")
+        except Stopped:
+            return False
+        return True

@@ -10,16 +10,20 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Self
 
-from consumer.edge.store import Fenced, Log, StoreError
+from consumer.edge.store import EdgeStore, Fenced, StoreError
 from consumer.ingest.batch import Batch
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
 from consumer.ingest.decode import Rejected, stretches
 from consumer.ingest.housekeeping import Housekeeping
 from consumer.ingest.opening import open_store
+from consumer.ingest.places import Places
 from consumer.kafka.client import Message, TopicShorter
+from consumer.kafka.reading import Polled, Reader
 from consumer.kafka.subscription import Subscription
 from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
@@ -43,50 +47,72 @@ class Ingest:
         self,
         settings: ConsumerSettings,
         stop: threading.Event,
+        reader: Reader,
+        store: EdgeStore,
+        writer: Writer,
         figures: Figures | None = None,
         health: Health | None = None,
     ) -> None:
-        """Wait for the store, then join the consumer group."""
+        """Nothing is read yet.
+
+        Args:
+            store: to look at; the writer has one of its own, as they work on two threads.
+        """
         self._settings = settings
         self._stop = stop
+        self._reader = reader
+        self._store = store
+        self._writer = writer
         self._figures = figures or Figures("consumer")
         self._health = health or Health()
-        with self._health.waiting("the edge store"):  # one for each thread
-            self._store, store = (open_store(settings, stop, log) for _ in range(2))
         self._store_away = Outage(log, "The edge store cannot be read", "The edge store is back")
-        self._log: Log | None = None  # that is read
-        self._known: Log | None = None  # that was read last
-        self._writer = Writer(store, DeadLetters(settings), log)
+        self._places = Places(store, settings.kafka_topic, log)
         self._housekeeping = Housekeeping(settings, log)
         self._batch = Batch()
         self._polled: deque[Sequence[Message]] = deque()  # stretches that are not decoded yet
-        self._position: dict[int, int] = {}  # partition -> offset at which the next batch begins
         self._events = self._rejected = self._unforeseen = self._reported = self._edges = 0
         self._reported_at = time.monotonic()
         self._polled_at = 0  # epoch microseconds; no clock that is put back can turn the order
-        group = settings.kafka_group
-        self._subscription = Subscription(settings, group, log, stop, self._health)
+
+    @classmethod
+    def join(
+        cls,
+        settings: ConsumerSettings,
+        stop: threading.Event,
+        figures: Figures | None = None,
+        health: Health | None = None,
+    ) -> Self:
+        """Wait for the edge store, then join the consumer group.
+
+        Raises:
+            AccessRefused: the broker does not let this process in.
+            SettingsError: the path cannot hold a table, or the table belongs to another topic.
+            Stopped: told to stop before both were there.
+        """
+        health = health or Health()
+        with health.waiting("the edge store"):
+            store, written = (open_store(settings, stop, log) for _ in range(2))
+        reader = Subscription(settings, settings.kafka_group, log, stop, health)
+        writer = Writer(written, DeadLetters(settings), log)
+        return cls(settings, stop, reader, store, writer, figures, health)
 
     def run(self) -> None:
         """Poll, batch, commit, until told to stop."""
-        try:
-            with self._subscription:
-                while not self._stop.is_set():
-                    self._round()
-                self._commit_rest()
-        finally:
-            self._writer.close()
-            self._housekeeping.close()
+        with closing(self._housekeeping), closing(self._writer), closing(self._reader):
+            while not self._stop.is_set():
+                self.round()
+            self._commit_rest()
 
-    def _round(self) -> None:
+    def round(self) -> None:
+        """Do once all that the loop does."""
         if self._is_full():
             self._finish_commit(HEARTBEAT_SECONDS)
-            self._subscription.heartbeat()
+            self._reader.heartbeat()
         else:
             if self._polled:
-                self._subscription.heartbeat()
+                self._reader.heartbeat()
             else:
-                self._poll()
+                self._see_to(self._reader.poll(0.1))
             self._take()
             self._finish_commit()
         if self._should_commit():
@@ -95,26 +121,41 @@ class Ingest:
         if self._figures.due():
             self._report()
         self._health.needs(
-            Kafka=self._subscription.trouble, store=self._writer.trouble or self._store_away.trouble
+            Kafka=self._reader.trouble, store=self._writer.trouble or self._store_away.trouble
         )
         self._health.alive()
 
-    def _poll(self) -> None:
-        polled = self._subscription.poll(0.1)
+    def is_behind(self) -> bool:
+        """Whether anything that was taken from Kafka is not stored yet."""
+        return self._writer.busy or bool(self._batch.after or self._polled)
+
+    def _see_to(self, polled: Polled) -> None:
         self._polled_at = max(self._polled_at + 1, time.time_ns() // 1000)
         if polled.lost:
             self._drop()
         if polled.gained:
-            self._place(polled.gained)
+            self._place(polled)
         for messages in polled.messages:
             self._polled.extend(stretches(messages))
+
+    def _place(self, polled: Polled) -> None:
+        try:
+            starts = self._places.find(polled.gained, self._reader)
+        except StreamGCNError as error:
+            self._reader.postpone(error)
+            return
+        try:
+            self._reader.place(starts)
+        except TopicShorter as error:
+            if self._places.begin_another(error, self._reader):
+                self._start_anew()
 
     def _take(self) -> None:
         """Decode what was polled, until all is or the batch is full."""
         rejected: list[Rejected] = []
         while self._polled and self._batch.bytes < BATCH_BYTES:
             messages = self._polled.popleft()
-            position = self._position.get(messages[0].partition)
+            position = self._places.position(messages[0].partition)
             rejected += self._batch.take(messages, position, self._polled_at)
         if rejected:
             self._rejected += len(rejected)
@@ -135,13 +176,13 @@ class Ingest:
         return full or time.monotonic() - self._batch.since >= self._settings.commit_seconds
 
     def _begin_commit(self) -> None:
-        if not self._log:
+        if not self._places.reading:
             return  # nothing is read before it is known
-        if not self._subscription.is_same_log():
+        if not self._reader.is_same_log():
             self._start_anew()
             return
-        self._writer.begin(self._batch, self._log)
-        self._position |= self._batch.after
+        self._writer.begin(self._batch, self._places.reading)
+        self._places.move_on(self._batch.after)
         self._batch = Batch()
 
     def _finish_commit(self, seconds: float = 0.0) -> None:
@@ -157,77 +198,23 @@ class Ingest:
             self._start_anew()
             return
         if stored:
-            self._subscription.commit(stored.after)
+            self._reader.commit(stored.after)
             self._events += len(stored)
             self._figures.metrics.observe("commit", [self._writer.commit_ms / 1000])
             self._housekeeping.committed()
 
-    def _place(self, gained: Collection[int]) -> None:
-        """Go on in each partition at what the edge store holds of it."""
-        try:
-            starts = {partition: self._start_of(partition) for partition in gained}
-        except StreamGCNError as error:
-            self._subscription.postpone(error)
-            return
-        try:
-            self._subscription.place(starts)
-        except TopicShorter as error:
-            self._begin_another(error)
-
-    def _start_of(self, partition: int) -> int | None:
-        self._log = self._log or self._find_log()
-        offset = self._store.next_offset(partition, self._log)
-        self._position.pop(partition, None)
-        if offset is not None:
-            self._position[partition] = offset
-        return offset
-
-    def _find_log(self) -> Log:
-        """The log that the topic's name stands for now; the store learns of it if it is another."""
-        topic, topic_id = self._settings.kafka_topic, self._subscription.topic_id
-        before = self._known
-        found = self._store.log(topic_id)
-        begun = found is None
-        if found is None:
-            stored = self._store.before_logs()
-            ends = self._subscription.ends(stored) if stored else {}
-            another = any(offset > ends.get(p, 0) for p, offset in stored.items())
-            found = self._store.begin_log(topic_id, known=None, another=another)
-        if (begun and found.number) or (before and before != found and before.table == found.table):
-            log.warning(
-                "Topic %s was created anew: this is another log, number %d in the edge store. What "
-                "is stored stays, and the events of the new log come after it.",
-                topic, found.number,
-            )  # fmt: skip
-        self._known = found
-        return found
-
-    def _begin_another(self, error: TopicShorter) -> None:
-        """Read the topic from its start as another log: what is behind its end was lost."""
-        try:
-            self._store.begin_log(self._subscription.topic_id, self._log or self._known)
-        except StoreError as failed:
-            log.warning("%s; another log cannot be begun yet: %s.", error, failed)
-            return
-        log.warning(
-            "%s. Kafka has lost messages, nothing tells where, so the topic is read from its start "
-            "as another log, whose events come after what is stored.", error,
-        )  # fmt: skip
-        self._start_anew()
-
     def _start_anew(self) -> None:
         """Ask the store again where each partition goes on."""
         self._drop()
-        self._subscription.restart()
+        self._reader.restart()
 
     def _drop(self) -> None:
         """Drop what is not stored: it is the next owner's, or will be read again."""
-        self._log = None
+        self._places.drop()
         stored = self._writer.drop()
         self._events += len(stored or ())
         self._batch = Batch()
         self._polled.clear()
-        self._position.clear()
 
     def _commit_rest(self) -> None:
         until = time.monotonic() + LAST_COMMIT_SECONDS
@@ -244,7 +231,7 @@ class Ingest:
         """Count its rows; notice that it is away, or not what it was."""
         try:
             self._edges = self._store.count()
-            changed = self._changed()
+            changed = self._places.what_became_of_the_store(self._writer.busy)
         except StoreError as error:
             if not self._writer.busy:  # which says so itself
                 self._store_away.failed(error)
@@ -253,18 +240,6 @@ class Ingest:
         if changed:
             log.warning("The edge store was %s; going on after what it holds.", changed)
             self._start_anew()
-
-    def _changed(self) -> str:
-        """What became of the store that was written, if anything; no commit may come to notice."""
-        if not self._log:
-            return ""
-        if self._store.id != self._log.table:
-            return "replaced by another one"
-        if self._writer.busy:
-            return ""
-        stored = self._store.offsets(list(self._position), self._log)
-        lacks = any(stored.get(p, 0) < offset for p, offset in self._position.items())
-        return "put back to an older state" if lacks else ""
 
     def _report(self) -> None:
         self._look_at_store()
@@ -277,7 +252,7 @@ class Ingest:
             rate=f"{rate:.0f}/s",
             rejected=self._rejected,
             edges=self._edges,
-            lag=self._subscription.lag(),
+            lag=self._reader.lag(),
             commit_ms=round(self._writer.commit_ms),
             unforeseen=self._unforeseen,
         )
@@ -296,4 +271,4 @@ def run(settings: ConsumerSettings, process: Running) -> None:
     gc.set_threshold(100_000, 50, 100)
     with process.health.waiting("Kafka"):
         wait_for_topics(settings, process.stop, log)
-    Ingest(settings, process.stop, process.figures, process.health).run()
+    Ingest.join(settings, process.stop, process.figures, process.health).run()

@@ -9,51 +9,44 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 
-from consumer.edge.store import EdgeStore, StoreError, StoreMissing
+from consumer.edge.store import EdgeStore, StoreError, StoreMissing, store_outage
 from consumer.kafka.client import AccessRefused, StreamError
 from consumer.kafka.reach import broker_outage
 from consumer.kafka.topics import group_offsets
 from consumer.settings import ConsumerSettings
-from process.outage import Outage
-from process.shutdown import Stopped
+from process.retry import until_it_works
 
 
 def open_store(settings: ConsumerSettings, stop: threading.Event, log: logging.Logger) -> EdgeStore:
     """The edge store, once it is there.
 
     Raises:
+        AccessRefused: the broker does not let this process in.
         SettingsError: the path cannot hold a table, or the table belongs to another topic.
         Stopped: told to stop before it was there.
     """
-    away = Outage(log, "The edge store cannot be opened", "The edge store is open")
-    no_kafka = broker_outage(log)  # which knows whether the group ever had a store
-    while not stop.is_set():
+    uri, topic, group = settings.edge_store, settings.kafka_topic, settings.kafka_group
+
+    def open_or_begin() -> EdgeStore:
         try:
-            store = _opened_or_begun(settings)
-        except AccessRefused:
-            raise
-        except StoreError as error:
-            stop.wait(away.failed(error))
-            continue
-        except StreamError as error:
-            stop.wait(no_kafka.failed(error))
-            continue
-        no_kafka.worked()
-        away.worked()
-        return store
-    raise Stopped("waiting for the edge store")
-
-
-def _opened_or_begun(settings: ConsumerSettings) -> EdgeStore:
-    uri, group = settings.edge_store, settings.kafka_group
-    try:
-        return EdgeStore(uri, settings.kafka_topic)
-    except StoreMissing:
-        if group_offsets(settings, group):
+            return EdgeStore(uri, topic)
+        except StoreMissing:
+            ask = partial(group_offsets, settings, group)  # Kafka knows whether it had a store
+            offsets = until_it_works(ask, kafka_heals, broker_outage(log), stop, "Kafka")
+            if not offsets:
+                return EdgeStore.begin(uri, topic)
             raise StoreMissing(
                 f"there is no edge store at {uri}, although consumer group {group} has filled one: "
                 "is a volume not mounted? `streamgcn new-edge-store` begins an empty one there, "
                 "which is filled with what Kafka still has"
             ) from None
-        return EdgeStore.begin(uri, settings.kafka_topic)
+
+    def kafka_heals(error: BaseException) -> bool:
+        return isinstance(error, StreamError) and not isinstance(error, AccessRefused)
+
+    def store_heals(error: BaseException) -> bool:
+        return isinstance(error, StoreError)
+
+    return until_it_works(open_or_begin, store_heals, store_outage(log), stop, "the edge store")

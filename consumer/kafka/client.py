@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from kafka.errors import AuthorizationError, SaslAuthenticationFailedError
+from kafka.errors import (
+    AuthorizationError,
+    BrokerResponseError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    NotCoordinatorError,
+    SaslAuthenticationFailedError,
+    UnknownTopicOrPartitionError,
+)
 from kafka.net.compat import KafkaNetClient
 
 from consumer.settings import ConsumerSettings
@@ -16,6 +24,12 @@ CHECK_MS = 3_000
 RECONNECT_MS = 5_000  # between two tries of a client to connect again, at most
 Client = TypeVar("Client")
 Headers = Sequence[tuple[str, bytes | None]]
+SAID = {
+    CoordinatorLoadInProgressError: "the broker still reads the offsets of the consumer groups",
+    CoordinatorNotAvailableError: "the broker is not ready for consumer groups yet",
+    NotCoordinatorError: "the consumer group is moving to another broker",
+    UnknownTopicOrPartitionError: "the topic is missing",
+}
 
 
 class StreamError(StreamGCNError):
@@ -112,5 +126,17 @@ def in_words(error: BaseException, settings: ConsumerSettings, right: str) -> St
         return AccessRefused(f"Kafka at {address} does not let {who} {right}; grant that right")
     if isinstance(error, SaslAuthenticationFailedError):
         return AccessRefused(f"Kafka at {address} does not let this process in: {error}")
-    text = str(error)
+    text = words(error)
     return StreamError(text if text.startswith("Kafka at ") else f"Kafka at {address}: {text}")
+
+
+def words(error: BaseException) -> str:
+    """What an error says; of an error of the broker what it means, without the protocol's number.
+
+    An error that was made with the name of a topic names it.
+    """
+    if not isinstance(error, BrokerResponseError):
+        return str(error) or type(error).__name__
+    meaning = SAID.get(type(error)) or f"{type(error).__name__}, {error.description}"
+    about = ", ".join(map(str, error.args))
+    return f"{meaning} ({about})" if about else meaning

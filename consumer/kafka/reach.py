@@ -6,51 +6,57 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import AuthorizationError, KafkaError
 
 from consumer.kafka.access import check_access
-from consumer.kafka.client import AccessRefused, in_words, make_client
+from consumer.kafka.client import AccessRefused, in_words, make_client, words
 from consumer.kafka.records import reading_client
 from consumer.settings import ConsumerSettings
 from process.outage import Outage
+from process.retry import until_it_works
+
+Result = TypeVar("Result")
 
 
 def until_it_answers(
-    act: Callable[[], Any],
+    act: Callable[[], Result],
     settings: ConsumerSettings,
     stop: threading.Event,
     log: logging.Logger,
     running: bool = False,
-) -> Any:
-    """What `act` returns, waiting for the broker; None if told to stop.
+) -> Result:
+    """What `act` returns, waiting for the broker.
 
     Args:
         running: a refusal is waited for as well; it was not there when the process started.
 
     Raises:
         AccessRefused: waiting would not help, and not `running`.
+        Stopped: told to stop before the broker answered.
         StreamError: from `act`.
     """
-    outage = broker_outage(log)
-    while not stop.is_set():
+
+    def let_in_and_act() -> Result:
         try:
             check_access(settings)
-            made = act()
-        except AccessRefused as error:
-            if not running:
-                raise
-            stop.wait(outage.failed(error))
+            return act()
         except AuthorizationError:
             raise
         except (KafkaError, OSError) as error:
-            stop.wait(outage.failed(error))
-        else:
-            outage.worked()
-            return made
-    return None
+            raise _Unanswered(words(error)) from error
+
+    def heals(error: BaseException) -> bool:
+        return isinstance(error, _Unanswered) or (running and isinstance(error, AccessRefused))
+
+    what = f"Kafka at {settings.kafka_bootstrap_servers}"
+    return until_it_works(let_in_and_act, heals, broker_outage(log), stop, what)
+
+
+class _Unanswered(Exception):
+    """The broker does not answer, or not yet; the text says why."""
 
 
 def broker_outage(log: logging.Logger) -> Outage:

@@ -21,6 +21,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
     for_code,
 )
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from consumer.kafka.client import (
     CHECK_MS,
@@ -37,13 +38,8 @@ from consumer.settings import ConsumerSettings
 LAG_SECONDS = 10.0  # at most, to find what is left
 QUIET_POLLS = 2  # that bring nothing: nothing more is there to be read
 PARTITIONS = 4  # of a topic that is created here
-# A new broker makes the topic of offsets first, and then reads it.
-_COORDINATOR_COMES = (
-    CoordinatorNotAvailableError,
-    CoordinatorLoadInProgressError,
-    NotCoordinatorError,
-)
-COORDINATOR_SECONDS = 5.0  # in which a new broker has made the topic of groups' offsets
+COORDINATOR_SECONDS = 15.0  # in which a new broker has made and read the topic of groups' offsets
+NOT_READY = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
 
 
 def wait_for_topics(
@@ -204,15 +200,13 @@ def group_offsets(settings: ConsumerSettings, group: str) -> dict[int, int]:
 def _committed(
     admin: KafkaAdminClient, group: str, partitions: list[TopicPartition]
 ) -> dict[int, int]:
-    deadline = time.monotonic() + COORDINATOR_SECONDS
-    while True:
-        try:
-            entries = admin.list_group_offsets({group: partitions})[group]
-            break
-        except _COORDINATOR_COMES:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+    ask = Retrying(
+        retry=retry_if_exception_type(NOT_READY),
+        wait=wait_exponential(0.1, max=1.0),
+        stop=stop_after_delay(COORDINATOR_SECONDS),
+        reraise=True,
+    )
+    entries = ask(lambda: admin.list_group_offsets({group: partitions})[group])
     return {
         tp.partition: int(entry.offset)
         for tp, entry in entries.items()

@@ -11,7 +11,7 @@ from consumer.kafka.topics import wait_for_topics
 from process.errors import StreamGCNError
 from process.log import configure
 from process.settings import SettingsError
-from process.shutdown import stop_on_signals
+from process.shutdown import Stopped, stop_on_signals
 from serving.settings import ServingSettings
 from streamgcn import forget as forgetting
 from streamgcn.cli.user_argument import User
@@ -48,6 +48,8 @@ def forget(
         seen = forgetting.Search(settings, user, places).verify(seconds)
     except SettingsError:
         raise
+    except Stopped:
+        raise typer.Exit(UNKNOWN) from None
     except StreamGCNError as error:
         say(err, f"streamgcn: {error}", style="red")
         raise typer.Exit(UNKNOWN) from None

@@ -169,7 +169,7 @@ def test_a_right_that_is_missing_at_the_start_is_named(
     began = time.monotonic()
     with pytest.raises(AccessRefused) as refused:  # noqa: PT012
         wait_for_topics(settings, stop, services.log)
-        Ingest(settings, stop).run()
+        Ingest.join(settings, stop).run()
     assert time.monotonic() - began < 15
     assert f"does not let the user app {right.format(place.name)}" in str(refused.value)
 

@@ -63,7 +63,7 @@ def test_a_member_that_is_told_to_stop_while_it_waits_for_kafka_again_ends_witho
 ) -> None:
     stop = threading.Event()
     with Subscription(settings, uuid.uuid4().hex, log, stop) as subscription:
-        monkeypatch.setattr("consumer.kafka.subscription.STUCK_SECONDS", 0.0)
+        monkeypatch.setattr("consumer.kafka.member.STUCK_SECONDS", 0.0)
         stop.set()
         with pytest.raises(Stopped, match="waiting for Kafka"):
             subscription.poll(0.1)
@@ -75,10 +75,10 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
     group, seen = uuid.uuid4().hex, 0
     with Subscription(settings, group, log, threading.Event()) as subscription:
         wait_for("the partitions", lambda: read(subscription) or subscription.partitions())
-        subscription._joining_since = (
+        subscription._member._joining_since = (
             0.0  # as if the client's rebalance hung: no fault makes it do so
         )
-        monkeypatch.setattr("consumer.kafka.subscription.STUCK_SECONDS", 10.0)
+        monkeypatch.setattr("consumer.kafka.member.STUCK_SECONDS", 10.0)
         deadline = time.monotonic() + 30
         while seen < 100 and time.monotonic() < deadline:
             seen += len(read(subscription))

@@ -203,7 +203,7 @@ def test_a_fatal_error_of_kafka_while_the_store_is_away_ends_every_thread_of_the
 ) -> None:
     topic = Topic(embedded, tmp_path)
     before = set(threading.enumerate())
-    ingest = Ingest(topic.settings, threading.Event())
+    ingest = Ingest.join(topic.settings, threading.Event())
     failed: list[Exception] = []
 
     def run() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from consumer.event.json import Event, encode
 from consumer.kafka.client import Message
-from consumer.kafka.subscription import Polled
+from consumer.kafka.reading import Polled
 
 
 class FakeLog:

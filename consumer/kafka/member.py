@@ -1,0 +1,157 @@
+"""A member of a consumer group: a client that has joined, and joins anew where Kafka forgot it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.errors import UnknownTopicOrPartitionError
+
+from consumer.kafka.assignment import Assignment
+from consumer.kafka.client import make_client
+from consumer.kafka.reach import until_it_answers
+from consumer.kafka.records import reading_client
+from consumer.settings import ConsumerSettings
+from process.health import Health
+from process.shutdown import Stopped
+
+SESSION_MS = 6_000  # a dead member's partitions move on after this long
+POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, the next one comes
+FETCH_BYTES, FETCH_MS = 64 * 1024, 50  # the broker answers at so many bytes or after so long
+METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
+STUCK_SECONDS = 30.0  # a rebalance ends when the members that are gone have timed out, SESSION_MS
+PARTITIONS_SECONDS = 30.0  # a created topic is known to every broker within this
+
+
+class Member:
+    """The client of the group's member; the partitions that it gains and loses are noted."""
+
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        group: str,
+        assignment: Assignment,
+        stop: threading.Event,
+        log: logging.Logger,
+        health: Health,
+    ) -> None:
+        """Join the group, waiting for the broker.
+
+        Raises:
+            AccessRefused: the broker does not let this process in.
+            Stopped: told to stop before it answered.
+        """
+        self._settings = settings
+        self._topic = settings.kafka_topic
+        self._group = group
+        self._assignment = assignment
+        self._stop = stop
+        self._log = log
+        self._health = health
+        self._joining_since: float | None = None  # None while a member
+        self.admitted = False  # whether the group ever gave partitions to this process
+        self._join()
+
+    def join_anew(self) -> None:
+        """Leave, and join with a new client; all partitions are lost.
+
+        Raises:
+            Stopped: told to stop before the broker answered.
+        """
+        self.leave()
+        self._assignment.lose(self._assignment.all())
+        self._join()
+
+    def join_anew_if_stuck(self) -> None:
+        """Join with a new client where a rebalance does not end; it was seen to hang for good.
+
+        Raises:
+            Stopped: told to stop before the broker answered.
+        """
+        since = self._joining_since
+        if since is None or time.monotonic() - since < STUCK_SECONDS:
+            return
+        self._log.warning(
+            "The consumer group has not answered for %.0f s; joining it again.", STUCK_SECONDS
+        )
+        self.join_anew()
+
+    def leave(self) -> None:
+        """Leave the group."""
+        self.client.close(autocommit=False, timeout_ms=2_000)
+
+    def assigned(self, partitions: set[TopicPartition]) -> None:
+        """Note partitions that must be placed before anything is read of them."""
+        self._joining_since = None
+        self.admitted = self.admitted or bool(partitions)
+        for tp in partitions:
+            with suppress(KeyError, ValueError):  # the client has dropped it already
+                self.client.pause(tp)
+                self.client.seek(tp, 0)  # anywhere: without a place the client would look for one
+        self._assignment.gain(tp.partition for tp in partitions)
+
+    def revoked(self, partitions: set[TopicPartition]) -> None:
+        """Note partitions that are another member's now, or will be."""
+        # Rejoining for a change of the topic, the client (3.0.12) forgets that it does so if a
+        # poll ends before the group has answered, and would never finish; this reminds it.
+        self.client._coordinator.request_rejoin()
+        self._joining_since = time.monotonic()
+        self._assignment.lose(tp.partition for tp in partitions)
+
+    def _join(self) -> None:
+        self._joining_since = time.monotonic()
+        with self._health.waiting("Kafka"):  # the client before stays until there is another
+            self.client = until_it_answers(
+                self._connect, self._settings, self._stop, self._log, running=self.admitted
+            )
+        self.client.subscribe([self._topic], listener=_Listener(self))
+
+    def _connect(self) -> KafkaConsumer:
+        client = make_client(
+            reading_client,
+            self._settings,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # every start is given; one that is not there is told
+            isolation_level="read_committed",
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=SESSION_MS // 3,
+            max_poll_records=POLL_RECORDS,
+            # A fetch for each message would cost client and broker more than all that follows.
+            fetch_min_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_MS,
+            metadata_max_age_ms=METADATA_MS,
+            allow_auto_create_topics=False,  # who deletes a topic creates it anew, as it should be
+        )
+        try:
+            self._await_partitions(client)
+        except BaseException:
+            client.close(autocommit=False, timeout_ms=2_000)
+            raise
+        return client
+
+    def _await_partitions(self, client: KafkaConsumer) -> None:
+        """Know the topic's partitions before the first poll, which joins.
+
+        A member that joins without is given none, and rejoins at once when it learns of them.
+        """
+        deadline = time.monotonic() + PARTITIONS_SECONDS
+        while self._topic not in client.topics():
+            if time.monotonic() > deadline:
+                raise UnknownTopicOrPartitionError(f"topic {self._topic} is not there")
+            if self._stop.wait(0.1):
+                raise Stopped(f"waiting for topic {self._topic}")
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._member.assigned(assigned)
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self._member.revoked(revoked)

@@ -1,0 +1,232 @@
+"""The consumer's loop, driven step by step on a topic in memory and a real edge store."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from consumer.edge.store import EdgeStore, StoreError
+from consumer.ingest.commit import Writer
+from consumer.ingest.dead_letters import DeadLetters
+from consumer.ingest.loop import Ingest
+from consumer.settings import ConsumerSettings
+from tests.fake_topic import TOPIC, FakeReader, FakeTopic, log
+from tests.graphs import stored
+from tests.ingesting import likes
+from tests.services import wait_for
+
+
+@dataclass
+class Consumer:
+    """A consumer of which the test makes each round."""
+
+    reader: FakeReader
+    loop: Ingest
+    writer: Writer
+
+    @classmethod
+    def of(cls, topic: FakeTopic, folder: Path) -> Consumer:
+        settings = ConsumerSettings(
+            kafka_topic=TOPIC, edge_store=str(folder / "edges"), commit_seconds=0.01
+        )
+        store, written = (EdgeStore.begin(settings.edge_store, TOPIC) for _ in range(2))
+        reader, writer = FakeReader(topic), Writer(written, DeadLetters(settings), log)
+        return cls(reader, Ingest(settings, threading.Event(), reader, store, writer), writer)
+
+    def rounds_until(self, condition: Callable[[], bool]) -> None:
+        def made() -> bool:
+            self.loop.round()
+            return condition()
+
+        wait_for("the loop", made)
+
+    def store_all(self) -> None:
+        """Go on until everything is stored that this member can read."""
+        self.rounds_until(lambda: not self.reader.lag() and not self.loop.is_behind())
+
+
+@pytest.fixture
+def topic() -> FakeTopic:
+    return FakeTopic()
+
+
+@pytest.fixture
+def consumers(topic: FakeTopic, tmp_path: Path) -> Iterator[list[Consumer]]:
+    made = [Consumer.of(topic, tmp_path) for _ in range(2)]
+    yield made
+    for each in made:
+        each.writer.close()
+
+
+@pytest.fixture
+def consumer(consumers: list[Consumer]) -> Consumer:
+    return consumers[0]
+
+
+def items(folder: Path) -> list[str]:
+    rows = stored(EdgeStore(str(folder / "edges"), TOPIC))
+    return [str(item) for item in rows["item_id"].to_pylist()]
+
+
+def test_messages_are_stored_once_in_order_past_the_marks_of_transactions(
+    topic: FakeTopic, consumer: Consumer, tmp_path: Path
+) -> None:
+    consumer.reader.assign(0)
+    topic.mark_transaction(0)
+    for name in "abcdefgh":
+        topic.publish(0, *likes("u", [name]))
+        topic.mark_transaction(0)
+    topic.publish(0, *likes("u", ["last"]))
+    consumer.store_all()
+    assert items(tmp_path) == [*"abcdefgh", "last"]
+    assert consumer.reader.answered == {0: topic.end[0]}
+
+
+def test_what_was_taken_of_a_lost_partition_is_left_to_the_next_owner(
+    topic: FakeTopic, consumers: list[Consumer], tmp_path: Path
+) -> None:
+    before, after = consumers
+    before.reader.assign(0, 1)
+    topic.publish(0, *likes("u", ["a", "b"]))
+    before.loop.round()
+    before.loop.round()  # the events are in the batch, and not stored
+    assert items(tmp_path) == []
+    before.reader.assign(1)
+    after.reader.assign(0)
+    after.store_all()
+    topic.publish(1, *likes("v", ["c"]))
+    before.store_all()
+    assert Counter(items(tmp_path)) == Counter("abc")
+
+
+def test_messages_of_a_partition_that_is_lost_in_the_middle_of_a_poll_are_not_taken(
+    topic: FakeTopic, consumer: Consumer, tmp_path: Path
+) -> None:
+    consumer.reader.assign(0)
+    consumer.loop.round()
+    topic.publish(0, *likes("u", ["a"]))
+    consumer.reader.before_messages = lambda: consumer.reader.assign(1)
+    consumer.loop.round()
+    assert not consumer.loop.is_behind()
+    consumer.reader.before_messages = lambda: None
+    consumer.reader.assign(0)
+    consumer.store_all()
+    assert items(tmp_path) == ["a"]
+
+
+def test_a_member_that_does_not_know_that_it_lost_a_partition_stores_nothing_twice(
+    topic: FakeTopic, consumers: list[Consumer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for each in consumers:
+        each.reader.assign(0)  # both at once, as while a session has not run out yet
+        each.loop.round()
+    topic.publish(0, *likes("u", ["a", "b", "c"]))
+    for each in consumers:
+        each.loop.round()
+        assert each.loop.is_behind()
+    for each in consumers:
+        each.store_all()
+    assert items(tmp_path) == ["a", "b", "c"]
+    assert caplog.text.count("Another consumer has stored events") == 1
+
+
+def test_the_events_of_a_topic_that_was_created_anew_come_after_those_of_the_old_one(
+    topic: FakeTopic, consumer: Consumer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer.reader.assign(0, 1)
+    topic.publish(0, *likes("u", ["a", "b", "c"]))
+    consumer.store_all()
+    topic.publish(0, *likes("u", ["lost"]))
+    consumer.loop.round()  # is in the batch
+    topic.create_anew()
+    topic.publish(0, *likes("u", ["d"]))
+    consumer.store_all()
+    assert items(tmp_path) == ["a", "b", "c", "d"]
+    assert "created anew: this is another log, number 1" in caplog.text
+
+
+def test_a_topic_that_has_lost_its_end_is_read_again_as_another_log(
+    topic: FakeTopic, consumer: Consumer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer.reader.assign(0)
+    topic.publish(0, *likes("u", ["a", "b", "c"]))
+    consumer.store_all()
+    topic.lose_from(0, 1)
+    consumer.store_all()
+    assert items(tmp_path) == ["a", "b", "c", "a"]
+    assert "Kafka has lost messages" in caplog.text
+
+
+def test_offsets_that_retention_deleted_unread_are_passed_over_and_told(
+    topic: FakeTopic, consumer: Consumer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer.reader.assign(0)
+    topic.publish(0, *likes("u", ["a"]))
+    consumer.store_all()
+    consumer.reader.assign()
+    topic.publish(0, *likes("u", ["b", "c", "d"]))
+    topic.delete_before(0, 3)
+    consumer.reader.assign(0)
+    consumer.store_all()
+    assert items(tmp_path) == ["a", "d"]
+    assert "has deleted the offsets 1 to 2 of partition 0 unread" in caplog.text
+
+
+def test_partitions_wait_while_the_store_cannot_tell_where_to_begin(
+    topic: FakeTopic, consumer: Consumer, tmp_path: Path
+) -> None:
+    topic.publish(0, *likes("u", ["a"]))
+    consumer.reader.assign(0)
+    (tmp_path / "edges").rename(tmp_path / "away")
+    consumer.loop.round()
+    assert isinstance(consumer.reader.postponed[-1], StoreError)
+    (tmp_path / "away").rename(tmp_path / "edges")
+    consumer.store_all()
+    assert items(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_in_whatever_order_each_event_is_stored_once(
+    topic: FakeTopic, consumers: list[Consumer], tmp_path: Path, seed: int
+) -> None:
+    chance, published = random.Random(seed), 0
+
+    def publish() -> None:
+        nonlocal published
+        partition = chance.randrange(2)
+        topic.publish(partition, *likes(f"u{partition}", [str(published)]))
+        published += 1
+
+    def move() -> None:
+        chance.choice(consumers).reader.assign(*chance.sample([0, 1], chance.randrange(3)))
+
+    def move_in_a_poll() -> None:
+        chosen = chance.choice(consumers)
+        chosen.reader.before_messages = move
+        chosen.loop.round()
+        chosen.reader.before_messages = lambda: None
+
+    def go_on() -> None:
+        chance.choice(consumers).loop.round()
+
+    def mark() -> None:
+        topic.mark_transaction(chance.randrange(2))
+
+    for _ in range(120):
+        chance.choice([publish, publish, go_on, go_on, go_on, move, move_in_a_poll, mark])()
+    for each in consumers:
+        each.reader.assign()
+        each.loop.round()
+    topic.publish(0, *likes("u0", ["end"]))
+    topic.publish(1, *likes("u1", ["end"]))
+    consumers[0].reader.assign(0, 1)
+    consumers[0].store_all()
+    counted = Counter(items(tmp_path))
+    assert counted.pop("end") == 2
+    assert counted == Counter(map(str, range(published)))

@@ -31,6 +31,25 @@ StreamGCNError
 └── DemoFailed       streamgcn/demo.py         a list of the demo is missing or wrong
 """
 
+from pathlib import Path
+from traceback import extract_tb
+
+TEXT = 500  # characters of an error that a line shows
+
 
 class StreamGCNError(Exception):
     """Something went wrong that a user can mend; the text says what and how."""
+
+
+def place_of(error: BaseException) -> str:
+    """File name and line where an error was raised."""
+    frames = extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error in one line; one that nobody foresaw with the place where it was raised."""
+    text = " ".join(str(error).split())[:TEXT]
+    if isinstance(error, StreamGCNError):
+        return text
+    return f"{type(error).__name__} at {place_of(error)}: {text}"

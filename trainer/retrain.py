@@ -5,22 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
-from pathlib import Path
 
 import torch
 
-from consumer.edge.retention import Retention
-from consumer.edge.store import EdgeStore, Replaced, StoreError, Watermark
-from process.errors import StreamGCNError
+from process.errors import in_one_line
 from process.health import Health
 from process.log import Figures
 from process.outage import Outage
 from process.running import Running
 from process.settings import SettingsError
 from trainer.device import device
-from trainer.graph.growth import grow
-from trainer.graph.interactions import InteractionGraph
+from trainer.graph.stored import StoredGraph
 from trainer.lifecycle import metrics
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.current import CurrentTraining
@@ -42,11 +37,10 @@ log = logging.getLogger("trainer")
 
 LOOK_EVERY = 1.0  # seconds between two looks at the edge store
 SMALL = 100_000  # edges
-TEXT = 500  # characters of an error that a line of the log shows
 
 
 class Retrain:
-    """The graph as far as it was read, and when it was trained last."""
+    """Reads, trains when due, and puts the new model live."""
 
     def __init__(
         self,
@@ -69,7 +63,9 @@ class Retrain:
         self._live_model = LiveModel(self._snapshots, log)
         self._threads = torch.get_num_threads()
         self._schedule = Schedule(settings)
-        self._edges_away = Outage(log, "The edge store cannot be read", "The edge store is back")
+        self._edges = StoredGraph(
+            settings.edge_store, settings.kafka_topic, settings.weighing(), settings.retention_days
+        )
         place = f"MODEL_STORE {settings.model_store}"
         self._models_away = Outage(log, f"{place} cannot be used", f"{place} can be used again")
         self._not_erased = Outage(
@@ -80,11 +76,6 @@ class Retrain:
         self._unforeseen = Outage(
             log, "An unexpected error in the trainer", "The trainer works again"
         )
-        self._store: EdgeStore | None = None
-        self._graph = InteractionGraph(weighing=settings.weighing())
-        self._watermark = Watermark()
-        self._forgotten: dict[str, int] = {}  # to be taken out of the snapshots
-        self._retention = Retention(settings.retention_days)
         self._had_model = False
         self._quick = True  # until a first model is there
 
@@ -98,9 +89,9 @@ class Retrain:
             except SettingsError:
                 raise  # the edge store is not of this topic
             except Exception as error:
-                wait = max(wait, self._unforeseen.failed(_in_words(error)))
+                wait = max(wait, self._unforeseen.failed(in_one_line(error)))
             self._health.needs(
-                store=self._edges_away.trouble,
+                store=self._edges.trouble,
                 models=""
                 if self._lease.held
                 else "another trainer holds MODEL_STORE, or it is away",
@@ -113,53 +104,24 @@ class Retrain:
     def _turn(self) -> None:
         with self._health.busy("reading the edge store"):
             self._read()
-            self._expire()
         if not self._may_write():
             return
         with self._health.busy("erasing forgotten users from the snapshots"):
             self._erase()
-        if self._schedule.due(self._graph, time.monotonic()):
+        if self._schedule.due(self._edges.graph, time.monotonic()):
             with self._health.busy("training"):
                 self._retrain()
                 give_back()
 
     def _read(self) -> None:
-        """Grow the graph by the store's new rows."""
-        try:
-            self._store = self._store or EdgeStore(
-                self._settings.edge_store, self._settings.kafka_topic
-            )
-            if self._store.changed(self._watermark):
-                self._grow(self._store)
-        except Replaced as error:
-            log.warning("%s; reading it from its start.", error)
-            self._graph = InteractionGraph(weighing=self._settings.weighing())
-            self._watermark = Watermark()
-            return
-        except StoreError as error:
-            self._edges_away.failed(error)
-            return
-        self._edges_away.worked()
-
-    def _expire(self) -> None:
-        """Take out edges that are too old; each counts as news for the next training."""
-        oldest = self._retention.due()
-        if oldest is None:
-            return
-        before = len(self._graph)
-        self._graph.expire(oldest)
-        if gone := before - len(self._graph):
-            self._schedule.note(gone)
+        """Grow the graph by the new rows of the edge store; old edges leave it."""
+        for events in self._edges.read():
+            self._schedule.note(events)
+            self._health.alive()
+        if gone := self._edges.expire():
+            self._schedule.note(gone)  # news for the next training
             days = self._settings.retention_days
             log.info("%d edges older than %g days were removed from the graph.", gone, days)
-
-    def _grow(self, store: EdgeStore) -> None:
-        for step in grow(self._graph, store, self._watermark):
-            for user, stamp in step.notices.items():
-                self._forgotten[user] = max(stamp, self._forgotten.get(user, 0))
-            self._schedule.note(step.new)
-            self._watermark = step.watermark
-            self._health.alive()
 
     def _may_write(self) -> bool:
         """Whether this trainer holds the lease, and the folder of the models is there."""
@@ -182,22 +144,22 @@ class Retrain:
 
     def _erase(self) -> None:
         """Take users out of the snapshots who were forgotten since they were written."""
-        if not self._forgotten:
+        if not self._edges.forgotten:
             return
         try:
-            touched = erase(self._snapshots, self._forgotten)
+            touched = erase(self._snapshots, self._edges.forgotten)
         except SnapshotError as error:
             self._not_erased.failed(error)
             return
         self._not_erased.worked()
-        self._forgotten.clear()
+        self._edges.forgotten.clear()
         if touched:
             log.info("Forgotten users were removed from snapshots %s.", ", ".join(touched))
 
     def _retrain(self) -> None:
         began = time.monotonic()
         try:
-            with self._current.of(len(self._graph)):
+            with self._current.of(len(self._edges.graph)):
                 manifest = self._trained()
         except Stopped:
             log.info("The training was stopped, as the process ends; the live model stays in use.")
@@ -210,12 +172,12 @@ class Retrain:
             seconds = self._schedule.failed(time.monotonic())
             log.error(
                 "Training failed (%s); the live model stays in use. It is tried again in %.0f s.",
-                _in_words(error), seconds,
+                in_one_line(error), seconds,
             )  # fmt: skip
             return
         self._quick = False
         if manifest.chosen_at:  # else the one with chosen numbers follows at once
-            self._schedule.succeeded(self._graph, began, time.monotonic())
+            self._schedule.succeeded(self._edges.graph, began, time.monotonic())
         if manifest.rejected:
             log.warning("Snapshot %s is rejected: %s.", manifest.version, manifest.rejected)
         else:
@@ -254,13 +216,15 @@ class Retrain:
         return manifest
 
     def _snapshot(self) -> Snapshot:
-        graph, settings = self._graph, self._hyperparameters
+        graph, settings = self._edges.graph, self._hyperparameters
         # A small graph is as quick on one core, and leaves the others to those that share them.
         torch.set_num_threads(1 if len(graph) < SMALL else self._threads)
         progress = shown(self._figures, self._current, self._look)
         live = self._live_model.read()
         quick = self._quick and live is None
-        return candidate(graph, settings, self._snapshots, live, progress, self._watermark, quick)
+        return candidate(
+            graph, settings, self._snapshots, live, progress, self._edges.watermark, quick
+        )
 
     def _look(self) -> None:
         """Within a training: whether it is still wanted."""
@@ -268,15 +232,6 @@ class Retrain:
             raise Stopped
         if not self._lease.held:
             raise LeaseLost("this trainer no longer holds MODEL_STORE")
-
-
-def _in_words(error: Exception) -> str:
-    """An error in one line; one that nobody foresaw with the place that it comes from."""
-    text = " ".join(str(error).split())[:TEXT]
-    if isinstance(error, StreamGCNError):
-        return text
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {text}"
 
 
 def run(settings: TrainerSettings, process: Running) -> None:

@@ -10,9 +10,8 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from traceback import extract_tb
 
-from process.errors import StreamGCNError
+from process.errors import StreamGCNError, place_of
 from process.text import visible
 
 FIRST_SECONDS = 0.5  # that a step is left out after its first failure; then twice as long, up to
@@ -62,8 +61,7 @@ class SafetyNet:
         state = self._steps.setdefault(step, _Step())
         wait = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(state.failures, 30))
         state.failures, state.next_at = state.failures + 1, time.monotonic() + wait
-        frames = extract_tb(error.__traceback__)
-        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+        place = place_of(error)
         last = self._said.get((step, place))
         if last is None or time.monotonic() - last > SAY_AGAIN_AFTER:
             self._said[step, place] = time.monotonic()

@@ -104,13 +104,13 @@ def test_readers_begin_anew_with_a_store_that_was_replaced_or_put_back(tmp_path:
         threading.Event(),
     )
     trainer._read()
-    assert len(trainer._graph) == 2
+    assert len(trainer._edges.graph) == 2
 
     shutil.rmtree(place)
     with pytest.raises(StoreMissing):
         store.look(edges.watermark)
     trainer._read()
-    assert len(trainer._graph) == 2
+    assert len(trainer._edges.graph) == 2
     backup.rename(place)
     with pytest.raises(Replaced, match="older state"):
         store.look(edges.watermark)
@@ -121,7 +121,7 @@ def test_readers_begin_anew_with_a_store_that_was_replaced_or_put_back(tmp_path:
         edges.grow(store)
     for _ in range(2):
         trainer._read()
-    assert trainer._graph.item_ids.values.to_pylist() == ["i", "k"]
+    assert trainer._edges.graph.item_ids.values.to_pylist() == ["i", "k"]
 
     shutil.rmtree(place)
     EdgeStore.begin(str(place), "t")
@@ -129,7 +129,7 @@ def test_readers_begin_anew_with_a_store_that_was_replaced_or_put_back(tmp_path:
         store.look(edges.watermark)
     for _ in range(2):
         trainer._read()
-    assert len(trainer._graph) == 0
+    assert len(trainer._edges.graph) == 0
 
 
 def test_an_empty_place_is_not_filled_where_the_group_has_stored_before(

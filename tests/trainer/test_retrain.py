@@ -14,6 +14,7 @@ from tests.commands import Command, run
 from tests.graphs import append, blocks, pairs, store
 from tests.services import wait_for
 from trainer import retrain
+from trainer.graph import stored as stored_graph
 from trainer.lifecycle import candidate, lease, schedule
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model import hyperparameters
@@ -189,7 +190,7 @@ def test_a_trainer_whose_reading_fails_says_so_in_one_line_and_goes_on(
     monkeypatch.setattr(retrain, "LOOK_EVERY", 0.01)
     thread = threading.Thread(target=trainer.run)
     with monkeypatch.context() as broken:
-        broken.setattr(retrain, "grow", lambda *_: dict[str, object]()["a column"])
+        broken.setattr(stored_graph, "grow", lambda *_: dict[str, object]()["a column"])
         thread.start()
         wait_for("the line", lambda: "An unexpected error in the trainer" in caplog.text)
     wait_for("a model", snapshots.live, 20)
@@ -209,7 +210,7 @@ def test_the_graph_is_weighed_as_the_settings_say(
     store(Path(settings.edge_store), [("u", "i"), ("u", "i", 3.0)])
     trainer = Retrain(TrainerSettings.load(), threading.Event())
     trainer._read()
-    assert trainer._graph.weights.tolist() == [8.0]
+    assert trainer._edges.graph.weights.tolist() == [8.0]
 
 
 def test_without_any_positive_edge_the_training_is_lost_and_the_process_goes_on(

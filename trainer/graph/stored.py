@@ -1,0 +1,74 @@
+"""The graph as far as the edge store was read: it grows, loses old edges, and begins anew."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from consumer.edge.retention import Retention
+from consumer.edge.store import EdgeStore, Replaced, StoreError, Watermark
+from process.outage import Outage
+from trainer.graph.growth import grow
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.weights import Weighing
+
+log = logging.getLogger("trainer")
+
+
+class StoredGraph:
+    """The graph of one edge store.
+
+    graph, watermark: the edges, and up to where of the store they were read. forgotten: digest of
+    a user -> when the store took note of the forget, epoch microseconds; whoever has taken these
+    users out elsewhere clears it.
+    """
+
+    def __init__(
+        self, edge_store: str, topic: str, weighing: Weighing, retention_days: float | None
+    ) -> None:
+        """Nothing is read or opened yet."""
+        self.graph = InteractionGraph(weighing=weighing)
+        self.watermark = Watermark()
+        self.forgotten: dict[str, int] = {}
+        self._place, self._topic = edge_store, topic
+        self._store: EdgeStore | None = None
+        self._retention = Retention(retention_days)
+        self._away = Outage(log, "The edge store cannot be read", "The edge store is back")
+
+    @property
+    def trouble(self) -> str:
+        """Why the edge store cannot be read, or nothing."""
+        return self._away.trouble
+
+    def read(self) -> Iterator[int]:
+        """Grow the graph by the rows that are new; gives the number of events of each step.
+
+        Raises:
+            SettingsError: the edge store is not of this topic.
+        """
+        try:
+            self._store = self._store or EdgeStore(self._place, self._topic)
+            if self._store.changed(self.watermark):
+                for step in grow(self.graph, self._store, self.watermark):
+                    for user, stamp in step.notices.items():
+                        self.forgotten[user] = max(stamp, self.forgotten.get(user, 0))
+                    self.watermark = step.watermark
+                    yield step.new
+        except Replaced as error:
+            log.warning("%s; reading it from its start.", error)
+            self.graph = InteractionGraph(weighing=self.graph.weighing)
+            self.watermark = Watermark()
+            return
+        except StoreError as error:
+            self._away.failed(error)
+            return
+        self._away.worked()
+
+    def expire(self) -> int:
+        """Take out the edges that are too old; returns how many."""
+        oldest = self._retention.due()
+        if oldest is None:
+            return 0
+        before = len(self.graph)
+        self.graph.expire(oldest)
+        return before - len(self.graph)

@@ -30,7 +30,9 @@ from trainer.model.progress import quiet
 SETTINGS = Hyperparameters(dim=16, epochs=40, vectors=30).filled(USUAL)
 
 
-def folded_again(made: InteractionGraph, embeddings: Embeddings, item: int) -> Folded:
+def folded_again(
+    made: InteractionGraph, embeddings: Embeddings, item: int, pair_power: float = 1.0
+) -> Folded:
     """The tables of an item that the model has, from its edges alone."""
     users = np.unique(made.users[made.items == item]).astype(np.int64)
     edges = own(made, torch.from_numpy(users))
@@ -45,6 +47,7 @@ def folded_again(made: InteractionGraph, embeddings: Embeddings, item: int) -> F
         edges.ages[~seen],
     )
     settings = {name: value for name, value in asdict(SETTINGS).items() if value is not None}
+    settings["neighbors_pair_power"] = pair_power
     numbers = torch.from_numpy(users)
     return fold_in(embeddings, settings, numbers, others, edges.sums(), touched)
 
@@ -60,16 +63,19 @@ def embeddings(made: InteractionGraph) -> Embeddings:
 
 
 @pytest.mark.parametrize("timed", [False, True])
-@pytest.mark.parametrize("item", [0, 17, 40])
+@pytest.mark.parametrize(("item", "pair_power"), [(0, 1.0), (17, 0.5), (40, 0.7)])
 def test_an_item_of_the_model_gets_its_own_row_of_neighbours_and_transitions_again(
-    item: int, timed: bool
+    item: int, pair_power: float, timed: bool
 ) -> None:
     made = blocks()
     if timed:
         made.timestamps = np.random.default_rng(5).permutation(len(made)).astype(np.int64)
-    embeddings = fit_all(made, replace(SETTINGS, low_pass_weight=0.0, learned_weight=0.0), quiet)
+    settings = replace(
+        SETTINGS, low_pass_weight=0.0, learned_weight=0.0, neighbors_pair_power=pair_power
+    )
+    embeddings = fit_all(made, settings, quiet)
     assert bool(embeddings.tensors["scales"][3]) == timed
-    folded = folded_again(made, embeddings, item)
+    folded = folded_again(made, embeddings, item, pair_power)
     assert folded.neighbors is not None
     assert folded.similarities is not None
     assert folded.near is not None

@@ -9,7 +9,7 @@ from trainer.fit.fit import fit_all
 from trainer.graph.interactions import InteractionGraph
 from trainer.model.hyperparameters import USUAL, Hyperparameters
 from trainer.model.low_pass import low_pass, spectrum
-from trainer.model.neighbors import neighbors
+from trainer.model.neighbors import Neighbors, neighbors
 from trainer.model.progress import quiet
 from trainer.model.rows import Rows
 
@@ -126,3 +126,13 @@ def test_a_planted_block_structure_is_recovered_without_training(part: str) -> N
     others = {f"{p.name}_weight": 0.0 for p in SETTINGS.parts if p.name != part}
     embeddings = fit_all(made, replace(SETTINGS, **others), quiet)  # type: ignore[arg-type]
     assert own_block(embeddings, made) == 1.0
+
+
+def test_the_weights_of_neighbours_have_an_exponent_of_their_own() -> None:
+    made = weighted()
+    settings = replace(SETTINGS, neighbors_own_power=0.5, neighbors_pair_power=0.7)
+    plain = dense_rows(neighbors(made, 0.7, 0.0, 0.2, 256))
+    part = Neighbors().fit(made, settings).embeddings(made, settings)
+    near = dense_rows(Rows(part.tensors["neighbors"], part.tensors["similarities"]))
+    own = made.item_strengths.astype(float) ** -0.5
+    np.testing.assert_allclose(near, plain**0.7 * own[:, None], rtol=1e-4, atol=1e-6)

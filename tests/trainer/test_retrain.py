@@ -193,7 +193,7 @@ def test_a_trainer_whose_reading_fails_says_so_in_one_line_and_goes_on(
         broken.setattr(stored_graph, "grow", lambda *_: dict[str, object]()["a column"])
         thread.start()
         wait_for("the line", lambda: "An unexpected error in the trainer" in caplog.text)
-    wait_for("a model", snapshots.live, 20)
+    wait_for("a model", snapshots.live)
     stop.set()
     thread.join()
     assert (

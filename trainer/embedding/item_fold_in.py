@@ -2,7 +2,8 @@
 
 With d_j the sum of a new item's strengths R_vj, D_v of its user's, and everything else frozen:
 
-- neighbours, exactly as a retrain would: t_j = sum_v R_vj D_v^-a R_v gives row and column;
+- neighbours, exactly as a retrain would: t_j = sum_v R_vj D_v^-a R_v gives row and column, each
+  entry to the power of e;
 - transitions, exactly as well: the distance of two edges of a user is the difference of their ages;
 - low pass: the singular vectors' row from V = A^T A V / s^2, A = D_u^-c R D_i^-c, whose part of
   the item itself is taken to the left side: V_j = d_j^-c sum_v R_vj D_v^-2c sum_i R_vi d_i^-c V_i
@@ -123,9 +124,10 @@ def fold_in(
     if scales[0]:
         a, p, q = (settings[f"neighbors_{kind}_power"] for kind in ("user", "own", "item"))
         brought = (strengths * totals[places] ** -a).repeat_interleave(lengths)
-        together = scales[0] * summed(brought * own.strengths[edges])  # t_j
-        outward += together * degrees**-p * _power(old, -q)
-        inward += together * _power(old, -p) * degrees**-q
+        e = settings.get("neighbors_pair_power", 1.0)  # older models have none
+        together = summed(brought * own.strengths[edges])  # t_j
+        outward += scales[0] * _power(together * _power(old, -q), e) * degrees**-p
+        inward += scales[0] * _power(together * degrees**-q, e) * _power(old, -p)
     if len(scales) > 3 and scales[3] and own.ages is not None and touched.ages is not None:
         names = ("decay", "backward", "own_power", "item_power")
         t, b, p, q = (settings[f"transitions_{name}"] for name in names)

@@ -12,7 +12,7 @@ from trainer.embedding.embeddings import Embeddings
 from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.trained import places
-from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.hyperparameters import SETTINGS, Hyperparameters
 from trainer.model.part import State
 
 CHOOSE_AGAIN = 1.5  # times the edges of the last choice
@@ -29,7 +29,8 @@ def goes_on(live: Snapshot, graph: InteractionGraph, settings: Hyperparameters) 
 
 def chosen(manifest: Manifest) -> dict[str, float]:
     """The numbers that a snapshot was made with."""
-    values = ({"dampening": 0.0} | manifest.settings).items()  # a model without it has none
+    before = {name: of.before for name, of in SETTINGS.items() if of.before is not None}
+    values = (before | manifest.settings).items()
     return {name: float(value) for name, value in values if isinstance(value, int | float)}
 
 

@@ -1,8 +1,8 @@
 """Neighbours: two hops of the graph, from an item over users to items, without training.
 
 R [users, items] holds the strengths of the edges, D_u and D_i its row and column sums. The score of
-item j is the sum over the user's own items i of R_ui d_i^-p (R^T D_u^-a R)_ij d_j^-q, without the
-diagonal.
+item j is the sum over the user's own items i of R_ui d_i^-p ((R^T D_u^-a R)_ij d_j^-q)^e, without
+the diagonal. The exponent e of each entry is Turbo-CF's (Park et al., SIGIR 2024).
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from trainer.model.setting import setting
 USER_POWERS = (1.0, 0.7, 0.4, 0.1)
 OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
 ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+PAIR_POWERS = (1.0, 0.7, 0.5)
 
 
 @dataclass(frozen=True)
 class NeighborsSettings(RowSettings):
-    """p, a and q of the formula are own_power, user_power and item_power."""
+    """p, a, q and e of the formula are own_power, user_power, item_power and pair_power."""
 
     neighbors_weight: float | None = setting("Neighbours: weight in the blend.", usual=1.0, least=0)
     neighbors_user_power: float | None = setting(
@@ -41,6 +42,10 @@ class NeighborsSettings(RowSettings):
     neighbors_item_power: float | None = setting(
         "Neighbours: exponent of the degree of the recommended item.", usual=0.2, least=0, most=2
     )
+    neighbors_pair_power: float | None = setting(
+        "Neighbours: exponent of what joins two items; below 1 many weak paths count more.",
+        usual=1.0, above=0, most=2, before=1.0,
+    )  # fmt: skip
 
 
 class Neighbors(Part[NeighborsSettings]):
@@ -66,16 +71,17 @@ class Neighbors(Part[NeighborsSettings]):
         rows = neighbors(graph, user, 0.0, item, settings.neighbors_kept)
         made_with = ("neighbors_user_power", "neighbors_item_power", "neighbors_kept")
         values = {name: getattr(settings, name) for name in made_with}
-        return FittedRows(rows, values, "neighbors_own_power")
+        return FittedRows(rows, values, "neighbors_own_power", "neighbors_pair_power")
 
     def grid(self, settings: NeighborsSettings) -> Sequence[Round]:
-        """The users' exponent, then the item's, each with all exponents of own items."""
+        """The users' exponent, the item's, and the pairs', each with all exponents of own items."""
         own = given(settings.neighbors_own_power, OWN_POWERS)
         return [
             Round((name, "neighbors_own_power"), list(product(powers, own)))
             for name, powers in (
                 ("neighbors_user_power", USER_POWERS),
                 ("neighbors_item_power", ITEM_POWERS),
+                ("neighbors_pair_power", PAIR_POWERS),
             )
         ]
 

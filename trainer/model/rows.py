@@ -50,12 +50,13 @@ class FittedRows(Fitted[R]):
     """Rows without the exponent of the user's own items, which scales a row as a whole.
 
     made_with: values of the settings that the rows depend on, by name. own_power: name of the
-    setting of that exponent.
+    setting of that exponent. pair_power: name of the setting of an exponent of the entries.
     """
 
     rows: Rows
     made_with: dict[str, object]
     own_power: str
+    pair_power: str | None = None
 
     def serves(self, settings: R) -> bool:
         """Whether these settings need no other fit."""
@@ -65,13 +66,16 @@ class FittedRows(Fitted[R]):
         """The part on its own: rows of neighbours, no vectors."""
         exponent = getattr(settings, self.own_power) or 0.0
         scale = torch.from_numpy(power(graph.item_strengths, -exponent))[:, None]
+        values = self.rows.values
+        if self.pair_power:
+            values = values ** (getattr(settings, self.pair_power) or 1.0)
         nothing = torch.zeros(graph.n_items, 0)
         tensors = {
             "base": torch.zeros(graph.n_users, 0),
             "incoming": nothing,
             "outgoing": nothing,
             "neighbors": self.rows.columns,
-            "similarities": self.rows.values * scale,
+            "similarities": values * scale,
         }
         recency, dampened = settings.recency or 0.0, bool(settings.dampening)
         return BlendEmbeddings("blend", 0, True, tensors, recency, dampened)

@@ -12,7 +12,7 @@ class Setting:
 
     meaning: for the documentation. usual: the value where nothing is chosen, None for a number that
     is never chosen. least, most: bounds, which are allowed; above, below: bounds, which are not.
-    whole: whether it must be a whole number.
+    whole: whether it must be a whole number. before: the value of models that did not have it yet.
     """
 
     meaning: str
@@ -22,6 +22,7 @@ class Setting:
     above: float | None = None
     below: float | None = None
     whole: bool = False
+    before: float | None = None
 
     def refusal(self, value: float) -> str:
         """Why the value is not allowed, or nothing."""

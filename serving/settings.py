@@ -27,5 +27,9 @@ class ServingSettings(TrainerSettings):
         "Set more than the time between two models.",
     )
     top_k: int = Field(
-        50, ge=1, le=1_000, validation_alias="STREAMGCN_TOP_K", description="Items in a list."
+        50,
+        ge=1,
+        le=1_000,
+        validation_alias="STREAMGCN_TOP_K",
+        description="Items in a list, at most.",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,37 +10,18 @@ import torch
 from consumer.edge.store import EdgeStore, Watermark
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
-from serving.edges.changes import Changed, Places
+from serving.edges.changes import Changed
 from serving.edges.edge import Edge, Edges, ages
+from serving.edges.growth import Growth
 from serving.edges.log_changes import LogChanges
 from serving.edges.popularity import ItemPopularity
-from serving.edges.stored_edges import News, StoredEdges
+from serving.edges.stored_edges import StoredEdges
 from trainer.embedding.edges import Own
 from trainer.graph.arrays import Float32s, Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
 
 NO_EDGES = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
-
-
-@dataclass
-class Growth:
-    """A reading of the edge store's new rows that can run on a thread of its own."""
-
-    stored: StoredEdges
-    cut: dict[str, Places]  # as LogChanges.cut
-    log: int
-    version: int  # of the stored edges that it began with
-    news: News | None = None
-
-    def run(self, store: EdgeStore) -> None:
-        """Read.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
-        self.news = self.stored.grow(store, self.cut, self.log)
-        self.stored.prepare()
 
 
 class UserEdges:

@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from consumer.edge.store import EdgeStore, Replaced, StoreError
 from process.outage import Outage
-from serving.edges.user_edges import Growth, UserEdges
+from serving.edges.growth import Growth
+from serving.edges.user_edges import UserEdges
 from serving.loop.forgetting import Forgetting
 
 CHANGED_USERS = 50_000  # changed by the log, from which the store's rows are read

@@ -5,7 +5,6 @@ What it must allow is GET and SET; `losses` says what is lost without another on
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -17,6 +16,17 @@ from serving.redis.connect import Client, Connection
 from serving.redis.contract import foreign
 from serving.redis.errors import forbidden
 from serving.redis.server import Server, asked
+from serving.redis.wire import (
+    address,
+    answers,
+    encoded,
+    is_wrong_type,
+    pattern,
+    run,
+    run_together,
+    text,
+    unless_wrong_type,
+)
 
 BLOCK = 256  # values a command or a pipeline: half a megabyte of lists of 50 items
 PAGE = 2_000  # keys that Redis looks at in one SCAN, which takes it a few milliseconds
@@ -58,13 +68,13 @@ class Commands:
         """A key's value, None where there is none; raises ForeignValue if it is no string."""
 
         def get(client: Client) -> bytes | None:
-            found: bytes | None = _run(client, "GET", encoded(key))
+            found: bytes | None = run(client, "GET", encoded(key))
             return found
 
         def refuse() -> bytes | None:
             raise foreign(key, "it is no string")
 
-        return self._call(lambda client: _typed(partial(get, client), refuse))
+        return self._call(lambda client: unless_wrong_type(partial(get, client), refuse))
 
     def set_or_find(self, key: str, choose: Callable[[bytes | None], bytes]) -> bytes:
         """What is at the key, after what `choose` makes of it was written where nothing was.
@@ -74,16 +84,16 @@ class Commands:
 
         def act(client: Client) -> bytes:
             def look() -> bytes | None:
-                found: bytes | None = _run(client, "GET", key)
+                found: bytes | None = run(client, "GET", key)
                 return found
 
             def replace() -> bytes | None:
-                _run(client, "SET", key, choose(None))
+                run(client, "SET", key, choose(None))
                 return look()
 
-            before = _typed(look, replace)
+            before = unless_wrong_type(look, replace)
             made = choose(before)
-            _run(client, "SET", key, made, "NX")
+            run(client, "SET", key, made, "NX")
             return before or look() or made
 
         return self._call(act)
@@ -98,9 +108,9 @@ class Commands:
                 block = pairs[begin : begin + BLOCK]
                 if ttl is None and isinstance(client, redis.Redis):
                     whole = chain.from_iterable(block)
-                    if self._may("MSET", partial(_run, client, "MSET", *whole)):
+                    if self._may("MSET", partial(run, client, "MSET", *whole)):
                         continue
-                _pipelined(client, [(b"SET", key, value, *expiry) for key, value in block])
+                run_together(client, [(b"SET", key, value, *expiry) for key, value in block])
 
         self._call(put)
 
@@ -109,9 +119,9 @@ class Commands:
         coded = list(map(encoded, keys))
 
         def delete(client: Client) -> None:
-            if self._may("DEL", lambda: _pipelined(client, [(b"DEL", key) for key in coded])):
+            if self._may("DEL", lambda: run_together(client, [(b"DEL", key) for key in coded])):
                 return
-            _pipelined(client, [(b"SET", key, b"", b"PX", b"1") for key in coded])
+            run_together(client, [(b"SET", key, b"", b"PX", b"1") for key in coded])
 
         if coded:
             self._call(delete)
@@ -120,15 +130,15 @@ class Commands:
         """Write fields of a hash, all at once."""
 
         def put(client: Client) -> bool:
-            _run(client, "HSET", key, *chain.from_iterable(fields.items()))
+            run(client, "HSET", key, *chain.from_iterable(fields.items()))
             return True
 
         def replace(client: Client) -> bool:
-            _run(client, "DEL", key)
+            run(client, "DEL", key)
             return put(client)
 
         def act(client: Client) -> bool:
-            return _typed(partial(put, client), partial(replace, client))
+            return unless_wrong_type(partial(put, client), partial(replace, client))
 
         if fields:
             self._call(lambda client: self._may("HSET", partial(act, client)))
@@ -137,11 +147,11 @@ class Commands:
         """Those of the fields that a hash has; none if it is no hash."""
 
         def get(client: Client) -> list[bytes | None]:
-            found: list[bytes | None] = _run(client, "HMGET", key, *names)
+            found: list[bytes | None] = run(client, "HMGET", key, *names)
             return found
 
         def act(client: Client) -> list[bytes | None]:
-            return _typed(partial(get, client), list)
+            return unless_wrong_type(partial(get, client), list)
 
         if not names:
             return {}
@@ -158,14 +168,14 @@ class Commands:
 
         def found(answer: Any) -> bytes | None:
             if isinstance(answer, Exception):
-                if _is_wrong_type(answer):
+                if is_wrong_type(answer):
                     return None
                 raise answer
             value: bytes | None = answer
             return value
 
         def get(client: Client) -> list[bytes | None]:
-            return [found(answer) for answer in _answers(client, coded)]
+            return [found(answer) for answer in answers(client, coded)]
 
         return self._call(get) if coded else []
 
@@ -182,21 +192,19 @@ class Commands:
         begin = encoded(start)
 
         def look(client: Client) -> tuple[list[Any], Place | None]:
-            servers = {_name(node): node for node in self._connection.nodes(client)}
+            servers = {address(node): node for node in self._connection.nodes(client)}
             left = sorted(name for name in servers if not place or name >= place.server)
             if not left:
                 return [], None
             cursor = place.cursor if place and place.server == left[0] else 0
-            cursor, keys = servers[left[0]].scan(cursor, _pattern(begin), PAGE)
+            cursor, keys = servers[left[0]].scan(cursor, pattern(begin), PAGE)
             if cursor:
                 return [*keys], Place(left[0], cursor)
             return [*keys], Place(left[1], 0) if len(left) > 1 else None
 
-        keys, after = self._call(lambda client: self._may("SCAN", partial(look, client))) or (
-            [],
-            None,
-        )
-        ends = (_text(key[len(begin) :]) for key in keys)
+        looked = self._call(lambda client: self._may("SCAN", partial(look, client)))
+        keys, after = looked or ([], None)
+        ends = (text(key[len(begin) :]) for key in keys)
         return [end for end in ends if end is not None], after
 
     def server(self) -> Server | None:
@@ -232,63 +240,3 @@ class Commands:
             self._told.add(command)
             self._untold.append(command)
         return None
-
-
-def encoded(key: str) -> bytes:
-    """The key's bytes; what was no UTF-8 in an argument is itself again."""
-    return key.encode(errors="surrogateescape")
-
-
-def _run(client: Client, *command: str | bytes) -> Any:
-    run: Callable[..., Any] = client.execute_command
-    return run(*command)
-
-
-def _pipelined(client: Client, commands: Sequence[Sequence[bytes]]) -> bool:
-    """Run commands together; raises the first error. redis-py's own way adds the command to it."""
-    for answer in _answers(client, commands):
-        if isinstance(answer, Exception):
-            raise answer
-    return True
-
-
-def _answers(client: Client, commands: Sequence[Sequence[bytes]]) -> list[Any]:
-    """What Redis answers to commands that are run together; errors are answers too."""
-    with client.pipeline(transaction=False) as pipe:
-        for command in commands:
-            pipe.execute_command(command[0].decode(), *command[1:])
-        answers: list[Any] = pipe.execute(raise_on_error=False)
-    return answers
-
-
-def _typed(act: Callable[[], T], otherwise: Callable[[], T]) -> T:
-    """What `act` returns; what `otherwise` returns where another program's value is in the way."""
-    try:
-        return act()
-    except redis.ResponseError as error:
-        if not _is_wrong_type(error):
-            raise
-    return otherwise()
-
-
-def _is_wrong_type(error: Exception) -> bool:
-    return isinstance(error, redis.ResponseError) and "WRONGTYPE" in str(error)
-
-
-def _name(server: redis.Redis) -> str:
-    """The address, by which the servers of a Cluster are told apart."""
-    arguments = server.connection_pool.connection_kwargs
-    return f"{arguments.get('host')}:{arguments.get('port')}"
-
-
-def _text(key: bytes) -> str | None:
-    """The key as text; None if it is not UTF-8, so that another program has written it."""
-    try:
-        return key.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _pattern(start: bytes) -> bytes:
-    """The pattern of all keys that begin so."""
-    return re.sub(rb"([*?\[\]\\^-])", rb"\\\1", start) + b"*"

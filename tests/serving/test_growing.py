@@ -11,7 +11,8 @@ import pytest
 from consumer.edge.store import EdgeStore
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
-from serving.edges.user_edges import Growth, UserEdges
+from serving.edges.growth import Growth
+from serving.edges.user_edges import UserEdges
 from serving.loop import growing
 from serving.loop.forgetting import Forgetting
 from serving.loop.growing import Growing

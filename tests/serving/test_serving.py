@@ -201,6 +201,34 @@ def test_what_nobody_likes_is_in_no_list(tmp_path: Path) -> None:
         assert all(b"disliked" not in value for value in parts)
 
 
+def test_an_item_that_none_of_the_users_items_leads_to_is_in_no_list(
+    graph: InteractionGraph,
+) -> None:
+    # Neighbours and transitions alone lead from item to item.
+    given = Hyperparameters(vectors=4, low_pass_weight=0.0, learned_weight=0.0)
+    settings = given.filled(USUAL)
+    whole = recommender_of(snapshot_of(graph, fit(graph, settings).embeddings), 40)
+    [found] = found_lists(whole, ["new"], edges_of(("new", "0-1", 3, 1.0)))
+    assert 0 < len(found.items) < 12  # of 48 items there are 12 in the block
+    assert {item.split("-")[0] for item in found.items} == {"0"}
+    assert all(score > 0 for score in found.scores)
+    assert len(found.because) == len(found.items)
+
+
+def test_an_item_that_everybody_dislikes_has_no_similar_items(tmp_path: Path) -> None:
+    made = graph_of([*pairs(blocks()), *((f"0-{n}", "disliked", -1.0) for n in range(30))])
+    fitted = fit(made, Hyperparameters(dim=16, epochs=40, vectors=4).filled(USUAL))
+    recommender = recommender_of(snapshot_of(made, fitted.embeddings), 5)
+    number = recommender.model.item_ids.index("disliked")
+    [(ids, [value])] = recommender.neighbors([number])
+    similar = msgspec.json.decode(value, type=Recommendations)
+    assert list(ids) == ["disliked"]
+    assert not similar.items
+    assert not similar.scores
+    popular = found_lists(recommender, ["new"], edges_of(("new", "disliked", 3, 1.0)))[0]
+    assert (popular.items, popular.source) == (["p", "q", "r"], "popular")
+
+
 def test_a_user_without_a_known_item_gets_the_popular_list_without_what_it_has(
     recommender: Recommender,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The demo: simulated shoppers with planted tastes, a training, and a new user followed live."""
+"""The demo: simulated shoppers whose tastes change, a training, and a new user followed live."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ T = TypeVar("T")
 TASTES = ("garden", "music", "kitchen", "running", "painting", "chess", "cycling", "coffee")
 ITEMS = 120  # of each taste
 SHOPPERS = 125  # of each taste
-EVENTS = 20  # of each shopper
+EVENTS = 20  # of each shopper,
+FORMER = 6  # the first of which follow another taste than the others
 OWN_TASTE = 0.9  # share of a shopper's events that follow its taste
 TOP_K = 20
 MOSTLY = 0.6  # share of a list that must be of its user's taste
 PATIENCE = 150.0  # seconds for a training and its lists
 NEWCOMER = "newcomer"
+TOUCHED = {"music": (3, 8, 15), "kitchen": (3, 8, 15, 24, 30)}  # items of the newcomer, by taste
 
 
 class DemoFailed(StreamGCNError):
@@ -103,13 +105,18 @@ class _Demo:
         self._say("[green]The demo is done: every list is there and as it should be.[/green]")
 
     def _shop(self) -> None:
-        self._say(f"{SHOPPERS * len(TASTES)} shoppers of {len(TASTES)} tastes publish events.")
+        self._say(
+            f"{SHOPPERS * len(TASTES)} shoppers of {len(TASTES)} tastes publish events; each has "
+            "changed taste once."
+        )
         shoppers = [(taste, f"{taste}-fan-{n}") for taste in TASTES for n in range(SHOPPERS)]
-        for _ in range(EVENTS):
+        former = {user: self._random.choice(_others(taste)) for taste, user in shoppers}
+        for number in range(EVENTS):
             self._random.shuffle(shoppers)
             for taste, user in shoppers:
+                now = former[user] if number < FORMER else taste
                 followed = self._random.random() < OWN_TASTE
-                self._touch(user, taste if followed else self._random.choice(TASTES))
+                self._touch(user, now if followed else self._random.choice(TASTES))
         self._publisher.flush()
         self._say(f"{len(shoppers) * EVENTS} events are in Kafka.")
 
@@ -126,7 +133,7 @@ class _Demo:
         return event.timestamp
 
     def _check_shoppers(self) -> float:
-        """Mean share of the lists that follow their user's taste."""
+        """Mean share of the lists that follow their user's newer taste."""
         shares = []
         for user, has in self._has.items():
             found = self._wait(f"the list of {user}", partial(self._store.user, user))
@@ -137,24 +144,34 @@ class _Demo:
         return sum(shares) / len(shares)
 
     def _follow_newcomer(self) -> None:
-        """Three events of a user that the model has never seen, the list read after each."""
-        taste = TASTES[1]
-        share = 0.0
-        for number in (3, 8, 15):
-            item = f"{taste}-{number}"
-            started = time.time()
-            event_at = self._publish(NEWCOMER, item)
-            self._publisher.flush()
-            has = self._has[NEWCOMER]
-            found = self._wait(f"the list after {item}", partial(self._reflecting, event_at))
-            elapsed = (time.time() - started) * 1000
-            share = check(NEWCOMER, found, has, taste)
-            self._say(
-                f"{NEWCOMER} touches {item}: list after {elapsed:.0f} ms, "
-                f"{found.source}: {', '.join(found.items[:6])}, ... because {found.because[0]}"
-            )
-        if share < MOSTLY:
-            raise DemoFailed(f"only {share:.0%} of the newcomer's list follows its three events")
+        """Events of a user that the model has never seen, of one taste, then of another one.
+
+        The list is read after each; after the last event of a taste it must follow this taste.
+        """
+        for taste, numbers in TOUCHED.items():
+            share = 0.0
+            for number in numbers:
+                share = self._after_event(f"{taste}-{number}", taste)
+            if share < MOSTLY:
+                raise DemoFailed(
+                    f"only {share:.0%} of the newcomer's list follows the newest {len(numbers)} "
+                    f"events, which are of the taste {taste}"
+                )
+
+    def _after_event(self, item: str, taste: str) -> float:
+        """Publish an event of the newcomer; returns the share of the list that is of a taste."""
+        started = time.time()
+        event_at = self._publish(NEWCOMER, item)
+        self._publisher.flush()
+        has = self._has[NEWCOMER]
+        found = self._wait(f"the list after {item}", partial(self._reflecting, event_at))
+        elapsed = (time.time() - started) * 1000
+        share = check(NEWCOMER, found, has, taste)
+        self._say(
+            f"{NEWCOMER} touches {item}: list after {elapsed:.0f} ms, {share:.0%} {taste}: "
+            f"{', '.join(found.items[:6])}, ... because {found.because[0]}"
+        )
+        return share
 
     def _reflecting(self, event_at: int) -> Recommendations | None:
         found = self._store.user(NEWCOMER)
@@ -174,6 +191,10 @@ class _Demo:
     def _say(self, text: str) -> None:
         line = Text.assemble(("demo", "bold cyan"), " ", visible(text))
         self._console.print(line, soft_wrap=True)
+
+
+def _others(taste: str) -> list[str]:
+    return [other for other in TASTES if other != taste]
 
 
 def check(user: str, found: Recommendations, has: set[str], taste: str) -> float:

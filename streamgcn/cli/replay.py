@@ -37,10 +37,6 @@ def replay(
             min=FEWEST,
         ),
     ] = None,
-    without_order: Annotated[
-        bool,
-        typer.Option("--without-order", help="Leave the order of users' events out of the model."),
-    ] = False,
     picture: Annotated[
         Path | None,
         typer.Option("--plot", help="PNG file for a plot of NDCG over the events."),
@@ -85,8 +81,6 @@ def replay(
             "larger file or a smaller --from"
         )
     hyperparameters = settings.hyperparameters()
-    if without_order:
-        hyperparameters = hyperparameters.without_time()
     with progress("replaying", n) as bar:
         run = Replay(stream, settings, hyperparameters, first, retrain_every or max(1, n // 10))
         result = run.run(bar)

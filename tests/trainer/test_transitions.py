@@ -176,3 +176,35 @@ def test_in_large_graphs_pairs_reach_less_far() -> None:
     assert plain.for_graph(5_000_000, timed=True).transitions_reach == 20
     assert plain.for_graph(10**9, timed=True).transitions_reach == 10
     assert plain.for_graph(100, timed=False) == plain.without_time()
+
+
+def test_with_ages_a_new_users_scores_are_the_formula_and_the_shares_sum_to_them() -> None:
+    made = walks()
+    settings = Hyperparameters(recency=1.0, vectors=6, dim=4, epochs=3, negatives=8).filled(USUAL)
+    embeddings = blend(made, fit(made, settings, quiet), settings)
+    users = torch.arange(made.n_users)
+    nobody = torch.full_like(users, -1)
+    edges = own(made, users)
+    assert edges.ages is not None
+    assert edges.ages.max() > 5
+    scores = embeddings.score(nobody, edges).numpy()
+    every = torch.arange(made.n_items).expand(made.n_users, -1)
+    shares = embeddings.contributions(nobody, edges, every).numpy()
+
+    names = ("incoming", "outgoing", "neighbors", "similarities")
+    incoming, outgoing, columns, values = (embeddings.tensors[n].double().numpy() for n in names)
+    near = np.zeros((made.n_items, made.n_items))
+    np.add.at(near, (np.arange(made.n_items)[:, None], columns.astype(int)), values)
+    low, low_to = incoming[:, : embeddings.vectors], outgoing[:, : embeddings.vectors]
+    learned, learned_to = incoming[:, embeddings.vectors :], outgoing[:, embeddings.vectors :]
+    for user, (begin, end) in enumerate(zip(edges.starts[:-1], edges.starts[1:], strict=True)):
+        strengths = edges.strengths[begin:end].double().numpy()
+        faded = strengths / (1.0 + edges.ages[begin:end].numpy())
+        faded *= strengths.sum() / max(faded.sum(), 1e-18)
+        state, expected = np.zeros(learned.shape[1]), np.zeros(made.n_items)
+        for item, strength in zip(edges.items[begin:end].tolist(), faded, strict=True):
+            expected += strength / strengths.sum() * (near[item] + low_to @ low[item])
+            state += strength * learned[item]
+        expected += learned_to @ (state / max(float(np.linalg.norm(state)), 1e-18))
+        np.testing.assert_allclose(scores[user], expected, rtol=1e-5, atol=2e-6)
+        np.testing.assert_allclose(shares[begin:end].sum(0), expected, rtol=1e-5, atol=2e-6)

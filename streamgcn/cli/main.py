@@ -11,7 +11,7 @@ from typing import Any, cast
 import typer
 
 from process.errors import StreamGCNError
-from process.settings import SettingsError
+from process.settings import SettingsError, is_set
 from streamgcn.cli import letters, models, processes
 from streamgcn.cli.backup import backup, restore
 from streamgcn.cli.evaluate import evaluate
@@ -24,8 +24,10 @@ from streamgcn.cli.settings_help import PROCESS, TRAINING, settings_help
 from streamgcn.cli.status import new_edge_store, status
 from streamgcn.cli.user_argument import ForUser
 from streamgcn.terminal import err, say
+from streamgcn.up.folder import addresses
 
 USUAL_MASKS = (0o022, 0o002)  # nobody has chosen these
+STARTED = ("up", "demo", "consumer", "trainer", "serving")  # which do not look for an `up`
 KAFKA, REDIS = ("kafka_",), ("redis_",)
 STORES = ("edge_store", "model_store")
 
@@ -83,6 +85,8 @@ def main() -> None:
     try:
         for argument in sys.argv[1:]:
             _refuse_bytes(argument)
+        if sys.argv[1:2] and sys.argv[1] not in STARTED:
+            _find_up()
         code = app(standalone_mode=False)
     except typer.Abort:
         code = 1
@@ -102,6 +106,13 @@ def _keep_private() -> None:
     mask = os.umask(0o077)
     if mask not in USUAL_MASKS:
         os.umask(mask)
+
+
+def _find_up() -> None:
+    """Take the settings of the `up` that runs in this folder, unless any of them is set."""
+    found = addresses(processes.FOLDER)
+    if not any(is_set(os.environ, name) for name in found):
+        os.environ.update(found)
 
 
 def _refuse_bytes(argument: str) -> None:

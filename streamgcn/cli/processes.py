@@ -24,6 +24,8 @@ from streamgcn.terminal import out, say
 from streamgcn.up.up import Up
 from trainer.lifecycle import metrics as trainer_metrics
 
+FOLDER = Path("data")  # of `up`
+
 
 def up() -> None:
     """Run everything on this machine until Ctrl-C.
@@ -37,8 +39,8 @@ def up() -> None:
     configure(settings.log_format)
     stop = stop_on_signals()
     port = free_port(PAGE_PORT)
-    with suppress(Stopped), Up(os.environ, Path("data"), stop, port) as running:
-        out.print("StreamGCN is up. Other terminals need the settings given here, and")
+    with suppress(Stopped), Up(os.environ, FOLDER, stop, port) as running:
+        out.print("StreamGCN is up. Commands in this folder find it; elsewhere they need")
         for name, value in running.addresses().items():
             say(out, f"  export {name}={shlex.quote(value)}")
         say(out, f"The page is at http://127.0.0.1:{port}.")

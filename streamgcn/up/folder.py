@@ -5,11 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
+from process import atomic
 from process.errors import StreamGCNError
 
 LOCK = "up.lock"
+ADDRESSES = "up.json"  # settings, for commands that are run in the same place
 ENDING_SECONDS = 20.0  # in which what a killed `up` has left is ended
 
 
@@ -51,6 +56,38 @@ def lock(folder: Path) -> int:
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return descriptor
+
+
+def write_addresses(folder: Path, addresses: Mapping[str, str]) -> None:
+    """Note the settings that name what this `up` has started.
+
+    Raises:
+        FolderInUse: the folder cannot be written.
+    """
+    try:
+        atomic.write(folder / ADDRESSES, msgspec.json.encode(dict(addresses)))
+    except OSError as error:
+        raise FolderInUse(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def addresses(folder: Path) -> dict[str, str]:
+    """The settings of the `up` that runs in the folder now; none where none runs."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return {}
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        pass  # it is held
+    else:
+        return {}
+    finally:
+        os.close(descriptor)
+    try:
+        return msgspec.json.decode((folder / ADDRESSES).read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.MsgspecError):
+        return {}  # it is starting
 
 
 def _lives(pid: str) -> bool:

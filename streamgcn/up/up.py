@@ -15,7 +15,7 @@ from streamgcn.services.broker import kafka_command
 from streamgcn.services.ports import EmbeddedError, free_port, wait_for_port
 from streamgcn.services.redis import redis_command
 from streamgcn.up.child import Child
-from streamgcn.up.folder import lock
+from streamgcn.up.folder import ADDRESSES, lock, write_addresses
 from streamgcn.up.guard import Guard
 from streamgcn.up.kept import Kept
 
@@ -64,6 +64,7 @@ class Up:
         """
         taken = lock(self._folder)
         self._undo.append(lambda: os.close(taken))
+        (self._folder / ADDRESSES).unlink(missing_ok=True)  # of the last time
         self._guard = Guard([taken])
         self._undo.append(self._guard.close)
         try:
@@ -80,6 +81,7 @@ class Up:
             self.env.setdefault("MODEL_STORE", str(self._folder / "models"))
             if self._page_port is not None:
                 self.env.setdefault("STREAMGCN_METRICS_PORT", str(_three_free(METRICS_PORT)))
+            write_addresses(self._folder, self.addresses())
             for room in ROOMS:
                 self._rooms[room] = Kept(partial(self._start, room))
             if self._page_port is not None:

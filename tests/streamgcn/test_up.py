@@ -16,7 +16,7 @@ import pytest
 from process.errors import StreamGCNError
 from serving.redis.store import Store
 from streamgcn.services import redis
-from streamgcn.up.folder import FolderInUse, lock
+from streamgcn.up.folder import FolderInUse, addresses, lock, write_addresses
 from tests.commands import STREAMGCN, run, without_settings
 from tests.graphs import blocks, pairs
 from tests.services import ROOT, wait_for
@@ -49,7 +49,7 @@ class Running:
         return found if len(found) >= 7 else []
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run(arguments, without_settings() | QUICK | self.exports)
+        return run(arguments, without_settings() | QUICK, self.folder)
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -174,6 +174,18 @@ def test_a_killed_up_leaves_no_process_and_the_next_one_starts_at_once(tmp_path:
         with up(tmp_path) as second:
             assert not [each for each in family if each.is_running() and each.status() != "zombie"]
             assert second.end(signal.SIGTERM) == 0
+
+
+def test_only_a_running_up_lends_its_addresses_and_never_in_part(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    taken = lock(data)
+    write_addresses(data, {"REDIS_URL": "redis://127.0.0.1:1/0", "EDGE_STORE": "/nowhere"})
+    found = run(["recommend", "u1"], without_settings(), tmp_path)
+    assert "127.0.0.1:1" in found.stderr
+    mine = without_settings() | {"REDIS_URL": "redis://127.0.0.1:2/0"}
+    assert "127.0.0.1:2" in run(["recommend", "u1"], mine, tmp_path).stderr
+    os.close(taken)
+    assert addresses(data) == {}
 
 
 def test_a_lock_that_a_process_left_behind_is_no_obstacle(tmp_path: Path) -> None:

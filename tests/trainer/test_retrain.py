@@ -16,6 +16,7 @@ from tests.services import wait_for
 from trainer import retrain
 from trainer.graph import stored as stored_graph
 from trainer.lifecycle import candidate, lease, schedule
+from trainer.lifecycle.promotion import promote
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model import hyperparameters
 from trainer.model.loop import Diverged
@@ -379,3 +380,26 @@ def test_the_first_model_waits_for_no_choosing_and_the_chosen_one_follows_at_onc
     assert second.chosen_at == second.edges
     once(trainer)
     assert snapshots.versions() == [first.version, second.version]
+
+
+def test_a_model_that_an_operator_puts_live_during_a_training_stays_live(
+    settings: TrainerSettings, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edges = store(Path(settings.edge_store), pairs(blocks()))
+    trainer = Retrain(settings, threading.Event())
+    once(trainer)
+    first = again(trainer, snapshots) if not snapshots.versions() else snapshots.versions()[0]
+    append(edges, [("new", f"0-{n}") for n in range(12)], len(pairs(blocks())))
+    second = again(trainer, snapshots)
+    assert snapshots.live() == second
+
+    def interrupted(*arguments: object) -> object:
+        promote(snapshots, first)
+        return made(*arguments)
+
+    made = retrain.candidate
+    monkeypatch.setattr(retrain, "candidate", interrupted)
+    append(edges, [("newer", f"1-{n}") for n in range(12)], len(pairs(blocks())) + 12)
+    third = again(trainer, snapshots)
+    assert snapshots.live() == first
+    assert f"{first} was made live while this one was trained" in snapshots.manifest(third).rejected

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -101,7 +102,9 @@ async def _stream(history: History, stop: threading.Event) -> AsyncIterator[byte
         samples = [sample for sample in history.samples() if sample["at"] > sent]
         sent = samples[-1]["at"] if samples else sent
         yield b"data: " + msgspec.json.encode(history.state() | {"samples": samples}) + b"\n\n"
-        await asyncio.sleep(SECONDS)
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until and not stop.is_set():
+            await asyncio.sleep(0.1)  # so that an open page does not hold up the end
 
 
 def _json(found: object) -> Response:

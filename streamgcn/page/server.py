@@ -28,6 +28,7 @@ def serve(settings: ServingSettings, host: str, port: int, stop: threading.Event
         raise SettingsError(
             f"the page cannot listen on {host}:{port} ({error}); give another --port or --host"
         ) from None
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what else it says is said here
     config = uvicorn.Config(
         make_app(settings, host, stop), log_config=None, access_log=False, lifespan="off",
         server_header=False, timeout_graceful_shutdown=1,

@@ -22,7 +22,7 @@ from streamgcn.up.kept import Kept
 ROOMS = ("consumer", "trainer", "serving")
 KAFKA_PORT, REDIS_PORT = 9092, 6379  # those that the settings' defaults name
 PORT_TRIES = 3  # another process may take a free port first
-METRICS_PORT = 9464  # of the consumer; the next two are the trainer's and serving's
+METRICS_PORTS = range(9_464, 12_464, 3)  # of the consumer; then the trainer's and serving's
 LOST_EVENTS = "It keeps events in memory: what the consumer had not stored is lost."
 WRONG_SETTINGS = 2  # exit code of a room that starting again does not help
 
@@ -80,7 +80,7 @@ class Up:
             self.env.setdefault("EDGE_STORE", str(self._folder / "edges"))
             self.env.setdefault("MODEL_STORE", str(self._folder / "models"))
             if self._page_port is not None:
-                self.env.setdefault("STREAMGCN_METRICS_PORT", str(_three_free(METRICS_PORT)))
+                self.env.setdefault("STREAMGCN_METRICS_PORT", str(_three_free()))
             write_addresses(self._folder, self.addresses())
             for room in ROOMS:
                 self._rooms[room] = Kept(partial(self._start, room))
@@ -120,8 +120,11 @@ class Up:
         for service in self._services:
             service.watch()
         for room, kept in self._rooms.items():
-            if kept.watch() == WRONG_SETTINGS and room in ROOMS:
+            if kept.watch() != WRONG_SETTINGS:
+                continue
+            if room in ROOMS:
                 raise SettingsError(f"the {room} refuses a setting; the line above says which")
+            self._page_port = free_port()  # another process took the page's; its line says where
 
     def _start(self, room: str) -> Child:
         env = self.env
@@ -158,9 +161,13 @@ class Up:
         return port
 
 
-def _three_free(wanted: int) -> int:
-    """The first of three ports in a row that are free, from `wanted` on."""
-    for first in range(wanted, wanted + 300, len(ROOMS)):
+def _three_free() -> int:
+    """The first of three ports in a row that are free.
+
+    The rooms take them only seconds later, so each `up` looks from a place of its own on.
+    """
+    for number in range(len(METRICS_PORTS)):
+        first: int = METRICS_PORTS[(os.getpid() + number) % len(METRICS_PORTS)]
         if all(free_port(port) == port for port in range(first, first + len(ROOMS))):
             return first
     raise EmbeddedError("no ports are free for metrics; set STREAMGCN_METRICS_PORT")

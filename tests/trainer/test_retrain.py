@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.services import wait_for
 from trainer import retrain
 from trainer.graph import stored as stored_graph
 from trainer.lifecycle import candidate, lease, schedule
+from trainer.lifecycle.manifest import Snapshot
 from trainer.lifecycle.promotion import promote
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model import hyperparameters
@@ -393,11 +395,10 @@ def test_a_model_that_an_operator_puts_live_during_a_training_stays_live(
     second = again(trainer, snapshots)
     assert snapshots.live() == second
 
-    def interrupted(*arguments: object) -> object:
+    def interrupted(*arguments: Any) -> Snapshot:
         promote(snapshots, first)
-        return made(*arguments)
+        return candidate.candidate(*arguments)
 
-    made = retrain.candidate
     monkeypatch.setattr(retrain, "candidate", interrupted)
     append(edges, [("newer", f"1-{n}") for n in range(12)], len(pairs(blocks())) + 12)
     third = again(trainer, snapshots)

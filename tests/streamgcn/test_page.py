@@ -78,7 +78,9 @@ def settings_of(folder: Path, redis_url: str, **more: object) -> ServingSettings
 
 
 def text(browser: webdriver.Chrome, css: str) -> str:
-    return browser.find_element(By.CSS_SELECTOR, css).text
+    """In one call, as the page may draw anew between two."""
+    script = "return document.querySelector(arguments[0])?.innerText ?? ''"
+    return str(browser.execute_script(script, css))
 
 
 def console(browser: webdriver.Chrome) -> list[str]:

@@ -101,6 +101,7 @@ class Publication:
         elif self._lack_new_items & mine and self._new_items_are_due():
             self._log.info("Publishing all lists of model %s again, with new items.", version)
         else:
+            self._progress = 1.0  # another process may have written them
             return
         self._for_new_items = not missing
         partitions = missing or self._lack_new_items & mine

@@ -80,6 +80,7 @@ def test_a_snapshot_is_published_once(
     again = Published(published.store, published.recommender)  # another process takes over
     again.go_on(100)
     assert begun(caplog) == 1
+    assert again.publication.progress == 1
 
 
 def test_new_items_are_published_once_and_not_after_a_snapshot_that_holds_them(

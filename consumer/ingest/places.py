@@ -58,11 +58,11 @@ class Places:
         try:
             self._store.begin_log(reader.topic_id, self.reading or self._known)
         except StoreError as failed:
-            self._log.warning("%s; another log cannot be begun yet: %s.", error, failed)
+            self._log.warning("%s; the topic cannot be read from its start yet: %s.", error, failed)
             return False
         self._log.warning(
-            "%s. Kafka has lost messages, nothing tells where, so the topic is read from its start "
-            "as another log, whose events come after what is stored.", error,
+            "%s. Kafka has lost messages, nothing tells where, so the topic is read again from its "
+            "start, and its events come after the stored ones.", error,
         )  # fmt: skip
         return True
 
@@ -97,8 +97,8 @@ class Places:
             found = self._store.begin_log(topic_id, known=None, another=another)
         if (begun and found.number) or (before and before != found and before.table == found.table):
             self._log.warning(
-                "Topic %s was created anew: this is another log, number %d in the edge store. What "
-                "is stored stays, and the events of the new log come after it.",
+                "Topic %s was created anew. The stored events of the topic before stay, and the "
+                "events of this one come after them, with %d in the column log of the edge store.",
                 self._topic, found.number,
             )  # fmt: skip
         self._known = found

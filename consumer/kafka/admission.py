@@ -12,10 +12,15 @@ import logging
 import time
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import AuthorizationError, GroupAuthorizationFailedError, KafkaError
+from kafka.errors import (
+    AuthorizationError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    UnknownTopicOrPartitionError,
+)
 
 from consumer.kafka.access import check_access
-from consumer.kafka.client import CHECK_MS, AccessRefused, StreamError, in_words
+from consumer.kafka.client import CHECK_MS, AccessRefused, StreamError, in_words, words
 from consumer.kafka.reach import broker_outage
 from consumer.settings import ConsumerSettings
 
@@ -115,7 +120,9 @@ class Admission:
         except OSError as away:
             self._outage.failed(away)
         else:
-            self._outage.failed(error)
+            missing = isinstance(error, UnknownTopicOrPartitionError)
+            topic = self._settings.kafka_topic
+            self._outage.failed(f"topic {topic} is missing" if missing else words(error))
 
     def _wait(self, failure: StreamError | OSError) -> None:
         self._again = time.monotonic() + self._outage.failed(failure)

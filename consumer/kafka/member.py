@@ -141,7 +141,7 @@ class Member:
         deadline = time.monotonic() + PARTITIONS_SECONDS
         while self._topic not in client.topics():
             if time.monotonic() > deadline:
-                raise UnknownTopicOrPartitionError(f"topic {self._topic} is not there")
+                raise UnknownTopicOrPartitionError(self._topic)
             if self._stop.wait(0.1):
                 raise Stopped(f"waiting for topic {self._topic}")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
+from kafka.errors import KafkaTimeoutError
 
 from consumer.kafka.client import Message, TopicShorter
 from consumer.kafka.publisher import Publisher
@@ -105,3 +106,44 @@ def test_offsets_that_retention_has_deleted_are_named_in_the_log(
     found = read_all(settings, {partition: 10})
     assert [int(each.value or b"") for each in found] == list(range(40, 100))
     assert f"deleted the offsets 10 to 39 of partition {partition} unread" in caplog.text
+
+
+def test_messages_of_partitions_that_are_lost_in_the_middle_of_a_poll_are_read_again(
+    settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Subscription(settings, uuid.uuid4().hex, log, threading.Event()) as subscription:
+        member = subscription._member
+        given: list[object] = []
+
+        def poll(**arguments: int) -> object:
+            polled = type(member.client).poll(member.client, **arguments)
+            if polled and not given:
+                given.append(polled)
+                member.revoked(set(member.client.assignment()))
+            return polled
+
+        monkeypatch.setattr(member.client, "poll", poll)
+        found: list[bytes] = []
+
+        def all_read() -> bool:
+            found.extend(each.value or b"" for each in read(subscription))
+            return bool(found) and found[-1] == b"99"
+
+        wait_for("the messages", all_read)
+    assert given
+    assert [int(each) for each in found] == list(range(100))
+
+
+def test_a_heartbeat_that_fails_leaves_no_partition_paused(
+    settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Subscription(settings, uuid.uuid4().hex, log, threading.Event()) as subscription:
+        wait_for("the messages", lambda: read(subscription))
+        with monkeypatch.context() as patch:
+
+            def away(**_: int) -> object:
+                raise KafkaTimeoutError("the broker is away")
+
+            patch.setattr(subscription._member.client, "poll", away)
+            subscription.heartbeat()
+        assert not subscription._member.client.paused()

@@ -66,9 +66,9 @@ def test_a_backup_of_running_processes_is_restored_and_goes_on_with_a_new_topic(
             publish(again, [("0-1", "new")])
             wait_for("the new event", lambda: again.rows() == len(rows) + 1)
             lists.close()
-        said = [line for line in again.log("consumer").splitlines() if "another log" in line]
+        said = [line for line in again.log("consumer").splitlines() if "created anew" in line]
         assert len(said) == 1
-        assert "What is stored stays" in said[0]
+        assert "The stored events of the topic before stay" in said[0]
 
 
 def test_restore_refuses_a_filled_place_another_topic_and_what_is_no_whole_backup(

@@ -7,7 +7,7 @@ import logging
 
 import torch
 
-from consumer.edge.store import wait_for_store
+from consumer.edge.waiting import wait_for_store
 from consumer.kafka.subscription import Subscription
 from consumer.kafka.topics import wait_for_topics
 from process.running import Running

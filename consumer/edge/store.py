@@ -7,24 +7,23 @@ or neither does, so the offsets of the store, not Kafka's committed ones, say wh
     news       what is past a watermark, in windows, for readers that grow with the store
     erase      users' rows out of the table and their bytes out of its files
     tidy       many small files into few, old rows and old files away, beside readers and writers
+
+The file is long for what each of these promises; how it is done stands in the files beside it.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from consumer.edge import erase, place, windows
+from consumer.edge import erase, place, tidy, windows
 from consumer.edge.logs import Log, Logs, WrongTopic
 from consumer.edge.news import Files, News, refuse_replaced
 from consumer.edge.order import Watermark, stamped
-from consumer.edge.schema import CONFIGURATION, KEEP_REPLACED_HOURS, TABLE, TOPIC
+from consumer.edge.schema import CONFIGURATION, TABLE, TOPIC
 from consumer.edge.table import (
     Conflict,
     Fenced,
@@ -35,10 +34,7 @@ from consumer.edge.table import (
     Table,
     errors,
 )
-from consumer.edge.traces import FORGET
 from consumer.event.rules import HERE
-from process.outage import Outage
-from process.retry import until_it_works
 
 __all__ = [
     "Conflict",
@@ -50,11 +46,8 @@ __all__ = [
     "StoreMissing",
     "Watermark",
     "WrongTopic",
-    "store_outage",
-    "wait_for_store",
 ]
 
-FILE_BYTES = 32 * 1024 * 1024  # a file that has grown to this is not merged again
 TRIES = 20  # of a commit against other writers' commits
 
 Offsets = Mapping[int, int]  # Kafka partition -> next offset
@@ -325,7 +318,7 @@ class EdgeStore:
             except Conflict:
                 if not left:
                     raise
-        self._vacuum(hours=0, full=False)
+        tidy.vacuum(self._table, hours=0, full=False)
         return len(held)
 
     def tidy(self, retention_days: float | None = None) -> int:
@@ -343,19 +336,7 @@ class EdgeStore:
             StoreError: the store cannot be written.
         """
         self._refresh()
-        gone, table = 0, self._table.delta
-        with self._table.errors():
-            if retention_days is not None:
-                oldest = datetime.now(UTC) - timedelta(days=retention_days)
-                done = table.delete(
-                    f"timestamp < '{oldest.isoformat()}' AND type NOT IN ('remove', '{FORGET}')"
-                )
-                gone = int(done.get("num_deleted_rows") or 0)
-            table.optimize.compact(target_size=FILE_BYTES)
-            table.create_checkpoint()
-            table.cleanup_metadata()
-        self._vacuum(KEEP_REPLACED_HOURS, full=True)
-        return gone
+        return tidy.tidy(self._table, retention_days)
 
     def _refresh(self) -> None:
         """Open the newest version; of another table, if the place holds another one by now."""
@@ -363,16 +344,6 @@ class EdgeStore:
         self._table.refresh()
         if self.id != known:
             self._logs.check()
-
-    def _vacuum(self, hours: int, full: bool) -> None:
-        """Delete files replaced `hours` ago; if `full`, also those that no version ever had.
-
-        Only an hour's age tells the latter from a file that is being written.
-        """
-        with self._table.errors():
-            self._table.delta.vacuum(
-                hours, dry_run=False, enforce_retention_duration=False, full=full
-            )
 
     def _check_fence(self, first: Mapping[int, int | None], log: Log) -> None:
         if log.table != self.id:
@@ -385,24 +356,3 @@ class EdgeStore:
     def _transactions(self, after: Offsets, log: Log, stamp: int) -> dict[str, int]:
         made = {self._logs.app(log.number, p): offset for p, offset in after.items()}
         return made | {self._logs.order: stamp}
-
-
-def wait_for_store(uri: str, topic: str, stop: threading.Event, log: logging.Logger) -> EdgeStore:
-    """Open the edge store, waiting for its place to be there, and for a consumer to begin it.
-
-    Raises:
-        SettingsError: the path cannot hold a table, or the table belongs to another topic.
-        Stopped: told to stop before it was.
-    """
-
-    def heals(error: BaseException) -> bool:
-        return isinstance(error, StoreError)
-
-    return until_it_works(
-        lambda: EdgeStore(uri, topic), heals, store_outage(log), stop, "the edge store"
-    )
-
-
-def store_outage(log: logging.Logger) -> Outage:
-    """What is said of an edge store that cannot be opened."""
-    return Outage(log, "The edge store cannot be opened", "The edge store is open")

@@ -11,7 +11,8 @@ import logging
 import threading
 from functools import partial
 
-from consumer.edge.store import EdgeStore, StoreError, StoreMissing, store_outage
+from consumer.edge.store import EdgeStore, StoreError, StoreMissing
+from consumer.edge.waiting import store_outage
 from consumer.kafka.client import AccessRefused, StreamError
 from consumer.kafka.reach import broker_outage
 from consumer.kafka.topics import group_offsets

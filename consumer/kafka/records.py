@@ -11,26 +11,21 @@ differ:
 
 from __future__ import annotations
 
-import gzip
-import io
-import struct
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from typing import Any, Self
 
-from kafka import KafkaConsumer, TopicPartition, codec
+from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord, Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords
 from kafka.record.util import decode_varint
 
+from consumer.kafka.decompress import PIECE, RECORD_BYTES, pieces
 from process.text import visible
 
 TAKE_BYTES = 16 * 1024 * 1024  # of keys, values and headers; a poll ends with the record after
-RECORD_BYTES = 64 * 1024 * 1024  # a longer record is not read
-PIECE = 1024 * 1024  # of a batch, decompressed at a time
 REASON = 200  # characters of an error's text
 
 
@@ -164,7 +159,7 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
         if not self._decompressed and self.compression_type != self.CODEC_NONE:
             self._assert_has_codec(self.compression_type)
             data = bytes(memoryview(self._buffer)[self._pos :])
-            self._pieces = _pieces(self.compression_type, data)
+            self._pieces = pieces(self.compression_type, data)
             self._buffer, self._pos = bytearray(), 0
         self._decompressed = True
 
@@ -236,46 +231,3 @@ def _placeholder(tp: TopicPartition, first: int, last: int, error: Exception) ->
     return ConsumerRecord(
         tp.topic, tp.partition, -1, last, -1, 0, None, value, [], None, -1, len(why), -1
     )
-
-
-def _pieces(kind: int, data: bytes) -> Iterator[bytes]:
-    """A compressed batch, decompressed in pieces."""
-    if kind == DefaultRecordBatch.CODEC_SNAPPY:
-        yield from map(_snappy, _snappy_blocks(data))
-        return
-    source = io.BytesIO(data)
-    if kind == DefaultRecordBatch.CODEC_GZIP:
-        reader: Any = gzip.GzipFile(fileobj=source)
-    elif kind == DefaultRecordBatch.CODEC_LZ4:
-        reader = codec.lz4.LZ4FrameFile(source)
-    else:
-        reader = codec.zstd.ZstdDecompressor().stream_reader(source, read_across_frames=True)
-    with reader:
-        yield from iter(partial(reader.read, PIECE), b"")
-
-
-def _snappy_blocks(data: bytes) -> Iterator[bytes]:
-    """Java's clients write blocks with a length before each; others one block without."""
-    if not codec._detect_xerial_stream(data):
-        yield data
-        return
-    at = 16
-    while at < len(data):
-        (length,) = struct.unpack_from(">i", data, at)
-        if length <= 0:
-            raise CorruptRecordError(f"a block of {length} bytes")
-        yield data[at + 4 : at + 4 + length]
-        at += 4 + length
-
-
-def _snappy(block: bytes) -> bytes:
-    """A block decompressed; it begins with the length that it will have."""
-    length = shift = 0
-    for byte in block[:5]:
-        length |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
-    if length > RECORD_BYTES:
-        raise CorruptRecordError(f"a block of {length} bytes; {RECORD_BYTES} at most are read")
-    return bytes(codec.snappy.decompress(block))

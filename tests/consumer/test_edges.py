@@ -11,7 +11,8 @@ from deltalake import DeltaTable
 
 from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA, TABLE
-from consumer.edge.store import EdgeStore, Fenced, StoreError, Watermark, wait_for_store
+from consumer.edge.store import EdgeStore, Fenced, StoreError, Watermark
+from consumer.edge.waiting import wait_for_store
 from process.shutdown import Stopped
 from tests.graphs import stored
 

@@ -59,13 +59,15 @@ class Topic:
     def rows(self) -> pa.Table:
         return stored(EdgeStore(self.settings.edge_store, self.settings.kafka_topic))
 
+    def ends(self) -> dict[int, int]:
+        """Of each partition with messages, the offset behind the last one that is published."""
+        self.publisher.flush()
+        messages = read_topic(self.settings, self.settings.kafka_topic)
+        return {message.partition: message.offset + 1 for message in messages}
+
     def wait_stored(self, settings: ConsumerSettings | None = None) -> EdgeStore:
         """Wait until all that is published so far is stored."""
-        settings = settings or self.settings
-        self.publisher.flush()
-        ends: dict[int, int] = {}
-        for message in read_topic(settings, settings.kafka_topic):
-            ends[message.partition] = message.offset + 1
+        settings, ends = settings or self.settings, self.ends()
         store = EdgeStore.begin(settings.edge_store, settings.kafka_topic)
         wait_for(
             "that all is stored",
@@ -94,6 +96,7 @@ def consuming(settings: ConsumerSettings) -> Iterator[None]:
         stop.set()
         thread.join(60)
     assert not failed, failed
+    assert not thread.is_alive()
 
 
 def likes(user: str, items: Sequence[str], kind: str = "view") -> list[Event]:

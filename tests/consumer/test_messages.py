@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it says not
 )
 from kafka import KafkaProducer
 
+from consumer.edge.store import EdgeStore
 from consumer.event import rules
 from consumer.ingest.letters import Letter, Letters
 from consumer.kafka import records
+from consumer.kafka.identity import topic_id
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import group_offsets
 from process.health import Health
@@ -71,8 +73,13 @@ def event(item: str, more: str = "") -> str:
 
 
 @contextmanager
-def serving(topic: Topic, redis_url: str) -> Iterator[Callable[[], None]]:
-    """Serving beside the consumer; what is given waits until it has taken all of partition 0."""
+def serving(topic: Topic, redis_url: str) -> Iterator[None]:
+    """Serving, which has read all of the topic before the block begins.
+
+    No consumer may have stored any of it: serving begins where the edge store ends.
+    """
+    store = EdgeStore.begin(topic.settings.edge_store, topic.settings.kafka_topic)
+    store.begin_log(topic_id(topic.settings), None)  # as the consumer does
     settings = ServingSettings(
         **topic.settings.model_dump(exclude={"commit_events", "commit_seconds"}),
         model_store=str(Path(topic.settings.edge_store).parent / "models"),
@@ -89,25 +96,27 @@ def serving(topic: Topic, redis_url: str) -> Iterator[Callable[[], None]]:
         except BaseException as error:
             failed.append(error)
 
-    def wait() -> None:
-        end = topic.wait_stored().next_offset(0)
-        group = f"{settings.kafka_group}-serving"
-        wait_for("serving", lambda: failed or group_offsets(settings, group).get(0) == end)
+    def has_read_all() -> bool:
+        answered = group_offsets(settings, f"{settings.kafka_group}-serving")
+        return bool(failed) or answered.items() >= ends.items()
 
+    ends = topic.ends()
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield wait
+        wait_for("serving to read all", has_read_all)
+        yield
     finally:
         stop.set()
         thread.join(60)
     assert not failed, failed
+    assert not thread.is_alive()
 
 
 def take_all(topic: Topic, redis_url: str) -> list[Letter]:
-    """Let consumer and serving take all that was sent; the dead letters."""
-    with consuming(topic.settings), serving(topic, redis_url) as wait:
-        wait()
+    """Let first serving, then the consumer read all that was sent; the dead letters."""
+    with serving(topic, redis_url), consuming(topic.settings):
+        topic.wait_stored()
     return list(Letters(topic.settings).letters())
 
 
@@ -235,8 +244,8 @@ def test_an_error_that_nobody_foresaw_costs_one_message_and_is_counted(
         return known(given)
 
     monkeypatch.setattr(rules, "check", check)
-    topic.send(event("first").encode())
-    topic.publisher.flush()
+    for item in ("first", "cursed", "last"):
+        topic.send(event(item).encode())
 
     def counted() -> bool:
         lines = [
@@ -244,12 +253,8 @@ def test_an_error_that_nobody_foresaw_costs_one_message_and_is_counted(
         ]
         return {line.split()[0] for line in lines} == {"ingested", "served"}
 
-    with consuming(topic.settings), serving(topic, redis_url) as wait:
-        wait()  # serving begins where the edge store ends, so only what comes now is read by both
-        for item in ("cursed", "last"):
-            topic.send(event(item).encode())
-        topic.publisher.flush()
-        wait()
+    with serving(topic, redis_url), consuming(topic.settings):
+        topic.wait_stored()
         wait_for("the figures", counted)
     [letter] = Letters(topic.settings).letters()
     assert letter.reason == "ZeroDivisionError: a surprise\\nof a decoder"

@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from tests.commands import Command, run, without_settings
+from tests.services import PATIENCE
 
 
 class Rooms:
@@ -63,7 +64,7 @@ class Rooms:
     def stop(self, room: str, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal; returns the exit code."""
         self._running[room].send_signal(number)
-        return self._running.pop(room).wait(30)
+        return self._running.pop(room).wait(PATIENCE)
 
     def log(self, room: str) -> str:
         return (self.folder / f"{room}.log").read_text()

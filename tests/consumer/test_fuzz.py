@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from confluent_kafka import Producer
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -23,8 +24,6 @@ from serving.edges.user_edges import UserEdges
 from tests.consumer.test_messages import CODECS, configure, take_all
 from tests.ingesting import Topic
 from trainer.graph.weights import Weighing
-
-EXAMPLES = 400  # messages on a real broker
 
 
 class Sent(NamedTuple):
@@ -151,14 +150,15 @@ def test_every_message_becomes_rows_or_letters_in_both_processes(messages: list[
     assert accounted | empty == {message.offset for message in polled}
 
 
+@pytest.mark.parametrize("examples", [100, pytest.param(400, marks=pytest.mark.long)])
 def test_consumer_and_serving_account_for_all_that_clients_send(
-    apache: str, redis_url: str, tmp_path: Path
+    apache: str, redis_url: str, tmp_path: Path, examples: int
 ) -> None:
     topic = Topic(apache, tmp_path)
     configure(topic, "message.timestamp.after.max.ms", str(2**63 - 1))
     made: list[Sent] = []
 
-    @settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.generate], database=None)
+    @settings(max_examples=examples, deadline=None, phases=[Phase.generate], database=None)
     @given(sent)
     def make(each: Sent) -> None:
         table, _ = rows([_message(each, 0)])

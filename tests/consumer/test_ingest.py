@@ -31,8 +31,6 @@ from tests.ingesting import Topic, consuming, likes
 from tests.services import wait_for
 from trainer.graph.interactions import InteractionGraph
 
-MALFORMED = 10_000
-
 
 @pytest.fixture
 def topic(kafka: str, tmp_path: Path) -> Iterator[Topic]:
@@ -194,12 +192,13 @@ malformed: st.SearchStrategy[tuple[bytes, Headers]] = st.one_of(
 )
 
 
+@pytest.mark.parametrize("hundreds", [10, pytest.param(100, marks=pytest.mark.long)])
 def test_every_malformed_message_becomes_one_dead_letter_and_every_good_one_arrives(
-    topic: Topic, tmp_path: Path
+    topic: Topic, tmp_path: Path, hundreds: int
 ) -> None:
     made: list[tuple[bytes, Headers]] = []
 
-    @settings(max_examples=MALFORMED // 100, deadline=None, phases=[Phase.generate], database=None)
+    @settings(max_examples=hundreds, deadline=None, phases=[Phase.generate], database=None)
     @given(st.lists(malformed, min_size=100, max_size=100))
     def make(messages: list[tuple[bytes, Headers]]) -> None:
         made.extend(messages)
@@ -215,7 +214,7 @@ def test_every_malformed_message_becomes_one_dead_letter_and_every_good_one_arri
     with consuming(topic.settings):
         topic.wait_stored()
     found = list(read_topic(topic.settings, f"{topic.settings.kafka_topic}.dead"))
-    assert len(made) >= MALFORMED
+    assert len(made) >= 100 * hundreds
     assert Counter(letter.key for letter in found) == Counter(sent.keys())
     assert all(letter.value == sent[letter.key or b""] for letter in found)
     assert all(dict(letter.headers)["n"] == letter.key for letter in found)

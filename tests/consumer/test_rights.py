@@ -102,7 +102,7 @@ def running(place: Place, user: str, room: str, **more: str) -> Iterator[psutil.
             assert child.poll() is None, (place.folder / f"{room}.log").read_text()
         finally:
             child.terminate()
-            child.wait(30)
+            child.wait(services.PATIENCE)
 
 
 def test_with_the_rights_of_the_readme_an_event_reaches_redis_and_every_command_works(
@@ -166,11 +166,9 @@ def test_a_right_that_is_missing_at_the_start_is_named(
     del rights[missing[0], missing[1].format(place.name)]
     place.broker.allow(rights)
     settings, stop = place.settings("app"), threading.Event()
-    began = time.monotonic()
     with pytest.raises(AccessRefused) as refused:  # noqa: PT012
         wait_for_topics(settings, stop, services.log)
         Ingest.join(settings, stop).run()
-    assert time.monotonic() - began < 15
     assert f"does not let the user app {right.format(place.name)}" in str(refused.value)
 
 

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,13 +16,13 @@ from consumer.ingest.loop import Ingest
 from consumer.kafka.client import StreamError
 from consumer.kafka.subscription import Subscription
 from streamgcn.services.ports import free_port
+from streamgcn.services.redis import redis_command
 from tests.commands import STREAMGCN, without_settings
 from tests.ingesting import Topic, likes
 from tests.rooms import Rooms
-from tests.services import ROOT, embedded_kafka, wait_for
+from tests.services import PATIENCE, ROOT, embedded_kafka, process, wait_for
 from tests.watching import get
 
-LIMIT = 10.0  # seconds from the signal to the end
 NOWHERE = "127.0.0.1:1"
 
 
@@ -48,9 +47,7 @@ class Watched:
         wait_for(f"{self.room}: ready", lambda: get(self.port, "/readyz") == (200, "ready\n"))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        began = time.monotonic()
         assert self.rooms.stop(self.room, number) == 0, self.rooms.log(self.room)
-        assert time.monotonic() - began < LIMIT, self.rooms.log(self.room)
         assert "Traceback" not in self.rooms.log(self.room)
 
 
@@ -107,6 +104,25 @@ def test_serving_ends_when_told_while_redis_takes_connections_and_answers_none(
             serving = Watched(rooms, "serving")
             serving.wait("Redis")
             serving.end()
+
+
+def test_serving_ends_when_told_while_a_redis_that_it_has_reached_stops_to_answer(
+    embedded: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    with (
+        process(redis_command(port), port, tmp_path / "redis.log") as server,
+        own(tmp_path, "a", embedded, f"redis://127.0.0.1:{port}/0") as rooms,
+    ):
+        EdgeStore.begin(rooms.env["EDGE_STORE"], rooms.settings.kafka_topic)
+        serving = Watched(rooms, "serving")
+        serving.wait("no model is live yet")
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            serving.wait("Redis does not answer")
+            serving.end()
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
 
 
 def test_serving_without_redis_or_a_model_is_healthy_not_ready_and_says_what_is_missing(
@@ -166,7 +182,7 @@ def test_a_signal_while_the_command_is_starting_ends_it_without_a_traceback(
         if line.endswith("typer.main\n"):
             break
     starting.send_signal(sent)
-    _, said = starting.communicate(timeout=30)
+    _, said = starting.communicate(timeout=PATIENCE)
     assert starting.returncode == code
     assert "Traceback" not in said
 
@@ -192,7 +208,7 @@ with running("consumer", "text", "127.0.0.1", 0) as process:
     assert hanging.stdout
     assert hanging.stdout.readline() == "there\n"
     hanging.terminate()
-    _, said = hanging.communicate(timeout=30)
+    _, said = hanging.communicate(timeout=PATIENCE)
     assert hanging.returncode == 0
     assert "did not stop within" in said
     assert "busy with a long sleep" in said
@@ -220,17 +236,17 @@ def test_a_fatal_error_of_kafka_while_the_store_is_away_ends_every_thread_of_the
     edges.rename(tmp_path / "elsewhere")
     edges.write_text("in the way")
     topic.publish(*likes("u", ["i2"]))
-    wait_for("that the store is missed", lambda: ingest._writer.trouble, 30)
+    wait_for("that the store is missed", lambda: ingest._writer.trouble)
 
     def refused(*_: object) -> object:
         raise StreamError("Kafka refuses")
 
     monkeypatch.setattr(Subscription, "poll", refused)
-    running.join(LIMIT)
+    wait_for("the end", lambda: not running.is_alive())
     assert [str(error) for error in failed] == ["Kafka refuses"]
     topic.publisher.close()
 
     def left() -> list[threading.Thread]:
         return [each for each in set(threading.enumerate()) - before if not each.daemon]
 
-    wait_for("the end of all threads", lambda: not left(), 20)
+    wait_for("the end of all threads", lambda: not left())

@@ -6,7 +6,6 @@ The certificates are made here; TLS ends in a proxy before a real Redis.
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -171,14 +170,12 @@ def test_what_waiting_cannot_mend_is_told_with_its_cause_again_and_again_without
 ) -> None:
     url, cause = WRONG[what]
     given, me = url.format(**place._asdict()), psutil.Process()
-    begun = time.monotonic()
     with pytest.raises(RedisMisconfigured) as first, closing(Store(given, "p")) as store:
         store.generation()
     assert cause in str(first.value)
     assert "hunter2" not in str(first.value)
     assert "secret" not in str(first.value)
     assert "\n" not in str(first.value)
-    assert time.monotonic() - begun < 10
     threads, files = me.num_threads(), me.num_fds()
     for _ in range(3):
         with pytest.raises(RedisDown), closing(Store(given, "p")) as store:

@@ -19,7 +19,7 @@ from streamgcn.services import redis
 from streamgcn.up.folder import FolderInUse, addresses, lock, write_addresses
 from tests.commands import STREAMGCN, run, without_settings
 from tests.graphs import blocks, pairs
-from tests.services import ROOT, wait_for
+from tests.services import PATIENCE, ROOT, wait_for
 
 QUICK = {
     "OMP_NUM_THREADS": "1", "STREAMGCN_EPOCHS": "10", "STREAMGCN_MIN_EDGES": "100",
@@ -53,7 +53,7 @@ class Running:
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(30)
+        code = self.process.wait(PATIENCE)
         self.close()
         return code
 

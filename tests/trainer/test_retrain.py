@@ -13,7 +13,7 @@ import pytest
 from consumer.edge.store import EdgeStore
 from tests.commands import Command, run
 from tests.graphs import append, blocks, pairs, store
-from tests.services import wait_for
+from tests.services import PATIENCE, wait_for
 from trainer import retrain
 from trainer.graph import stored as stored_graph
 from trainer.lifecycle import candidate, lease, schedule
@@ -251,7 +251,7 @@ def test_a_signal_in_the_middle_of_a_training_ends_it_and_keeps_nothing_of_it(
     try:
         wait_for("the training", lambda: "from scratch" in log.read_text())
         trainer.send_signal(signal.SIGTERM)
-        assert trainer.wait(30) == 0
+        assert trainer.wait(PATIENCE) == 0
     finally:
         trainer.kill()
         trainer.wait()

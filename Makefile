@@ -1,8 +1,9 @@
 # Each target sets up what it needs; `make demo` and `make test` work in a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests at once; more than the cores, as most tests wait.
+# Files of tests that run at once; more than the cores, as most tests wait.
 WORKERS ?= 3
+AT_ONCE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-long check format chaos bench-extra bench-gowalla bench-train bench-ingest bench-serving
 
@@ -17,10 +18,10 @@ demo: install
 	$(BIN)/streamgcn demo
 
 test: install
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest $(AT_ONCE)
 
 test-long: install
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m long
+	$(BIN)/python -m pytest $(AT_ONCE) -m long
 
 check: install
 	$(BIN)/ruff check .

@@ -11,18 +11,6 @@ from tests import services
 from tests.secure import SecureKafka, secure_kafka
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what takes long to start, or that change it, run on one worker."""
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        fixtures = [each[-1] for each in item._fixtureinfo.name2fixturedefs.values()]
-        if "secure" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("secure"))
-        elif any(each.scope == "module" for each in fixtures):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-
-
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with services.embedded_kafka(tmp_path_factory.mktemp("embedded")) as broker:

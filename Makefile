@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Files of tests that run at once; more than the cores, as most tests wait.
-WORKERS ?= 3
+WORKERS ?= 4
 AT_ONCE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-long check format chaos bench-extra bench-gowalla bench-train bench-ingest bench-serving

@@ -58,7 +58,7 @@ class ConsumerSettings(ProcessSettings):
         1.0,
         gt=0,
         validation_alias="STREAMGCN_COMMIT_SECONDS",
-        description="Seconds after which the consumer commits fewer events.",
+        description="Longest wait in seconds before a smaller batch is committed.",
     )
     log_format: Literal["text", "json"] = Field(
         "text",

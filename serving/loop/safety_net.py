@@ -68,5 +68,6 @@ class SafetyNet:
             self._log.error(
                 "%s%s failed, which is a fault of StreamGCN (%s: %s, at %s); it is tried again and "
                 "the rest goes on.",
-                step.capitalize(), where, type(error).__name__, visible(str(error), 200), place,
+                step[:1].upper() + step[1:], where, type(error).__name__, visible(str(error), 200),
+                place,
             )  # fmt: skip

@@ -63,6 +63,7 @@ class Taking:
         self.unforeseen += 1
         if self.unforeseen == 1:
             self._log.error(
-                "Offset %d of partition %d is skipped (%s); more of this kind is only counted.",
+                "Offset %d of partition %d is skipped (%s); further skipped messages are only "
+                "counted, in the figure unforeseen.",
                 offset, partition, visible(reason, 200),
             )  # fmt: skip

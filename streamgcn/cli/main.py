@@ -20,7 +20,7 @@ from streamgcn.cli.page import page
 from streamgcn.cli.publish import publish
 from streamgcn.cli.recommend import recommend
 from streamgcn.cli.replay import replay
-from streamgcn.cli.settings_help import PROCESS, TRAINING, settings_help
+from streamgcn.cli.settings_help import GRAPH, PROCESS, TRAINING, settings_help
 from streamgcn.cli.status import new_edge_store, status
 from streamgcn.cli.user_argument import ForUser
 from streamgcn.terminal import err, say
@@ -49,18 +49,24 @@ def _add(
 
 
 _add(processes.up)
-_add(processes.consumer, *KAFKA, "edge_store", "commit_", *PROCESS)
-_add(processes.trainer, *STORES, "min_edges", "retrain_", *TRAINING, *PROCESS)
-_add(processes.serving, *KAFKA, *STORES, *REDIS, "top_k", "device", *PROCESS)
+_add(processes.consumer, *KAFKA, "edge_store", "commit_", "retention_days", *PROCESS)
+_add(
+    processes.trainer,
+    *("kafka_topic", *STORES, "min_edges", "retrain_", *GRAPH, *TRAINING, *PROCESS),
+)
+_add(
+    processes.serving,
+    *(*KAFKA, *STORES, *REDIS, *GRAPH, "top_k", "device", *PROCESS),
+)
 _add(publish, *KAFKA)
-_add(forget, *KAFKA, "edge_", "model_store", *REDIS, cls=ForUser)
+_add(forget, *KAFKA, "edge_store", "model_store", *REDIS, cls=ForUser)
 _add(recommend, *REDIS, cls=ForUser)
 _add(new_edge_store, "edge_store", "kafka_topic")
 _add(backup, *STORES, "kafka_topic")
 _add(restore, *STORES, "kafka_topic")
 _add(status, *KAFKA, *STORES, *REDIS)
-_add(evaluate, *TRAINING)
-_add(replay, *TRAINING, "top_k")
+_add(evaluate, *GRAPH, *TRAINING)
+_add(replay, *GRAPH, *TRAINING, "top_k")
 _add(page, *KAFKA, *STORES, *REDIS, "metrics_")
 app.command()(processes.demo)
 

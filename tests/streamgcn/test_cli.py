@@ -8,10 +8,12 @@ import msgspec
 import psutil
 import pytest
 
+from process.settings import variable
 from process.text import visible
 from serving.redis.contract import Recommendations
 from serving.redis.store import Store
 from serving.settings import ServingSettings
+from streamgcn.cli.settings_help import settings_help
 from streamgcn.demo import DemoFailed, check
 from streamgcn.up.up import Up
 from tests.commands import STREAMGCN, run, without_settings
@@ -37,6 +39,16 @@ def test_help_names_every_command_and_each_has_its_own() -> None:
     for command in ("publish", "evaluate"):
         assert "--user-column" in streamgcn(command, "--help").stdout
     assert "STREAMGCN_COMMIT_SECONDS (1.0)" in streamgcn("consumer", "--help").stdout
+
+
+def test_each_setting_is_in_the_help_of_a_process_that_uses_the_setting() -> None:
+    helps = [streamgcn(room, "--help").stdout for room in ("consumer", "trainer", "serving")]
+    for field in ServingSettings.model_fields:
+        assert any(variable(ServingSettings, field) in shown for shown in helps), field
+    for name in ("MODEL_FILE", "EDGE_WEIGHT", "TYPE_WEIGHTS", "HALF_LIFE_DAYS", "RETENTION_DAYS"):
+        assert f"STREAMGCN_{name}" in helps[1]
+    with pytest.raises(ValueError, match="no setting is named layers"):
+        settings_help("layers")
 
 
 def test_help_of_up_and_the_readme_list_every_setting() -> None:

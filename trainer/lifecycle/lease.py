@@ -100,7 +100,9 @@ class Lease:
             return False
         self._held, self._told = True, ""
         if found and holder != self._me:
-            log.warning("Took %s over from %s, which is gone.", self._path, holder)
+            log.warning(
+                "Took over %s; the trainer before has ended: %s.", self._path, holder or "unknown"
+            )
         if not self._thread:
             self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
             self._thread.start()

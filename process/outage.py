@@ -67,7 +67,7 @@ class Outage:
         """Take note of a success, and say so if it ends an outage."""
         if self._tries:
             away = time.monotonic() - self._began
-            self._log.info("%s after %.0f s.", self._up, away)
+            self._log.info("%s (away for %.0f s).", self._up, away)
             self._tries = 0
             self.trouble = ""
             self._told.clear()

@@ -56,4 +56,4 @@ def running(
             try:
                 yield Running(stop, figures, health)
             except Stopped as stopped:
-                figures.log.info("Stopped %s.", stopped)
+                figures.log.info("Told to stop while %s.", stopped)

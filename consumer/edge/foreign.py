@@ -57,8 +57,8 @@ def own(
         bad = rows.filter(pc.invert(good)).slice(0, 1).to_pylist()[0]
         place = bad["kafka_partition"], bad["kafka_offset"]
         log.warning(
-            "%d rows of the edge store %s cannot be of a consumer and are left out; the first says "
-            "partition %s, offset %s, interaction %s.",
+            "%d rows of the edge store %s were not written by a consumer and are left out; the "
+            "first says partition %s, offset %s, interaction %s.",
             len(rows) - len(kept), uri, *place, bad["interaction"],
         )  # fmt: skip
     return kept

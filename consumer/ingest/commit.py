@@ -85,7 +85,7 @@ class Writer:
 
     def _write(self, batch: Batch, log: Log) -> bool:
         """Whether the batch is stored; if not, the writer was told to give it up."""
-        self._outage = Outage(self._log, "Cannot commit", "Committing again")
+        self._outage = Outage(self._log, "A batch cannot be stored", "Batches are stored again")
 
         def write() -> None:
             started = time.monotonic()

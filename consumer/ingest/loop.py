@@ -238,7 +238,10 @@ class Ingest:
             return
         self._store_away.worked()
         if changed:
-            log.warning("The edge store was %s; going on after what it holds.", changed)
+            log.warning(
+                "The edge store was %s; the consumer goes on from the offsets stored in it.",
+                changed,
+            )
             self._start_anew()
 
     def _report(self) -> None:

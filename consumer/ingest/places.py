@@ -61,7 +61,7 @@ class Places:
             self._log.warning("%s; the topic cannot be read from its start yet: %s.", error, failed)
             return False
         self._log.warning(
-            "%s. Kafka has lost messages, nothing tells where, so the topic is read again from its "
+            "%s. Kafka has lost messages at an unknown place. The topic is read again from its "
             "start, and its events come after the stored ones.", error,
         )  # fmt: skip
         return True

@@ -92,7 +92,7 @@ class Growing:
             self._away.failed(error)
             return False
         self._away.worked()
-        self._log.warning("%s; all of its edges were read.", replaced)
+        self._log.warning("%s; the whole edge store was read again.", replaced)
         return True
 
     def close(self) -> None:

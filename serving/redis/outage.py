@@ -43,7 +43,7 @@ class Outage:
         self._failures += 1
         if error.code not in self._told:
             self._told.add(error.code)
-            self._log.warning("%s; lists wait until it takes them.", error)
+            self._log.warning("%s; lists are written when Redis takes writes again.", error)
 
     def worked(self, left: bool) -> None:
         """Everything tried has worked, a write among it; `left`: there is more to be written.
@@ -57,7 +57,7 @@ class Outage:
         self._works_since = now if self._works_since is None else self._works_since
         if self._refused and (left or now - self._works_since < STEADY):
             return
-        self._log.info("Redis is back after %.0f s.", now - self._began)
+        self._log.info("Redis is back (away for %.0f s).", now - self._began)
         self._told.clear()
         self._failures = 0
         self.trouble = ""

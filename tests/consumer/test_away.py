@@ -45,13 +45,13 @@ def test_a_store_that_is_away_for_a_moment_gets_everything_once_and_no_other_is_
         topic.wait_stored()
         edges.rename(away)
         topic.publish(*likes("u", ["b"]))
-        wait_for("the line", lambda: "Cannot commit" in caplog.text)
+        wait_for("the line", lambda: "A batch cannot be stored" in caplog.text)
         assert not edges.exists()
         away.rename(edges)
         topic.wait_stored()
     assert items(topic) == ["a", "b"]
-    assert caplog.text.count("Cannot commit") == 1
-    assert caplog.text.count("Committing again") == 1
+    assert caplog.text.count("A batch cannot be stored") == 1
+    assert caplog.text.count("Batches are stored again") == 1
 
 
 @pytest.mark.parametrize("idle", [True, False])

@@ -232,9 +232,9 @@ def test_a_right_that_is_taken_away_is_one_line_and_waited_for(
         place.broker.allow(rights)
         place.send(*(encode(event) for event in likes("u2", ["i1", "i2"])), b"no event")
         wait_for("the other events", lambda: place.stored() == 4)
-        wait_for("the line that it is over", lambda: lines("again after"))
+        wait_for("the line that it is over", lambda: lines("again (away for"))
     assert lines(wait_for_refusal) == 1
-    assert lines("again after") == 1
+    assert lines("again (away for") == 1
 
 
 @pytest.mark.parametrize("looks", [0, pytest.param(15, marks=pytest.mark.long)])

@@ -46,7 +46,7 @@ def test_the_result_comes_once_it_works_after_waits_that_grow(
     for wait, most in zip(stop.waits[1:], (0.2, 0.4, 0.8, 1.6, 3.2, 6.4), strict=True):
         assert most / 2 <= wait <= most
     assert caplog.messages == ["Kafka is away (refused); trying until it works.",
-                               "Kafka is back after 0 s."]  # fmt: skip
+                               "Kafka is back (away for 0 s)."]  # fmt: skip
 
 
 def test_an_error_that_waiting_does_not_heal_is_raised_at_once() -> None:

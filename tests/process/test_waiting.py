@@ -26,7 +26,7 @@ def test_an_outage_is_one_line_for_each_cause_and_one_when_it_is_over(
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
         ("WARNING", "The store is away (full); trying until it works."),
         ("WARNING", "The store is away (read-only); trying until it works."),
-        ("INFO", "The store is back after 0 s."),
+        ("INFO", "The store is back (away for 0 s)."),
         ("WARNING", "The store is away (full); trying until it works."),
     ]
 

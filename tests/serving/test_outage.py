@@ -184,8 +184,8 @@ def test_near_its_limit_of_memory_redis_is_not_said_to_come_and_go(
     state.worked(left=False)
     state.worked(left=False)
     assert caplog.messages == [
-        "Redis is out of memory; lists wait until it takes them.",
-        "Redis is back after 95 s.",
+        "Redis is out of memory; lists are written when Redis takes writes again.",
+        "Redis is back (away for 95 s).",
     ]
 
 
@@ -213,7 +213,7 @@ def test_causes_that_follow_one_another_have_a_line_each(
         state.failed(error)
     state.worked(left=False)
     assert [line.split(";")[0] for line in caplog.messages] == [
-        "gone", "locked", "Redis is back after 0 s."
+        "gone", "locked", "Redis is back (away for 0 s)."
     ]  # fmt: skip
 
 

@@ -55,7 +55,7 @@ class StoredGraph:
                     self.watermark = step.watermark
                     yield step.new
         except Replaced as error:
-            log.warning("%s; reading it from its start.", error)
+            log.warning("%s; the whole edge store is read again.", error)
             self.graph = InteractionGraph(weighing=self.graph.weighing)
             self.watermark = Watermark()
             return

@@ -112,8 +112,9 @@ def apache_kafka(folder: Path) -> Iterator[Broker]:
 
 
 def cluster_id() -> str:
-    """What kafka-storage.sh random-uuid gives."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    """As kafka-storage.sh random-uuid gives: none that begins with a dash, like an option."""
+    made = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return cluster_id() if made.startswith("-") else made
 
 
 @contextmanager

@@ -38,9 +38,9 @@ class Writer:
 
     @property
     def trouble(self) -> str:
-        """Why the batch cannot be written; empty if nothing is in the way."""
+        """Why the batch cannot be written; empty without a batch, or if nothing is in the way."""
         outage = self._outage
-        return outage.trouble if outage else ""
+        return outage.trouble if outage and self.busy else ""
 
     def begin(self, batch: Batch, log: Log) -> None:
         """Start to write messages of a log; only if not busy."""

@@ -222,7 +222,7 @@ class Ingest:
         if not self._writer.busy and self._batch.after:
             self._begin_commit()
             self._finish_commit(until - time.monotonic())
-        if self._writer.busy:
+        if self._writer.busy or self._polled:
             log.warning("Stopped; the last events could not be stored and will be read again.")
         else:
             log.info("Stopped; everything taken from Kafka is stored.")

@@ -132,6 +132,14 @@ def test_nothing_is_stored_before_the_letters_are_and_a_batch_that_is_given_up_s
     assert items(store) == ["b"]
 
 
+def test_a_batch_that_is_dropped_is_no_trouble_any_more(writer: Writer, letters: Letters) -> None:
+    letters.away = True
+    writer.begin(batch("a", also=b"no event"), Log("", 0))
+    wait_for("the trouble", lambda: "away" in writer.trouble)
+    writer.drop()
+    assert writer.trouble == ""
+
+
 def test_a_batch_that_was_stored_when_it_is_dropped_counts(
     store: EdgeStore, writer: Writer
 ) -> None:

@@ -102,7 +102,7 @@ class _Demo:
         )
         self._follow_newcomer()
         self._publisher.close()
-        self._say("[green]The demo is done: every list is there and as it should be.[/green]")
+        self._say("The demo is done: every list is there and as it should be.", style="green")
 
     def _shop(self) -> None:
         self._say(
@@ -188,8 +188,8 @@ class _Demo:
                 raise DemoFailed("stopped before its end")
         raise DemoFailed(f"{what} did not appear within {PATIENCE:.0f} s")
 
-    def _say(self, text: str) -> None:
-        line = Text.assemble(("demo", "bold cyan"), " ", visible(text))
+    def _say(self, text: str, style: str = "") -> None:
+        line = Text.assemble(("demo", "bold cyan"), " ", (visible(text), style))
         self._console.print(line, soft_wrap=True)
 
 

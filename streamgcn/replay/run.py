@@ -87,10 +87,10 @@ class Replay:
         torch.set_num_threads(1)  # each thread that makes lists works for itself, as in serving
         if live is None:
             return
-        if not self._trainings[:-1]:
-            self._once.take_up(live, learner.store)
-        else:
+        if self._once.ready:
             self._once.grow(learner.store)
+        else:
+            self._once.take_up(live, learner.store)
         self._always.take_up(live, learner.store)
         users = [user for user in self._stream.users(first, last) if self._owned.get(user)]
         self._always.ask(users)

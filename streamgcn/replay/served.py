@@ -41,6 +41,12 @@ class Served:
         self._recommender: Recommender | None = None
         self._new_items: NewItems | None = None
         self._asked: list[UserBlock] = []
+        self._asked_too_soon = 0  # users who were asked for before there was a model
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a model."""
+        return self._recommender is not None
 
     def take_up(self, snapshot: Snapshot, store: EdgeStore) -> None:
         """Use a model from now on; the store has all events up to now."""
@@ -75,13 +81,18 @@ class Served:
         """Note the edges of users as they are now, for the lists that `answers` gives."""
         if self._recommender:
             self._asked.append(self._recommender.model.block(users, self._edges))
+        else:
+            self._asked_too_soon += len(users)
 
     def answers(self) -> list[List]:
-        """The lists that were asked for since the last call, in that order."""
+        """The lists that were asked for since the last call, in that order; before there is a
+        model they are empty."""
         asked, self._asked = self._asked, []
+        made: list[List] = [[] for _ in range(self._asked_too_soon)]
+        self._asked_too_soon = 0
         if not asked or not self._recommender:
-            return []
-        block, made = _joined(asked), list[List]()
+            return made
+        block = _joined(asked)
         size, names = self._recommender.block_size, self._recommender.model.item_ids
         for begin in range(0, len(block.numbers), size):
             for _, lists in self._recommender.rank(_part(block, begin, begin + size), False):

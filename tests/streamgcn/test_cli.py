@@ -386,6 +386,7 @@ def test_up_starts_what_is_not_named_and_leaves_no_process_behind(tmp_path: Path
 def test_the_demo_ends_by_itself_with_every_list_as_it_should_be() -> None:
     ended = streamgcn("demo")
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.endswith(" The demo is done: every list is there and as it should be.\n")
     followed = re.findall(r"newcomer touches .*: list after \d+ ms, (\d+)% (\w+):", ended.stdout)
     assert [taste for _, taste in followed] == ["music"] * 3 + ["kitchen"] * 5
     music, turned, kitchen = (int(followed[at][0]) for at in (2, 3, 7))

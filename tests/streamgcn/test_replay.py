@@ -10,10 +10,13 @@ import pytest
 from serving.settings import ServingSettings
 from streamgcn.replay import plot as plotting
 from streamgcn.replay.figures import Figures, Tally, place
+from streamgcn.replay.learner import Learner
 from streamgcn.replay.run import WAYS, Replay
 from streamgcn.replay.stream import Stream, spans
 from tests.graphs import Row, table
+from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.progress import Progress
 
 AFTER_1990 = 1_600_000_000_000  # epoch milliseconds
 RING = 60  # items
@@ -75,6 +78,28 @@ def test_lists_that_are_made_together_are_those_made_one_at_a_time() -> None:
 def test_two_replays_of_one_log_give_the_same_json() -> None:
     first, second = (json.dumps(replayed(walks(80, 6), 240, 120)) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("rejected", [1, 2])
+def test_until_the_gate_passes_a_model_everybody_reads_the_popular_list(
+    monkeypatch: pytest.MonkeyPatch, rejected: int
+) -> None:
+    train = Learner.train
+    trainings: list[Manifest] = []
+
+    def judged(learner: Learner, progress: Progress) -> tuple[Manifest, Snapshot | None]:
+        manifest, live = train(learner, progress)
+        trainings.append(manifest)
+        return manifest, None if len(trainings) <= rejected else live
+
+    monkeypatch.setattr(Learner, "train", judged)
+    result = replayed(walks(160, 8), begin=640, every=320)
+    everyone = result["all_users"]
+    assert everyone["events"] == 640
+    if rejected == 2:
+        assert ndcg(everyone, "refresh_and_retrains") == ndcg(everyone, "popularity")
+    else:
+        assert ndcg(everyone, "refresh_alone") > ndcg(everyone, "popularity")
 
 
 def test_repeated_and_disliked_events_and_removals_are_learned_but_not_counted() -> None:

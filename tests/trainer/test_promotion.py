@@ -1,6 +1,7 @@
 """An operator changes which model is live, beside a trainer."""
 
 import logging
+import shutil
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.trainer.test_snapshots import NAMES, filled, snapshot
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.promotion import LiveChanged, locked, promote, put_live, roll_back
-from trainer.lifecycle.pruning import prune
+from trainer.lifecycle.pruning import NEWEST, prune
 
 
 def test_a_rollback_goes_one_step_back_and_a_second_one_goes_further(tmp_path: Path) -> None:
@@ -32,6 +33,36 @@ def test_a_rollback_passes_over_a_damaged_model(tmp_path: Path) -> None:
     snapshots = filled(tmp_path, *NAMES[:3])
     (tmp_path / NAMES[1] / "tables.safetensors").write_bytes(b"")
     assert roll_back(snapshots) == (NAMES[2], NAMES[0])
+
+
+def test_a_rollback_leaves_a_live_model_whose_folder_is_gone(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:2])
+    shutil.rmtree(tmp_path / NAMES[1])
+    assert roll_back(snapshots) == (NAMES[1], NAMES[0])
+    assert snapshots.live() == NAMES[0]
+
+
+def test_a_rollback_that_cannot_write_the_pointer_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = filled(tmp_path, *NAMES[:2])
+
+    def full(version: str) -> None:
+        raise SnapshotError(f"cannot make {version} live: the disk is full")
+
+    monkeypatch.setattr(snapshots, "point_to", full)
+    with pytest.raises(SnapshotError, match="the disk is full"):
+        roll_back(snapshots)
+
+
+def test_after_two_rollbacks_the_model_that_a_third_one_needs_is_kept(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:4])
+    roll_back(snapshots)
+    roll_back(snapshots)
+    for name in NAMES[4 : 4 + NEWEST]:
+        snapshots.write(snapshot(name, rejected="it is worse"))
+    prune(snapshots)
+    assert roll_back(snapshots) == (NAMES[1], NAMES[0])
 
 
 def test_a_damaged_or_unknown_model_is_not_promoted(tmp_path: Path) -> None:

@@ -90,18 +90,22 @@ def roll_back(snapshots: Snapshots) -> tuple[str, str]:
         The version that was live, and the one that is live now.
 
     Raises:
-        SnapshotError: no sound snapshot was live before, or the pointer cannot be written.
+        SnapshotError: no sound snapshot was live before, or the mark or the pointer cannot be
+            written.
     """
     with locked(snapshots):
         live = snapshots.live()
         if live is None:
             raise SnapshotError(f"no model is live in {snapshots.root}")
         for version in before(snapshots, live):
-            with suppress(SnapshotError):
+            try:
                 snapshots.read(version)
+            except SnapshotError:
+                continue  # it is damaged
+            if (snapshots.root / live).is_dir():  # a model that is gone needs no mark
                 snapshots.withdraw(live)
-                snapshots.point_to(version)
-                return live, version
+            snapshots.point_to(version)
+            return live, version
         raise SnapshotError(
             f"no model was live before {live}; `streamgcn models promote` puts any other one live"
         )

@@ -11,7 +11,7 @@ from trainer.lifecycle.promotion import locked
 from trainer.lifecycle.snapshots import Snapshots
 
 NEWEST = 5  # snapshots that are kept, live or not
-WERE_LIVE = 3  # that were live last, the live one among them: what one can go back to
+WERE_LIVE = 3  # that were live last and were not withdrawn, the live one among them
 ABANDONED_AFTER = 3_600.0  # seconds without a change: another trainer may be at work on a draft
 
 
@@ -29,7 +29,12 @@ def prune(snapshots: Snapshots) -> None:
 
 def _delete_old(snapshots: Snapshots) -> None:
     versions = snapshots.versions()
-    promoted = {v: at for v in versions if (at := snapshots.promoted_at(v)) is not None}
+    promoted = {
+        version: at
+        for version in versions
+        if (at := snapshots.promoted_at(version)) is not None
+        and not snapshots.is_withdrawn(version)
+    }
     kept = set(versions[-NEWEST:])
     kept |= set(sorted(promoted, key=lambda version: promoted[version])[-WERE_LIVE:])
     try:

@@ -55,6 +55,7 @@ class ServedModel:
         self._items = {item: number for number, item in enumerate(self.item_ids)}
         self._users = {user: number for number, user in enumerate(snapshot.user_ids.to_pylist())}
         self._of_graph: Int64s = np.empty(0, np.int64)  # number of each item of the users' graph
+        self._graph_items: pa.Array | None = None  # the ids of these; None: they are to be numbered
 
     @property
     def version(self) -> str:
@@ -79,10 +80,12 @@ class ServedModel:
 
     def block(self, users: Sequence[str], edges: UserEdges) -> UserBlock:
         """Users with their edges, in this model's numbers; on the CPU."""
-        if len(self._of_graph) != edges.graph.n_items:
+        items = edges.graph.item_ids.values
+        if self._graph_items is not items:  # as many ids may be others, of another edge store
             known = pa.array(self.item_ids, pa.string())
-            numbers = pc.index_in(edges.graph.item_ids.values, value_set=known)
+            numbers = pc.index_in(items, value_set=known)
             self._of_graph = numbers.fill_null(-1).to_numpy().astype(np.int64)
+            self._graph_items = items
         numbers = torch.tensor([self._users.get(user, -1) for user in users], dtype=torch.int64)
         return UserBlock(numbers, *edges.block(users, self._of_graph, self._items))
 
@@ -105,7 +108,7 @@ class ServedModel:
         for item in new:
             self._items[item] = len(self._items)
         self.item_ids += new
-        self._of_graph = np.empty(0, np.int64)  # to be made anew
+        self._graph_items = None
         placed = [(self._items[item], row) for row, item in enumerate(items) if item in self._items]
         for number, row in placed:
             self._place(number, row, folded)

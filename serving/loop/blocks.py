@@ -18,7 +18,8 @@ from serving.redis.errors import RedisDown
 from serving.redis.store import Store
 
 GATHER = 0.03  # seconds in which users become due together: a list alone costs as much as a dozen
-# Where users with new events fill whole blocks, one block of so many is a publication's.
+# Where users with new events fill whole blocks, one block of so many is a publication's; and also
+# where they fill none, while the lists of the publication are made one at a time.
 TURNS = 4
 
 
@@ -107,10 +108,12 @@ class Blocks:
 
     def _next(self, recommender: Recommender) -> ListBlock | None:
         full, publication = self._fills_block(recommender), self._publication
-        self._is_of_publication = publication.running and not (publication.careful and self._due)
+        self._is_of_publication = publication.running
         if self._is_of_publication:
             self._turn = (self._turn + 1) % TURNS
-            if not full or not (self._turn or publication.is_for_new_items):
+            # Lists of a publication that are made one at a time have no places for others.
+            first = full or (publication.careful and self._due and not self._gathering())
+            if not first or not (self._turn or (full and publication.is_for_new_items)):
                 return publication.begin_block(self._popular.list, self._due.take)
             self._is_of_publication = False
         elif not full and (not self._due or self._gathering() > 0):

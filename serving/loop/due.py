@@ -89,8 +89,10 @@ class DueUsers:
     def give_back(self) -> None:
         """The lists of the users who were taken are not written: they are the next to be taken."""
         for user, due in self._taken.items():
-            if user in self._waiting:
-                due.arrived = (due.arrived + self._waiting.pop(user).arrived)[:MOST_ARRIVALS]
+            if since := self._waiting.pop(user, None):
+                if due.offset == NO_EVENT:
+                    due.partition, due.offset = since.partition, since.offset
+                due.arrived = (due.arrived + since.arrived)[:MOST_ARRIVALS]
         self._waiting, self._taken = self._taken | self._waiting, {}
 
     def failed(self) -> None:

@@ -34,7 +34,7 @@ from serving.redis.store import Store
 from serving.redis.watch import Watch
 from serving.settings import ServingSettings
 
-BEGINNING, WRITING = "beginning lists", "writing lists"  # steps
+BEGINNING, WRITING, DELETING = "beginning lists", "writing lists", "deleting lists"  # steps
 LOOK_EVERY = 0.5  # seconds between two looks at Redis, the edge store and the live model
 KEEP_EVERY = 10.0  # seconds between two times that a Redis that evicts keys gets small ones again
 LIFE_EVERY = 1.0  # seconds between two signs of life in the middle of a poll
@@ -109,7 +109,9 @@ class ServingLoop:
         blocked = self._outage.paused or self._net.paused(WRITING) or self._net.paused(BEGINNING)
         if blocked or not self._slot.recommender:
             return float("inf")
-        return 0.0 if self._forgetting.working else self._blocks.wait(self._slot.recommender)
+        if self._forgetting.working and not self._net.paused(DELETING):
+            return 0.0
+        return self._blocks.wait(self._slot.recommender)
 
     def _write(self) -> None:
         """Write the block that was begun, see to all else, begin the next block.
@@ -120,7 +122,7 @@ class ServingLoop:
         try:
             self._net.run(WRITING, self._blocks.write)
             self._net.run("taking out what has expired", self._expire)
-            self._net.run("deleting lists", self._forgetting.step)
+            self._net.run(DELETING, self._forgetting.step)
             self._net.run("looking at Redis, the edge store and the model", self._look)
             self._net.run("folding in new items", self._fold_new_items)
             if not self._net.paused(WRITING):

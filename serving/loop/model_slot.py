@@ -129,4 +129,5 @@ class ModelSlot:
             "Model %s is in use; loading it took %.1f s.",
             model.version, time.monotonic() - self._begun_at,
         )  # fmt: skip
+        gc.collect(1)  # what is young garbage now would stay for ever once it is frozen
         gc.freeze()  # ids and numbers by the million; to look through them took most of the time

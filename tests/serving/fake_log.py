@@ -74,6 +74,9 @@ class FakeLog:
     def commit(self, offsets: Mapping[int, int]) -> None:
         self.committed_offsets |= offsets
 
+    def heartbeat(self) -> None:
+        """There is no group whose member it could stay."""
+
     def restart(self) -> None:
         partitions = set(self._position)
         self.take_away()

@@ -123,3 +123,20 @@ def test_who_fails_again_and_again_is_left_at_last() -> None:
     due.add("bad", 0, 2, 0)
     due.have_read(0, 3)
     assert due.take(9) == ["bad"]
+
+
+def test_an_event_that_comes_while_a_list_without_event_is_made_is_not_committed_unanswered() -> (
+    None
+):
+    due = due_users((0, 1, "other"))
+    due.take(1)
+    due.answered()
+    due.add_without_event("a", 0)
+    due.take(1)
+    due.add("a", 1, 7, 0)
+    due.have_read(1, 8)
+    due.give_back()  # Redis is away
+    assert due.offsets() == {0: 2, 1: 7}
+    assert due.take(9) == ["a"]
+    due.answered()
+    assert due.offsets() == {0: 2, 1: 8}

@@ -1,7 +1,9 @@
 """The loop, round by round, on a log in memory and a real Redis."""
 
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -256,3 +258,37 @@ def test_an_item_that_the_model_has_not_seen_is_recommended_once_three_users_lik
         return any(each and "brand new" in each.items for each in found)
 
     loop.go_on("a list with it", recommended)
+
+
+def test_lists_that_cannot_be_deleted_do_not_keep_the_loop_busy_until_they_are_tried_again(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.start()
+
+    def fail(_: Forgetting) -> None:
+        raise KeyError("unforeseen")
+
+    monkeypatch.setattr(Forgetting, "step", fail)
+    monkeypatch.setattr("serving.loop.safety_net.FIRST_SECONDS", 60.0)
+    loop.loop._forgetting.note("0-1")
+    loop.go_on("the failure", lambda: loop.loop._net.paused("deleting lists"))
+    loop.go_on("all else", lambda: not loop.loop._due and not loop.loop._blocks._block)
+    assert loop.loop._forgetting.working
+    assert loop.loop._wait() > 0
+
+
+def test_garbage_of_the_time_before_a_model_is_put_in_place_does_not_stay_for_ever(
+    loop: Loop,
+) -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gc.disable()  # so that the garbage is there when the model comes
+    try:
+        garbage = weakref.ref(Cycle())
+        loop.start()
+        gc.collect()
+        assert garbage() is None
+    finally:
+        gc.enable()

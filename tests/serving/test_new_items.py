@@ -292,3 +292,15 @@ def test_however_many_new_items_come_while_no_model_does_so_many_touches_are_rem
     touch("2-9", "first")
     assert found.fold() == [made.n_items]  # and what is recommended is placed anew by all
     assert len(found._likers.of["first"]) == 4
+
+
+def test_a_replaced_edge_store_with_as_many_items_in_another_order_gives_the_right_items(
+    made: InteractionGraph, embeddings: Embeddings, tmp_path: Path
+) -> None:
+    model = recommender_of(made, embeddings).model
+    edges = UserEdges(Weighing())
+    edges.grow(store(tmp_path / "before", [("u", "0-1"), ("v", "0-2"), ("v", "0-3")]))
+    model.block(["u"], edges)
+    edges.read_anew(store(tmp_path / "after", [("v", "0-3"), ("v", "0-2"), ("u", "0-1")]))
+    own_items = model.block(["u"], edges).own.items.tolist()
+    assert [model.item_ids[number] for number in own_items] == ["0-1"]

@@ -11,7 +11,11 @@ from consumer.ingest.decode import Position
 from serving.edges.user_edges import UserEdges
 from serving.items.served_model import ServedModel
 from serving.lists.recommender import Recommender
+from serving.loop import blocks as loop_blocks
 from serving.loop import publication
+from serving.loop.blocks import TURNS, Blocks
+from serving.loop.due import DueUsers
+from serving.loop.popular import Popular
 from serving.loop.publication import Publication
 from serving.redis.store import Store
 from tests.graphs import blocks
@@ -134,3 +138,23 @@ def test_an_edition_that_an_evicting_redis_threw_away_is_no_cause_and_is_written
     published.publication.keep(published.recommender)
     assert published.store.published({0, 1}) == {0: "v1 word", 1: "v1 word"}
     assert published.store.model()["version"] == "v1"
+
+
+def test_a_publication_whose_lists_are_made_one_at_a_time_goes_on_while_users_are_due(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_blocks, "GATHER", 0.0)
+    due, running = DueUsers(), published.publication
+    made = Blocks(published.store, published.edges, due, running, Popular(4))
+    running.begin_if_due(published.recommender, published.edges, {0, 1}, 2, "v1 word")
+    running.begin_block(POPULAR, lambda n: [])
+    running.failed()
+    assert running.careful
+    for offset in range(5 * TURNS):
+        due.add("u7", 1, 1_000 + offset, 0)
+        made.begin(published.recommender)
+        made.write()
+    lists = running._lists
+    assert lists
+    assert lists._done == 5
+    assert made.answered == 5 * (TURNS - 1)  # and the others are the users' with new events

@@ -1,11 +1,13 @@
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 
 from tests.graphs import Row, blocks, graph, pairs, table
 from trainer.graph.holdout import held_out_edges, newest_edges
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
+from trainer.graph.weights import DAY_MS, Weighing
 
 
 def edges(made: InteractionGraph) -> dict[tuple[str, str], float]:
@@ -138,3 +140,31 @@ def test_no_event_has_happened_after_it_was_taken_whenever_the_graph_is_made() -
     made = InteractionGraph()
     made.extend(rows.append_column("ingested_at", taken))
     assert made.timestamps.tolist() == [5_000, 4_000, 4_000]
+
+
+@pytest.mark.parametrize("forgotten", ["u", "newest"])
+def test_forgetting_a_user_leaves_all_others_ages_and_strengths_and_sorts_nothing_again(
+    forgotten: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        (user, item, 1.0, at * DAY_MS)
+        for user, item, at in (
+            ("u", "i", 4), ("u", "j", 2), ("v", "i", 3), ("v", "j", 1), ("newest", "i", 9),
+            ("newest", "j", 8),
+        )
+    ]  # fmt: skip
+    made = InteractionGraph(weighing=Weighing(half_life=1.0))
+    made.extend(table(rows))
+    anew = InteractionGraph(weighing=made.weighing)
+    anew.extend(table([row for row in rows if row[0] != forgotten]))
+    expected = anew.ages, anew.strengths
+    assert made.ages.any()
+    assert made.strengths.any()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("all edges are sorted again")
+
+    monkeypatch.setattr("trainer.graph.order.by_time", refuse)
+    made.forget([made.user_ids.values.to_pylist().index(forgotten)])
+    np.testing.assert_array_equal(made.ages, expected[0])
+    np.testing.assert_allclose(made.strengths, expected[1])

@@ -116,9 +116,17 @@ class InteractionGraph:
 
     def forget(self, users: list[int]) -> None:
         """Take out these user numbers' edges and ids; an id that comes again is a new user."""
-        if users:
-            self.user_ids.blank(users)
-            self._keep(~np.isin(self.users, users))
+        if not users:
+            return
+        self.user_ids.blank(users)
+        kept, newest = ~np.isin(self.users, users), self.timestamps.max(initial=0)
+        ages, strengths = self.__dict__.get("ages"), self.__dict__.get("strengths")
+        self._keep(kept)
+        # A user's ages do not depend on other users. To make them anew is to sort all edges.
+        if ages is not None:
+            self.ages = ages[kept]
+        if strengths is not None and self.timestamps.max(initial=0) == newest:
+            self.strengths = strengths[kept]
 
     def dampened(self, on: bool) -> InteractionGraph:
         """The same edges with strengths that are dampened or are not (see weights.py)."""

@@ -27,6 +27,7 @@ StreamGCNError
 ├── FileError        streamgcn/files/source.py an interaction file cannot be read
 ├── EmbeddedError    streamgcn/services/ports.py an embedded part cannot be started
 ├── BackupError      streamgcn/backup.py      a backup cannot be made or restored
+├── PageEnded        streamgcn/page/server.py  the web server of the page has ended by itself
 ├── FolderInUse      streamgcn/up/folder.py    another `up` has the folder, or it is not writable
 └── DemoFailed       streamgcn/demo.py         a list of the demo is missing or wrong
 """

@@ -10,6 +10,7 @@ The models are copied first, so the edges are never behind what a model was trai
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,27 +44,37 @@ class About(msgspec.Struct):
 def backup(settings: ServingSettings, folder: Path) -> About:
     """Copy the edge store and the models into an empty or missing folder, while all runs.
 
+    A backup that fails removes what it has made, so that it can be repeated.
+
     Raises:
         BackupError, StoreError, SnapshotError, SettingsError: the text says what is wrong.
     """
     _refuse_filled(folder, "give an empty or a new folder")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    models = _copy_models(Snapshots(settings.model_store), folder / "models")
-    rows = edges.copy(settings.edge_store, folder / "edges")
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    about = About(settings.kafka_topic, now, rows, models)
-    try:
-        atomic.write(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about)))
-    except OSError as error:
-        raise BackupError(f"cannot write {folder / ABOUT}: {error}") from error
+    with ExitStack() as undo:
+        undo.callback(_remove, folder, itself=not folder.exists())
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            models = _copy_models(Snapshots(settings.model_store), folder / "models")
+            rows = edges.copy(settings.edge_store, folder / "edges")
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            about = About(settings.kafka_topic, now, rows, models)
+            atomic.write(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about)))
+            atomic.sync(folder.parent)
+        except OSError as error:
+            raise BackupError(f"cannot write the backup {folder}: {error}") from error
+        undo.pop_all()
     return about
 
 
 def restore(settings: ServingSettings, folder: Path) -> About:
     """Put a backup where EDGE_STORE and MODEL_STORE are, both of which must be empty or missing.
 
+    Both are copied beside their places first. A restore that fails removes what it has made, so
+    that it can be repeated.
+
     Raises:
-        BackupError: the folder is no whole backup, is of another topic, or a place is not empty.
+        BackupError: the folder is no whole backup, is of another topic, a place is not empty, or
+            the disk refuses.
     """
     about = _about(folder)
     if about.topic != settings.kafka_topic:
@@ -74,44 +85,57 @@ def restore(settings: ServingSettings, folder: Path) -> About:
     places = {"edges": edges.local(settings.edge_store), "models": Path(settings.model_store)}
     for place in places.values():
         _refuse_filled(place, "a backup is restored to an empty place only")
-    for name, place in places.items():
+    with ExitStack() as undo:
         try:
-            _put(folder / name, place)
+            for name, place in places.items():
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                shutil.rmtree(_draft(place), ignore_errors=True)
+                undo.callback(shutil.rmtree, _draft(place), ignore_errors=True)
+                _copy(folder / name, _draft(place))
+            for place in places.values():
+                if place.is_dir():
+                    place.rmdir()
+                _draft(place).rename(place)
+                undo.callback(shutil.rmtree, place, ignore_errors=True)
+                atomic.sync(place.parent)
         except OSError as error:
-            raise BackupError(f"cannot restore {folder / name} to {place}: {error}") from error
+            raise BackupError(f"cannot restore {folder} to {place}: {error}") from error
+        undo.pop_all()
     return about
 
 
 def _copy_models(snapshots: Snapshots, target: Path) -> list[str]:
+    target.mkdir(mode=0o700)
     if not snapshots.root.is_dir():
-        target.mkdir(mode=0o700)
         return []
     with locked(snapshots):  # so none is pruned meanwhile
         live = snapshots.live()
         versions = [live, *before(snapshots, live)] if live else []
-        try:
-            target.mkdir(mode=0o700)
-            for version in versions:
-                shutil.copytree(snapshots.root / version, target / version)
-            if live:
-                atomic.write(target / LIVE, f"{live}\n".encode())
-        except OSError as error:
-            raise BackupError(f"cannot copy the models to {target}: {error}") from error
+        for version in versions:
+            _copy(snapshots.root / version, target / version)
+        if live:
+            atomic.write(target / LIVE, f"{live}\n".encode())
     return versions
 
 
-def _put(source: Path, place: Path) -> None:
-    """Copy beside the place, and put the copy there when it is whole."""
-    draft = place.with_name(f".{place.name}.restoring")
-    shutil.rmtree(draft, ignore_errors=True)
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shutil.copytree(source, draft)
-    for path in draft.rglob("*"):
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder, and wait until the copy is on the disk."""
+    shutil.copytree(source, target)
+    for path in (*target.rglob("*"), target):
         atomic.sync(path)
-    if place.is_dir():
-        place.rmdir()
-    draft.rename(place)
-    atomic.sync(place.parent)
+
+
+def _draft(place: Path) -> Path:
+    """Where a copy is made that is to be put at the place."""
+    return place.with_name(f".{place.name}.restoring")
+
+
+def _remove(folder: Path, itself: bool) -> None:
+    """Remove what a backup has made in an empty folder, and the folder where it made that too."""
+    with suppress(OSError):
+        (folder / ABOUT).unlink(missing_ok=True)
+    for path in [folder] if itself else [folder / "edges", folder / "models"]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _about(folder: Path) -> About:

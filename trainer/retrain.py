@@ -212,19 +212,22 @@ class Retrain:
             except LiveChanged as error:
                 manifest.rejected = str(error)
                 self._snapshots.describe(manifest)
-        prune(self._snapshots)
+        try:
+            prune(self._snapshots)
+        except (SnapshotError, OSError) as error:  # the next training prunes again
+            log.warning("Old snapshots cannot be deleted: %s.", error)
         return manifest
 
     def _snapshot(self) -> Snapshot:
         graph, settings = self._edges.graph, self._hyperparameters
         # A small graph is as quick on one core, and leaves the others to those that share them.
         torch.set_num_threads(1 if len(graph) < SMALL else self._threads)
-        progress = shown(self._figures, self._current, self._look)
         live = self._live_model.read()
         quick = self._quick and live is None
-        return candidate(
-            graph, settings, self._snapshots, live, progress, self._edges.watermark, quick
-        )
+        with shown(self._figures, self._current, self._look) as progress:
+            return candidate(
+                graph, settings, self._snapshots, live, progress, self._edges.watermark, quick
+            )
 
     def _look(self) -> None:
         """Within a training: whether it is still wanted."""

@@ -7,6 +7,7 @@ browser. Ids go to the browser as JSON and are put there as text.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,15 +43,19 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
-def make_app(settings: ServingSettings, host: str, stop: threading.Event) -> Starlette:
+def make_app(
+    settings: ServingSettings, host: str, address: str, stop: threading.Event
+) -> Starlette:
     """The application, whose sources are asked until `stop` is set.
 
     Args:
-        host: that the page is served at. On loopback a request must name it, so that no other
-            page's name that was bound to this address can read what is here.
+        host: that the page is served at, as the user gave it.
+        address: that the host stands for. On loopback a request must name one of the two, or a
+            usual name of loopback, so that no other page's name that was bound to this address can
+            read what is here.
     """
     history = History(Latest(sources(settings), stop), stop)
 
@@ -66,9 +71,17 @@ def make_app(settings: ServingSettings, host: str, stop: threading.Event) -> Sta
     routes = [Route(path, _file(*named)) for path, named in FILES.items()]
     routes += [Route("/events", events), Route("/user", user), Route("/item", item)]
     middleware = [Middleware(_Headers)]
-    if host in LOOPBACK:
-        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
+    if _is_loopback(address):
+        names = [*LOOPBACK, *(f"[{name}]" if ":" in name else name for name in (host, address))]
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=names))
     return Starlette(routes=routes, middleware=middleware)
+
+
+def _is_loopback(address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    return ip.is_loopback
 
 
 class _Headers:

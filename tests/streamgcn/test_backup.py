@@ -1,5 +1,6 @@
 """`streamgcn backup` while all runs, and `streamgcn restore` onto an empty place."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,13 +10,18 @@ from deltalake import DeltaTable
 
 from consumer.edge import copy
 from consumer.edge.store import EdgeStore
+from consumer.edge.table import StoreError
 from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
+from process import atomic
 from serving.redis.store import Store
+from serving.settings import ServingSettings
+from streamgcn.backup import BackupError, backup, restore
 from tests.graphs import append, blocks, pairs, store
 from tests.rooms import Rooms, started
 from tests.services import embedded_kafka, wait_for
 from tests.trainer.test_snapshots import NAMES, filled
+from trainer.lifecycle.snapshots import Snapshots
 
 
 def publish(rooms: Rooms, edges: list[tuple[str, str]]) -> None:
@@ -105,3 +111,84 @@ def test_a_version_whose_files_are_deleted_meanwhile_is_given_up_for_a_newer_one
     monkeypatch.setattr(shutil, "copyfile", deleted)
     assert copy.copy(str(tmp_path / "edges"), tmp_path / "copy") == 16
     assert EdgeStore(str(tmp_path / "copy"), "t").next_offset(0) == 16
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    rooms = Rooms(tmp_path, "localhost:1", "redis://localhost:1", KAFKA_TOPIC="t")
+    (tmp_path / "loop").symlink_to("elsewhere/that/is/missing")
+    refused = rooms.run("backup", str(tmp_path / "loop"))
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"streamgcn: cannot write the backup {tmp_path}/loop")
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_backup_that_failed_leaves_nothing_and_can_be_repeated(
+    tmp_path: Path, made: bool
+) -> None:
+    settings = settings_of(tmp_path)
+    filled(tmp_path / "models", *NAMES[:2])
+    copied = tmp_path / "backup"
+    if made:
+        copied.mkdir()
+    with pytest.raises(StoreError):  # there is no edge store
+        backup(settings, copied)
+    assert [path.name for path in tmp_path.glob("backup*/*")] == []
+    assert copied.exists() == made
+    store(tmp_path / "edges", [("u", "i")])
+    assert backup(settings, copied).models == [NAMES[1], NAMES[0]]
+
+
+def test_a_restore_that_failed_leaves_nothing_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path)
+    store(tmp_path / "edges", [("u", "i")])
+    filled(tmp_path / "models", *NAMES[:2])
+    backup(settings, tmp_path / "backup")
+    again = settings_of(tmp_path / "again")
+    rename = Path.rename
+
+    def full(path: Path, target: Path) -> Path:
+        if target.name == "models":
+            raise OSError(errno.ENOSPC, "the disk is full")
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", full)
+        with pytest.raises(BackupError, match="the disk is full"):
+            restore(again, tmp_path / "backup")
+    assert list((tmp_path / "again").iterdir()) == []
+    restore(again, tmp_path / "backup")
+    assert Snapshots(again.model_store).live() == NAMES[1]
+
+
+def test_the_models_are_on_the_disk_before_the_backup_is_said_to_be_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path)
+    store(tmp_path / "edges", [("u", "i")])
+    filled(tmp_path / "models", NAMES[0])
+    synced: list[Path] = []
+    sync, write = atomic.sync, atomic.write
+
+    def noted(path: Path) -> None:
+        synced.append(path)
+        sync(path)
+
+    def written(path: Path, content: bytes) -> None:
+        if path.name == "backup.json":
+            of_models = set((tmp_path / "backup" / "models" / NAMES[0]).rglob("*"))
+            assert len(of_models) > 3
+            assert of_models < set(synced)
+        write(path, content)
+
+    monkeypatch.setattr(atomic, "sync", noted)
+    monkeypatch.setattr(atomic, "write", written)
+    backup(settings, tmp_path / "backup")
+    assert (tmp_path / "backup" / "backup.json").exists()
+
+
+def settings_of(folder: Path) -> ServingSettings:
+    places = {"edge_store": str(folder / "edges"), "model_store": str(folder / "models")}
+    return ServingSettings.model_validate(places | {"kafka_topic": "t"})

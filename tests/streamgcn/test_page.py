@@ -10,13 +10,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import uvicorn
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from serving.redis.contract import Recommendations
 from serving.redis.store import Store
 from serving.settings import ServingSettings
-from streamgcn.page.server import serve
+from streamgcn.page.server import PageEnded, serve
 from streamgcn.services.ports import free_port
 from tests.graphs import append, store
 from tests.services import wait_for
@@ -28,12 +29,12 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\"> \x1b[31m</script>"
 
 
 @contextmanager
-def page(settings: ServingSettings) -> Iterator[str]:
+def page(settings: ServingSettings, host: str = "127.0.0.1") -> Iterator[str]:
     """The address of a page that is served."""
     port, stop = free_port(), threading.Event()
-    thread = threading.Thread(target=serve, args=(settings, "127.0.0.1", port, stop))
+    thread = threading.Thread(target=serve, args=(settings, host, port, stop))
     thread.start()
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     try:
         wait_for("the page", lambda: answers(url))
         yield url
@@ -166,9 +167,12 @@ def test_the_page_works_and_says_what_is_missing_where_nothing_is_there(
         browser.get("about:blank")
 
 
-def test_the_page_answers_no_other_host_name_and_allows_no_foreign_script(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])
+def test_the_page_answers_no_other_host_name_and_allows_no_foreign_script(
+    tmp_path: Path, host: str
+) -> None:
     settings = settings_of(tmp_path, f"redis://127.0.0.1:{free_port()}")
-    with page(settings) as url:
+    with page(settings, host) as url:
         with urllib.request.urlopen(url) as answer:  # noqa: S310
             policy = answer.headers["content-security-policy"]
         assert "default-src 'none'; script-src 'self'" in policy
@@ -178,3 +182,16 @@ def test_the_page_answers_no_other_host_name_and_allows_no_foreign_script(tmp_pa
             urllib.request.urlopen(foreign)  # noqa: S310
         assert refused.value.code == 400
         refused.value.close()
+
+
+def test_a_page_whose_web_server_ends_by_itself_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+    settings = settings_of(tmp_path, f"redis://127.0.0.1:{free_port()}")
+    stop = threading.Event()
+    try:
+        with pytest.raises(PageEnded, match="ended by itself"):
+            serve(settings, "127.0.0.1", free_port(), stop)
+    finally:
+        stop.set()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from consumer.edge.traces import digest
 from tests.trainer.test_snapshots import NAMES, filled, snapshot
+from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.promotion import LiveChanged, locked, promote, put_live, roll_back
@@ -100,6 +102,19 @@ def test_pruning_waits_for_a_promotion_and_keeps_what_went_live(tmp_path: Path) 
     pruning.join()
     assert {NAMES[0], NAMES[3]} < set(snapshots.versions())
     assert NAMES[2] not in snapshots.versions()
+
+
+def test_an_erasure_waits_for_a_promotion_and_keeps_what_went_live(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:1])
+    snapshots.write(snapshot(NAMES[1], rejected="worse"))
+    with locked(snapshots):
+        erasing = threading.Thread(target=erase, args=(snapshots, {digest("a"): 8}))
+        erasing.start()
+        erasing.join(0.2)
+        assert erasing.is_alive()
+        snapshots.promote(NAMES[1])
+    erasing.join()
+    assert snapshots.read(NAMES[1]).user_ids.to_pylist() == ["", "b"]
 
 
 def test_a_withdrawn_model_does_not_take_the_place_of_a_damaged_one(

@@ -4,11 +4,13 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich import live
 
 from consumer.edge.store import EdgeStore
 from tests.commands import Command, run
@@ -17,7 +19,7 @@ from tests.services import PATIENCE, wait_for
 from trainer import retrain
 from trainer.graph import stored as stored_graph
 from trainer.lifecycle import candidate, lease, schedule
-from trainer.lifecycle.manifest import Snapshot
+from trainer.lifecycle.manifest import Snapshot, SnapshotError
 from trainer.lifecycle.promotion import promote
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model import hyperparameters
@@ -404,3 +406,44 @@ def test_a_model_that_an_operator_puts_live_during_a_training_stays_live(
     third = again(trainer, snapshots)
     assert snapshots.live() == first
     assert f"{first} was made live while this one was trained" in snapshots.manifest(third).rejected
+
+
+def test_a_model_that_is_live_is_said_to_be_live_where_old_ones_cannot_be_deleted(
+    settings: TrainerSettings, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def away(_: Snapshots) -> None:
+        raise SnapshotError("the folder is away")
+
+    monkeypatch.setattr(retrain, "prune", away)
+    store(Path(settings.edge_store), pairs(blocks()))
+    caplog.set_level(logging.INFO)
+    once(Retrain(settings, threading.Event()))
+    assert f"Snapshot {snapshots.live()} is live." in caplog.text
+    assert "Old snapshots cannot be deleted: the folder is away." in caplog.text
+    assert "Training failed" not in caplog.text
+
+
+def test_a_training_that_fails_on_a_terminal_leaves_no_bar_behind(
+    settings: TrainerSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # so that rich takes it for a terminal too
+    usual = sys.stdout, sys.stderr
+    bars: list[int] = []
+
+    def diverging(*arguments: Any) -> Snapshot:
+        arguments[4]("training", 1, 9, 0.5)
+        bars.append(refreshing())
+        raise Diverged("the loss is nan")
+
+    def refreshing() -> int:
+        return sum(isinstance(each, live._RefreshThread) for each in threading.enumerate())
+
+    monkeypatch.setattr(retrain, "candidate", diverging)
+    store(Path(settings.edge_store), pairs(blocks()))
+    once(Retrain(settings, threading.Event()))
+    assert "the loss is nan" in caplog.text
+    assert bars == [1]
+    assert refreshing() == 0
+    assert (sys.stdout, sys.stderr) == usual

@@ -16,6 +16,7 @@ from process import atomic
 from trainer.graph.ids import Ids
 from trainer.lifecycle import files
 from trainer.lifecycle.manifest import SnapshotError
+from trainer.lifecycle.promotion import locked, named
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained import Trained
 
@@ -52,14 +53,15 @@ def erase(snapshots: Snapshots, forgotten: Mapping[str, int]) -> list[str]:
         numbers = matching(users, _meant(snapshots, version, forgotten))
         if not numbers:
             continue
-        try:
-            if snapshots.promoted_at(version) is None and version != _live(snapshots):
-                shutil.rmtree(folder)
-            else:
-                _blank(folder, users, numbers)
-            touched.append(version)
-        except OSError as error:
-            raise SnapshotError(f"cannot take a user out of {folder}: {error}") from error
+        with locked(snapshots):  # so that none is deleted that is about to go live
+            try:
+                if snapshots.promoted_at(version) is None and version != named(snapshots):
+                    shutil.rmtree(folder)
+                else:
+                    _blank(folder, users, numbers)
+                touched.append(version)
+            except OSError as error:
+                raise SnapshotError(f"cannot take a user out of {folder}: {error}") from error
     return touched
 
 
@@ -70,13 +72,6 @@ def _meant(snapshots: Snapshots, version: str, forgotten: Mapping[str, int]) -> 
     except SnapshotError:
         stamp = 0  # whoever was forgotten at any time
     return {digest for digest, at in forgotten.items() if at > stamp or not stamp}
-
-
-def _live(snapshots: Snapshots) -> str | None:
-    try:
-        return snapshots.live()
-    except SnapshotError:
-        return None
 
 
 def _blank(folder: Path, users: pa.Array, numbers: list[int]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import Progress as Bar
 
 from process.log import Figures
@@ -15,14 +17,17 @@ from trainer.model.progress import Progress
 LINE_EVERY = 10.0  # seconds between two log lines of a training
 
 
-def shown(figures: Figures, current: CurrentTraining, look: Callable[[], None]) -> Progress:
-    """The progress of one training.
+@contextmanager
+def shown(
+    figures: Figures, current: CurrentTraining, look: Callable[[], None]
+) -> Iterator[Progress]:
+    """The progress of one training; the bar is gone when the inside ends, however it ends.
 
     Args:
         current: is told, for others to read.
         look: is called at each step; what it raises ends the training.
     """
-    bar = Bar(transient=True) if sys.stderr.isatty() else None
+    bar = Bar(console=Console(stderr=True), transient=True) if sys.stderr.isatty() else None
     task = bar.add_task("training") if bar else None
     started = line = time.monotonic()
     at = ""
@@ -38,12 +43,7 @@ def shown(figures: Figures, current: CurrentTraining, look: Callable[[], None]) 
             bar.update(task, total=steps, completed=done, description=stage)
             if done == steps:
                 bar.stop()
-        try:
-            look()
-        except BaseException:
-            if bar:
-                bar.stop()
-            raise
+        look()
         if now - line >= LINE_EVERY:
             line = now
             figures.report(
@@ -55,4 +55,8 @@ def shown(figures: Figures, current: CurrentTraining, look: Callable[[], None]) 
                 remaining_s=max(0, round((now - started) / done * (steps - done))),
             )
 
-    return progress
+    try:
+        yield progress
+    finally:
+        if bar:
+            bar.stop()

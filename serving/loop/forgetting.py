@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Collection, Sequence
 
 from consumer.edge.traces import digest
@@ -9,24 +11,29 @@ from serving.edges.user_edges import UserEdges
 from serving.redis.store import Store
 from serving.redis.sweep import Sweep
 
+CLOCKS_APART = 60_000  # milliseconds between the clocks of two serving processes, at most
+
 
 class Forgetting:
     """Deletes a bit of it at each step; what it has to delete is noted at any time.
 
     Users whom the edge store has forgotten are known by the digests of their ids alone. Their lists
-    are found by a walk over all lists, which takes many steps.
+    are found by a walk over all lists, which takes many steps. Each digest has the time, in epoch
+    milliseconds, up to which the user's list is to go: it is infinite for the first walk, then the
+    end of that walk. Redis may come back with an old dump, and the walk is made again then. It so
+    leaves the list that another process has written since for a user who came again.
     """
 
     def __init__(self, store: Store, edges: UserEdges) -> None:
         self._store, self._edges = store, edges
         self._users: set[str] = set()  # who are forgotten
         self._expired: set[str] = set()  # who have no edge left
-        self._digests: set[str] = set()  # of users who are forgotten, for the next walk
+        self._digests: dict[str, float] = {}  # of users who are forgotten, for the next walk
         self._oldest: int | None = None  # lists without newer events are deleted by the next walk
         self._walk: Sweep | None = None
-        self._walk_digests: set[str] = set()  # for the walk that is made now
+        self._walk_digests: dict[str, float] = {}  # for the walk that is made now
         self._walk_oldest: int | None = None  # the same
-        self._erased: set[str] = set()  # digests of users whose list is gone
+        self._erased: dict[str, float] = {}  # digests of users whose list is gone
 
     def note(self, user: str) -> None:
         """The user is forgotten."""
@@ -34,7 +41,7 @@ class Forgetting:
 
     def note_digests(self, digests: Collection[str]) -> None:
         """The users with these digests of their ids are forgotten."""
-        self._digests |= set(digests)
+        self._digests |= dict.fromkeys(digests, math.inf)
 
     def note_expired(self, users: Collection[str]) -> None:
         """These users have no edge left."""
@@ -50,17 +57,18 @@ class Forgetting:
 
     def start_over(self) -> None:
         """Redis may have lost what was done, and found lists again in an old dump."""
-        self._digests |= self._erased | self._walk_digests
+        for known in (self._erased, self._walk_digests):
+            _add(known, self._digests)
         if self._walk:
             self._oldest = self._walk_oldest
         self._walk = None
-        self._walk_digests = set()
+        self._walk_digests = {}
 
     @property
     def digests(self) -> set[str]:
         """Of the ids of all users who were ever forgotten here."""
-        noted = set(map(digest, self._users))
-        return self._erased | self._walk_digests | self._digests | noted
+        noted = map(digest, self._users)
+        return {*self._erased, *self._walk_digests, *self._digests, *noted}
 
     @property
     def working(self) -> bool:
@@ -76,7 +84,7 @@ class Forgetting:
         """
         if self._users:
             self._store.delete_users(self._users)
-            self._erased |= set(map(digest, self._users))
+            self._erased |= dict.fromkeys(map(digest, self._users), time.time() * 1000)
             self._users.clear()
         if self._expired:
             self._store.delete_users(self._expired)
@@ -84,21 +92,32 @@ class Forgetting:
         if not self._walk and (self._digests or self._oldest is not None):
             self._begin_walk()
         if self._walk and not self._walk.step():
-            self._erased |= self._walk_digests
+            now = time.time() * 1000
+            _add({each: min(at, now) for each, at in self._walk_digests.items()}, self._erased)
             self._walk = None
-            self._walk_digests = set()
+            self._walk_digests = {}
 
     def _begin_walk(self) -> None:
         digests, oldest = self._digests, self._oldest
         self._walk_digests, self._walk_oldest = digests, oldest
-        self._digests, self._oldest = set(), None
+        self._digests, self._oldest = {}, None
 
         def choose(users: Sequence[str]) -> list[str]:
             gone = [user for user in users if not self._edges.has(user)]  # others came again
-            chosen = [user for user in gone if digest(user) in digests] if digests else []
+            noted = {user: digests[d] for user in gone if (d := digest(user)) in digests}
+            known = [user for user, until in noted.items() if until < math.inf]
+            times = zip(known, self._store.update_times(known), strict=True)
+            later = {u for u, at in times if at is not None and at > noted[u] + CLOCKS_APART}
+            chosen = [user for user in noted if user not in later]
             if oldest is not None:
-                times = zip(gone, self._store.event_times(gone), strict=True)
-                chosen += [user for user, at in times if at is not None and at < oldest]
+                events = zip(gone, self._store.event_times(gone), strict=True)
+                chosen += [user for user, at in events if at is not None and at < oldest]
             return chosen
 
         self._walk = Sweep(self._store, choose)
+
+
+def _add(digests: dict[str, float], to: dict[str, float]) -> None:
+    """Add digests with their times to others; the later time of a digest counts."""
+    for each, at in digests.items():
+        to[each] = max(at, to.get(each, at))

@@ -68,9 +68,11 @@ class Store:
 
         None where there is no list, or what serving did not write.
         """
-        keys = [self._user(user) for user in users]
-        values = zip(keys, self._commands.get_many(keys), strict=True)
-        return [_event_at(key, value) for key, value in values]
+        return [found.event_at if found else None for found in self._lists(users)]
+
+    def update_times(self, users: Sequence[str]) -> list[int | None]:
+        """Epoch milliseconds of when each user's list was written; None as in `event_times`."""
+        return [found.updated_at if found else None for found in self._lists(users)]
 
     def generation(self) -> str:
         """A word that is the same as long as Redis has kept all that was written to it, but for
@@ -134,6 +136,12 @@ class Store:
         value = self._commands.get(key)
         return read(key, value) if value else None  # empty is what is being deleted
 
+    def _lists(self, users: Sequence[str]) -> list[Recommendations | None]:
+        """The list of each user; None where there is none, or what serving did not write."""
+        keys = [self._user(user) for user in users]
+        values = zip(keys, self._commands.get_many(keys), strict=True)
+        return [_read_ours(key, value) for key, value in values]
+
     def _user(self, user: str) -> str:
         return self._key(f"rec:{user}")
 
@@ -144,10 +152,10 @@ class Store:
         return f"{self._prefix}:{name}"
 
 
-def _event_at(key: str, value: bytes | None) -> int | None:
+def _read_ours(key: str, value: bytes | None) -> Recommendations | None:
     if not value:
         return None
     try:
-        return read(key, value).event_at
+        return read(key, value)
     except ForeignValue:
         return None

@@ -1,5 +1,6 @@
 """Which lists are deleted, on a real Redis."""
 
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -9,7 +10,7 @@ from consumer.edge.traces import digest
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
 from serving.edges.user_edges import UserEdges
-from serving.loop.forgetting import Forgetting
+from serving.loop.forgetting import CLOCKS_APART, Forgetting
 from serving.redis import commands
 from serving.redis.contract import Recommendations
 from serving.redis.errors import RedisDown
@@ -24,8 +25,8 @@ def store(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Store]:
     made.close()
 
 
-def write(store: Store, *users: str, event_at: int = 5) -> None:
-    value = Recommendations(["i"], [0.5], ["j"], "v", "live", event_at, 9)
+def write(store: Store, *users: str, event_at: int = 5, updated_at: int = 9) -> None:
+    value = Recommendations(["i"], [0.5], ["j"], "v", "live", event_at, updated_at)
     store.put_users(users, [msgspec.json.encode(value)] * len(users))
 
 
@@ -116,3 +117,23 @@ def test_where_redis_is_away_all_stays_to_be_deleted(
     assert forgetting.working
     finish(forgetting)
     assert store.user("u") is store.user("v") is None
+
+
+def test_a_list_that_another_process_wrote_for_a_user_who_came_again_stays_after_a_restart_of_redis(
+    store: Store,
+) -> None:
+    users = "named", "by digest"
+    write(store, *users)
+    forgetting = Forgetting(store, edges_of())  # which does not know other partitions' newest users
+    forgetting.note("named")
+    forgetting.note_digests({digest("by digest")})
+    finish(forgetting)
+    for _ in range(2):  # however often Redis is restarted
+        forgetting.start_over()
+        write(store, *users, updated_at=int(time.time() * 1000) + 2 * CLOCKS_APART)
+        finish(forgetting)
+        assert all(store.user(user) for user in users)
+    forgetting.note_digests({digest("by digest")})  # is forgotten again
+    finish(forgetting)
+    assert store.user("by digest") is None
+    assert store.user("named")

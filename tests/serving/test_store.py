@@ -96,6 +96,7 @@ def test_the_time_of_the_newest_event_is_read_of_many_lists_and_of_nothing_else(
     store.put_users(["u", "foreign"], [VALUE, b"{}"])
     assert store.event_times(["u", "nobody", "foreign"]) == [3, None, None]
     assert store.event_times([]) == []
+    assert store.update_times(["nobody", "foreign"]) == [None, None]
 
 
 def sweep(store: Store, choose: Choose) -> int:

@@ -98,6 +98,7 @@ def apache_kafka(folder: Path) -> Iterator[Broker]:
     text = (home / "config" / "server.properties").read_text()
     text = text.replace("/tmp/kafka-logs", str(folder / "logs"))  # noqa: S108
     text = text.replace(":9092", f":{port}").replace(":9093", f":{controller}")
+    text += "\nlog.retention.ms=-1\n"  # messages of long ago stay until their test has read them
     config = folder / "server.properties"
     config.write_text(text)
     storage = str(home / "bin" / "kafka-storage.sh")

@@ -27,7 +27,7 @@ class Housekeeping:
         self._every = Retention(settings.retention_days).every  # also where nothing is committed
         self._at = time.monotonic() + min(self._every, SHORTEST)  # rows may have expired meanwhile
         self._outage = Outage(
-            log, "The edge store cannot be tidied", "The edge store is tidied", LONGEST_WAIT
+            log, "The edge store cannot be tidied", "The edge store is tidied again", LONGEST_WAIT
         )
 
     def committed(self) -> None:

@@ -32,7 +32,7 @@ def test_an_unexpected_error_is_one_line_and_a_quiet_store_is_tidied_all_the_sam
 
     def again() -> bool:
         housekeeping.look()
-        return "The edge store is tidied after" in caplog.text
+        return "The edge store is tidied again" in caplog.text
 
     wait_for("the next try", again, 30)
     housekeeping.close()
@@ -134,12 +134,13 @@ def test_a_store_that_cannot_be_tidied_is_left_alone_for_a_while_however_many_co
 def test_housekeeping_that_is_closed_ends_its_thread(
     settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    others = set(threading.enumerate())
     tidied = Tidied(monkeypatch)
     made = Housekeeping(settings, logging.getLogger("test"))
     for _ in range(COMMITS):
         made.committed()
     made.look()
     wait_for("the tidying", lambda: tidied.times == 1)
-    (thread,) = [each for each in threading.enumerate() if each.name.startswith("housekeeping")]
+    (thread,) = set(threading.enumerate()) - others
     made.close()
     wait_for("the end of the thread", lambda: not thread.is_alive())

@@ -106,7 +106,7 @@ def test_on_a_quiet_topic_old_edges_leave_the_store_the_trainer_and_the_lists(
         for user in range(20):
             publish(*(Event(f"u{user}", f"i{(user + n) % 12}", 1.0, new, "view") for n in range(5)))
         wait_for("lists", lambda: rooms.store.user("u1"))
-        old = int((time.time() - kept) * 1000) + 20_000  # expires 20 s from now
+        old = int((time.time() - kept) * 1000) + 45_000  # expires 45 s from now
         publish(*(Event("lapsed", f"old{n}", 1.0, old, "view") for n in range(3)))
         publish(Event("half", "old0", 1.0, old, "view"), Event("half", "i3", 1.0, new, "view"))
         publisher.close()

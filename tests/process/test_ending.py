@@ -193,7 +193,7 @@ import time
 from process import shutdown
 from process.running import running
 shutdown.GRACE_SECONDS = 0.5
-with running("consumer", "text", "127.0.0.1", 0) as process:
+with running("consumer", (), "text", "127.0.0.1", 0) as process:
     with process.health.busy("a long sleep"):
         print("there", flush=True)
         time.sleep(600)

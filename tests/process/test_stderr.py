@@ -8,7 +8,7 @@ from pathlib import Path
 FRAME = """
 import logging, os, sys
 from process.running import running
-with running("consumer", "json", "127.0.0.1", 0):
+with running("consumer", (), "json", "127.0.0.1", 0):
     log = logging.getLogger("consumer")
     log.info("begun")
 {inside}

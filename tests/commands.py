@@ -31,8 +31,11 @@ PATIENCE = 300.0  # seconds that a command may take
 
 
 def without_settings() -> dict[str, str]:
-    """The environment without any setting of StreamGCN."""
-    ours = ("STREAMGCN_", "KAFKA_", "REDIS_", "EDGE_STORE", "MODEL_STORE")
+    """The environment without any setting of StreamGCN, and without the size of a terminal.
+
+    The plugin that runs tests at once sets COLUMNS, which a console reads when it is made.
+    """
+    ours = ("STREAMGCN_", "KAFKA_", "REDIS_", "EDGE_STORE", "MODEL_STORE", "COLUMNS", "LINES")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 

@@ -39,8 +39,9 @@ CONSUMER = """
 import resource, sys, threading
 from consumer import settings
 from consumer.ingest import loop as ingest
+from consumer.ingest.metrics import METRICS
 from process.running import running
-with running("consumer", "text", "127.0.0.1", 0) as process:
+with running("consumer", METRICS, "text", "127.0.0.1", 0) as process:
     ingest.run(settings.ConsumerSettings.load(), process)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

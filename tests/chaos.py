@@ -39,8 +39,9 @@ PATIENCE = 180.0  # seconds to store the rest when the blows are over
 MAIN = """
 from consumer import settings
 from consumer.ingest import loop as ingest
+from consumer.ingest.metrics import METRICS
 from process.running import running
-with running("consumer", "text", "127.0.0.1", 0) as process:
+with running("consumer", METRICS, "text", "127.0.0.1", 0) as process:
     ingest.run(settings.ConsumerSettings.load(), process)
 """
 

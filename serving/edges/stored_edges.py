@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -113,7 +113,7 @@ class StoredEdges:
         number = self.numbers.get(user)
         return number is not None and bool(self._several[number])
 
-    def users_of(self, partitions: set[int]) -> list[str]:
+    def users_of(self, partitions: Set[int]) -> list[str]:
         """The users whose newest row is of one of the partitions."""
         mine = np.isin(self._partitions, list(partitions))
         return [user for user, number in self.numbers.items() if mine[number]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import torch
@@ -207,7 +207,7 @@ class UserEdges:
         """Users with or without an edge."""
         return len(self._stored.numbers) + len(self._log.new_users())
 
-    def users(self, partitions: set[int] | None = None) -> list[str]:
+    def users(self, partitions: Set[int] | None = None) -> list[str]:
         """Users with or without an edge, those that only the log knows last.
 
         Args:

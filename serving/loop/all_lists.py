@@ -6,7 +6,7 @@ user's list belongs to the process that reads the partition of the user's events
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class AllLists:
         self,
         recommender: Recommender,
         edges: UserEdges,
-        partitions: set[int],
+        partitions: Set[int],
         n_partitions: int,
         edition: str,
     ) -> None:
@@ -112,7 +112,7 @@ def describe_model(recommender: Recommender, store: Store) -> None:
     store.put_model(dict(zip(MODEL, values, strict=True)))
 
 
-def _items_of(recommender: Recommender, partitions: set[int], n_partitions: int) -> list[int]:
+def _items_of(recommender: Recommender, partitions: Set[int], n_partitions: int) -> list[int]:
     model = recommender.model
     numbers = np.arange(len(model.item_ids))
     turns = numbers // (2 * recommender.block_size) % n_partitions

@@ -6,6 +6,7 @@ from consumer.edge.retention import Retention
 from serving.edges.user_edges import UserEdges
 from serving.loop.due import DueUsers
 from serving.loop.forgetting import Forgetting
+from serving.loop.partitions import Partitions
 
 
 class Expiry:
@@ -13,20 +14,21 @@ class Expiry:
 
     def __init__(
         self, days: float | None, edges: UserEdges, due: DueUsers, forgetting: Forgetting,
-        mine: set[int],
+        partitions: Partitions,
     ) -> None:  # fmt: skip
-        """`days`: how long an edge stays, None for ever; `mine`: the partitions read here now."""
+        """`days`: how long an edge stays, None for ever."""
         self._retention = Retention(days)
-        self._edges, self._due, self._forgetting, self._mine = edges, due, forgetting, mine
+        self._edges, self._due, self._forgetting = edges, due, forgetting
+        self._partitions = partitions
         self._looked_at_lists = False  # of users whose edges expired while nobody served
 
     def step(self) -> bool:
         """Take out what is too old, if it is time to look; returns whether it looked."""
-        oldest = self._retention.due() if self._mine else None
+        oldest = self._retention.due() if self._partitions.mine else None
         if oldest is None:
             return False
         gone = self._edges.expire(oldest)
-        expired = [user for user, partition in gone.items() if partition in self._mine]
+        expired = [user for user, partition in gone.items() if partition in self._partitions.mine]
         self._forgetting.note_expired(expired)
         self.write_settled()
         if not self._looked_at_lists:
@@ -38,5 +40,5 @@ class Expiry:
         """Have the lists written again of users whose edges turned out to be others."""
         for user in self._edges.take_settled():
             partition = self._edges.partition(user)
-            if partition in self._mine:
+            if partition in self._partitions.mine:
                 self._due.add_without_event(user, partition)

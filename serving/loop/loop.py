@@ -58,9 +58,10 @@ class ServingLoop:
         self._blocks = Blocks(store, edges, self._due, self._publication, self._popular)
         topic = settings.kafka_topic
         self._partitions = Partitions(topic, subscription, growing, edges, self._due, log)
-        mine = self._partitions.mine
-        self._taking = Taking(edges, self._due, forgetting, slot, mine, log)
-        self._expiry = Expiry(settings.retention_days, edges, self._due, forgetting, mine)
+        self._taking = Taking(edges, self._due, forgetting, slot, self._partitions, log)
+        self._expiry = Expiry(
+            settings.retention_days, edges, self._due, forgetting, self._partitions
+        )
         self._watch = Watch(store, settings.redis_ttl_seconds is not None, log)
         self._outage, self._net = Outage(log), SafetyNet(log)
         self._looked_at = self._kept_at = self._shown_at = 0.0
@@ -87,7 +88,7 @@ class ServingLoop:
         polled = self._subscription.poll(min(wait, GATHER))
         if polled.lost:
             # Another process may have these partitions now, and write newer lists than this one.
-            self._partitions.mine.clear()
+            self._partitions.lose()
             self._blocks.clear()
         if polled.gained and self._partitions.place(polled.gained):
             self._slot.find_new_items()
@@ -177,7 +178,7 @@ class ServingLoop:
             return
         length, ttl = self._settings.top_k, self._settings.redis_ttl_seconds
         edition = f"{self._slot.version} {self._watch.generation} {length} {ttl}"
-        mine, n_partitions = set(self._partitions.mine), self._subscription.n_partitions
+        mine, n_partitions = self._partitions.mine, self._subscription.n_partitions
         self._publication.begin_if_due(recommender, self._edges, mine, n_partitions, edition)
         if self._watch.evicted and time.monotonic() - self._kept_at > KEEP_EVERY:
             self._kept_at = time.monotonic()
@@ -187,7 +188,7 @@ class ServingLoop:
         numbers = self._slot.fold_new_items()
         if not numbers or not self._slot.recommender:
             return
-        self._publication.renew(set(self._partitions.mine))
+        self._publication.renew(self._partitions.mine)
         for similar in self._slot.recommender.neighbors(numbers):
             self._store.put_neighbors(similar.ids, similar.values)
 

@@ -21,7 +21,7 @@ COMMIT_EVERY = 1.0  # seconds between two times that Kafka is told what is answe
 class Partitions:
     """Places what was gained, and tells Kafka what is answered.
 
-    mine: the partitions that are read here.
+    mine: the partitions that are read here now; whoever asks later gets another set.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Partitions:
         self._edges, self._due, self._log = edges, due, log
         self._edge_log: Log | None = None  # that is read
         self._committed_at = 0.0
-        self.mine: set[int] = set()
+        self.mine: frozenset[int] = frozenset()
 
     def place(self, gained: Collection[int]) -> bool:
         """Go on in gained partitions, where the edge store and Kafka say; returns whether that is
@@ -43,15 +43,19 @@ class Partitions:
         except StreamGCNError as error:
             self._subscription.postpone(error)
             return False
-        self.mine |= starts.keys()
+        self.mine = self.mine.union(starts)
         with suppress(TopicShorter):  # until the consumer has begun another log
             self._subscription.place(starts)
         return True
 
+    def lose(self) -> None:
+        """Nothing is read here until something is placed again."""
+        self.mine = frozenset()
+
     def restart(self) -> None:
         """Ask again where each partition goes on: the edge store is another one."""
         self._edge_log = None
-        self.mine.clear()
+        self.lose()
         self._subscription.restart()
 
     def commit(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from serving.edges.user_edges import UserEdges
 from serving.lists.popular_list import PopularList
@@ -55,7 +55,7 @@ class Publication:
         """Whether the next lists are made one at a time, as one of them failed."""
         return self._lists is not None and self._lists.careful
 
-    def renew(self, partitions: set[int]) -> None:
+    def renew(self, partitions: Set[int]) -> None:
         """New items can be recommended to the users of these partitions."""
         self._lack_new_items |= partitions
 
@@ -76,7 +76,7 @@ class Publication:
         self,
         recommender: Recommender,
         edges: UserEdges,
-        mine: set[int],
+        mine: Set[int],
         n_partitions: int,
         edition: str,
     ) -> None:
@@ -150,7 +150,7 @@ class Publication:
         for partition, edition in self._editions.items():
             self._store.put_published([partition], edition)
 
-    def _missing(self, mine: set[int], edition: str) -> set[int]:
+    def _missing(self, mine: Set[int], edition: str) -> set[int]:
         """The partitions whose lists are not of the edition."""
         unknown = {p for p in mine if self._editions.get(p) != edition}
         if unknown:

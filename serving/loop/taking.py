@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from consumer.event.json import FORGET, Event
 from consumer.ingest.decode import Position, events, rows, sent_at
@@ -14,6 +14,7 @@ from serving.edges.user_edges import UserEdges
 from serving.loop.due import DueUsers
 from serving.loop.forgetting import Forgetting
 from serving.loop.model_slot import ModelSlot
+from serving.loop.partitions import Partitions
 
 
 class Taking:
@@ -24,11 +25,10 @@ class Taking:
 
     def __init__(
         self, edges: UserEdges, due: DueUsers, forgetting: Forgetting, slot: ModelSlot,
-        mine: Collection[int], log: logging.Logger,
+        partitions: Partitions, log: logging.Logger,
     ) -> None:  # fmt: skip
-        """`mine`: the partitions that are read here now; it changes."""
         self._edges, self._due, self._forgetting, self._slot = edges, due, forgetting, slot
-        self._mine, self._log = mine, log
+        self._partitions, self._log = partitions, log
         self.events = self.unforeseen = 0
 
     def take(self, messages: Sequence[Message]) -> None:
@@ -52,7 +52,7 @@ class Taking:
         if event.type == FORGET:
             self._forgetting.note(event.user_id)
             self._slot.forget(event.user_id)
-            if self._edges.partition(event.user_id) not in self._mine:
+            if self._edges.partition(event.user_id) not in self._partitions.mine:
                 return  # has not come again, or is another process's to write
         else:
             self._slot.note(event)

@@ -10,6 +10,9 @@ from consumer.kafka.client import Message
 from consumer.kafka.reading import Polled
 
 
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
 class FakeLog:
     """One topic, of which all partitions can be lost and gained.
 
@@ -31,12 +34,14 @@ class FakeLog:
         self._gained: set[int] = set()
         self._lost: set[int] = set()
 
-    def publish(self, user: str, item: str, partition: int = 0, type: str = "view") -> None:
+    def publish(
+        self, user: str, item: str, partition: int = 0, type: str = "view", headers: Headers = ()
+    ) -> None:
         now = int(time.time() * 1000)
         value = encode(Event(user, item, 1.0, now, type))
         messages = self._messages[partition]
         offset = self._first[partition] + len(messages)
-        messages.append(Message("t", partition, offset, now, user.encode(), value, ()))
+        messages.append(Message("t", partition, offset, now, user.encode(), value, headers))
 
     def give(self, *partitions: int) -> None:
         self._gained |= set(partitions)

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from consumer.edge.store import EdgeStore
+from consumer.event.json import FORGET
+from consumer.event.rules import ONLY_HERE
 from consumer.kafka.subscription import Subscription
 from process.health import Health
 from process.log import Figures
@@ -235,11 +237,45 @@ def test_lists_are_written_again_where_the_edge_store_tells_another_order_than_t
     monkeypatch.setattr("serving.loop.growing.TIMES_AS_LONG", 0.0)
     loop.start(0, 1)
     loop.log.publish("0-1", "3-1", partition=1)  # its other events are of partition 0
-    loop.go_on("the list", lambda: "0-1" in loop.edges.unsettled)
+    loop.go_on("the list", lambda: (found := loop.store.user("0-1")) and found.event_at > 9)
+    first = loop.store.user("0-1")
+    assert first
     append(loop.rows, [("0-1", "3-2", 1.0, 9)], len(GRAPH), partition=0)
     append(loop.rows, [("0-1", "3-1", 1.0, 9)], 0, partition=1)
     loop.go_on("the growth", lambda: not loop.edges.unsettled)
     assert {"3-1", "3-2"} <= loop.edges.items("0-1").keys()
+
+    def written_again() -> bool:
+        found = loop.store.user("0-1")
+        return found is not None and found.updated_at > first.updated_at
+
+    loop.go_on("the list of the other order", written_again)
+
+
+def test_lists_of_users_whose_edges_expire_go_or_are_written_again(loop: Loop) -> None:
+    loop.start()
+    loop.log.publish("0-1", "1-2")  # all other edges are of long ago
+    loop.go_on("the list", lambda: (found := loop.store.user("0-1")) and found.event_at > 9)
+    first = loop.store.user("0-1")
+    assert first
+    loop.loop._expiry._retention._days = 1.0
+    loop.go_on("the list to go", lambda: not loop.store.user("0-2"))
+
+    def written_again() -> bool:
+        found = loop.store.user("0-1")
+        return found is not None and found.updated_at > first.updated_at
+
+    loop.go_on("the list of the user who has an edge left", written_again)
+    assert loop.edges.users() == ["0-1"]
+
+
+def test_a_forget_of_another_partition_alone_leaves_a_user_the_list(loop: Loop) -> None:
+    loop.start(0, 1)
+    loop.log.publish("newcomer", "2-3", partition=1)
+    loop.go_on("the list", lambda: loop.store.user("newcomer"))
+    loop.log.publish("newcomer", "", partition=0, type=FORGET, headers=(ONLY_HERE,))
+    loop.go_on("the commit", lambda: loop.log.committed_offsets.get(0) == len(GRAPH) + 1)
+    assert loop.store.user("newcomer")
 
 
 def test_an_item_that_the_model_has_not_seen_is_recommended_once_three_users_like_it(

@@ -56,12 +56,14 @@ def status() -> None:
         whole = False
     try:
         lists = Store(settings.redis_url, settings.redis_prefix)
-        model, server = lists.model(), lists.ask_server()
+        model, refused = lists.model(), lists.losses()  # where Redis does not tell of the model
+        server = lists.ask_server()
         if server and server.evicted and server.evicts(settings.redis_ttl_seconds is not None):
             rows.append(("Redis", server.trouble))
             whole = False
         shown = ", ".join(f"{name} {value}" for name, value in model.items())
-        rows.append(("model", shown or "none yet"))
+        rows.append(("model", shown or ("not known" if refused else "none yet")))
+        rows += [("Redis", each) for each in refused]
     except RedisDown as error:
         rows.append(("model", str(error)))
         whole = False

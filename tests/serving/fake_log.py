@@ -6,11 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from consumer.event.json import Event, encode
-from consumer.kafka.client import Message
+from consumer.kafka.client import Headers, Message
 from consumer.kafka.reading import Polled
-
-
-Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class FakeLog:

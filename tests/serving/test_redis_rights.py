@@ -1,6 +1,7 @@
 """Redis with no more rights than the docs name, and with each command forbidden or renamed."""
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from serving.redis.errors import (
 )
 from serving.redis.store import Store
 from serving.redis.sweep import Sweep
+from tests.commands import run, without_settings
 from tests.services import ROOT, real_redis, redis_cluster, wait_for
 from tests.serving.test_outage import FIRST, Serving
 
@@ -205,3 +207,22 @@ def test_keys_of_another_type_are_in_nobodys_way(server: str) -> None:
         redis.set("p:generation", b"\xff")
         assert store.generation() == store.generation()
     store.close()
+
+
+def test_status_says_that_the_model_is_not_known_where_redis_does_not_tell(
+    embedded: str, server: str, tmp_path: Path
+) -> None:
+    url = as_user(server, "reader", f"{SERVING_RULE} -hmget", prefix="t")
+    env = without_settings() | {
+        "COLUMNS": "200",
+        "KAFKA_BOOTSTRAP_SERVERS": embedded,
+        "REDIS_URL": url,
+        "REDIS_PREFIX": "t",
+        "EDGE_STORE": str(tmp_path / "edges"),
+        "MODEL_STORE": str(tmp_path / "models"),
+    }
+    shown = run(["status"], env).stdout
+    assert re.search(r"model\W+not known", shown), shown
+    assert "Redis does not let its user run HMGET" in shown
+    shown = run(["status"], env | {"REDIS_URL": as_user(server, "all", SERVING_RULE, "t")}).stdout
+    assert re.search(r"model\W+none yet", shown), shown

@@ -35,7 +35,7 @@ from serving.redis.watch import Watch
 from serving.settings import ServingSettings
 
 BEGINNING, WRITING, DELETING = "beginning lists", "writing lists", "deleting lists"  # steps
-LOOK_EVERY = 0.5  # seconds between two looks at Redis, the edge store and the live model
+LOOK_EVERY = 0.5  # seconds between two looks at Redis, and at the edge store and the live model
 KEEP_EVERY = 10.0  # seconds between two times that a Redis that evicts keys gets small ones again
 LIFE_EVERY = 1.0  # seconds between two signs of life in the middle of a poll
 
@@ -64,7 +64,7 @@ class ServingLoop:
         )
         self._watch = Watch(store, settings.redis_ttl_seconds is not None, log)
         self._outage, self._net = Outage(log), SafetyNet(log)
-        self._looked_at = self._kept_at = self._shown_at = 0.0
+        self._looked_at = self._looked_at_stores_at = self._kept_at = self._shown_at = 0.0
 
     def run(self) -> None:
         """Read events and write lists, until told to stop."""
@@ -74,6 +74,7 @@ class ServingLoop:
     def round(self) -> None:
         """Read what the log has, and write lists if Redis takes them."""
         self._read()
+        self._net.run("looking at the edge store and the model", self._look_at_stores)
         if not self._outage.paused:
             self._write()
         self._partitions.commit()
@@ -124,7 +125,7 @@ class ServingLoop:
             self._net.run(WRITING, self._blocks.write)
             self._net.run("taking out what has expired", self._expire)
             self._net.run(DELETING, self._forgetting.step)
-            self._net.run("looking at Redis, the edge store and the model", self._look)
+            self._net.run("looking at Redis", self._look)
             self._net.run("folding in new items", self._fold_new_items)
             if not self._net.paused(WRITING):
                 self._net.run(BEGINNING, self._begin_block)
@@ -139,22 +140,16 @@ class ServingLoop:
         if self._expiry.step():
             self._popular.hurry()
 
-    def _look(self) -> None:
-        """See whether Redis has kept what was written, and what is new in both stores."""
-        if time.monotonic() - self._looked_at < LOOK_EVERY:
+    def _look_at_stores(self) -> None:
+        """Take what is new in the edge store and among the models, also while Redis is away."""
+        if time.monotonic() - self._looked_at_stores_at < LOOK_EVERY:
             return
-        self._looked_at = time.monotonic()
-        if self._watch.look():  # Redis has lost something
-            self._popular.hurry()
-            self._publication.start_over()
-            self._forgetting.start_over()
-        self._popular.write(self._edges, self._slot.version, self._store)
+        self._looked_at_stores_at = time.monotonic()
         self._look_at_edge_store()
         if self._slot.step():
             self._publication.start_over()
             self._popular.hurry()
-            self._popular.write(self._edges, self._slot.version, self._store)
-        self._publish()
+            self._looked_at = 0.0
 
     def _look_at_edge_store(self) -> None:
         replaced = self._growing.look()
@@ -170,6 +165,18 @@ class ServingLoop:
         self._partitions.restart()
         self._publication.renew(self._subscription.partitions())
         self._popular.hurry()
+
+    def _look(self) -> None:
+        """See whether Redis has kept what was written, and whether all lists are to be written."""
+        if time.monotonic() - self._looked_at < LOOK_EVERY:
+            return
+        self._looked_at = time.monotonic()
+        if self._watch.look():  # Redis has lost something
+            self._popular.hurry()
+            self._publication.start_over()
+            self._forgetting.start_over()
+        self._popular.write(self._edges, self._slot.version, self._store)
+        self._publish()
 
     def _publish(self) -> None:
         """Begin to write all lists, if they are not of the present edition."""

@@ -31,7 +31,7 @@ from serving.redis.store import Store
 from serving.settings import ServingSettings
 from tests.graphs import append, blocks, pairs
 from tests.graphs import store as store_of
-from tests.services import wait_for
+from tests.services import real_redis, wait_for
 from tests.serving.fake_log import FakeLog
 from trainer.fit.fit import fit
 from trainer.graph.weights import Weighing
@@ -196,6 +196,24 @@ def test_before_there_is_a_model_events_are_read_and_answered_by_the_first_publi
     assert loop.store.popular()
     loop.promote(FIRST)
     loop.go_on("the list", lambda: loop.store.user("newcomer"))
+
+
+def test_while_redis_is_away_the_edges_grow_and_the_next_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.loop.growing.CHANGED_USERS", 1)
+    with real_redis(tmp_path) as url:
+        loop = Loop(tmp_path, url)
+        loop.start()
+    loop.log.publish("one", "0-1")
+    loop.go_on("the outage", lambda: loop.loop._outage.trouble)
+    append(loop.rows, [("one", "0-1")], len(GRAPH))
+    loop.go_on("the growth", lambda: not loop.edges.changed)
+    loop.load_second.set()
+    loop.promote(SECOND)
+    loop.go_on("the second model", lambda: loop.slot.version == SECOND)
+    assert loop.loop._outage.trouble
+    loop.close()
 
 
 def test_a_lost_partition_is_not_written_and_goes_on_where_it_was_answered(loop: Loop) -> None:

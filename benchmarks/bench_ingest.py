@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -22,19 +21,15 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from kafka import KafkaConsumer, TopicPartition
 
+from benchmarks.topic_filling import PARTITIONS, USERS, fill_bulk, fill_json
 from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA
 from consumer.edge.store import EdgeStore, Watermark
-from consumer.event import arrow as bulk
-from consumer.kafka.publisher import Publisher, partition_of
 from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
 from tests import services
 
-PARTITIONS = 4
 ROUNDS = 5
-USERS, ITEMS = 60_000, 20_000
-ROWS = 10_000  # of a bulk message
 CONSUMER = """
 import resource, sys, threading
 from consumer import settings
@@ -92,45 +87,6 @@ def committed(settings: ConsumerSettings, events: int) -> tuple[float, int]:
     child.terminate()
     peak = int(child.communicate(timeout=60)[0])
     return (events - first) / seconds, peak
-
-
-def fill_json(settings: ConsumerSettings, events: int) -> None:
-    """JSON events of about 90 bytes, keyed by user."""
-    publisher, draw = Publisher(settings), random.Random(1)
-    for n in range(events):
-        user = b"u%d" % draw.randrange(USERS)
-        value = b'{"user_id":"%s","item_id":"i%d","interaction":1.0,"timestamp":%d,"type":"view"}'
-        value %= (user, draw.randrange(ITEMS), 1_764_022_200_000 + n)
-        publisher.send(settings.kafka_topic, value, user)
-        if n % 50_000 == 0:
-            publisher.flush()
-    publisher.flush()
-    publisher.close()
-
-
-def fill_bulk(settings: ConsumerSettings, events: int) -> None:
-    """The same events as Arrow messages."""
-    publisher, draw = Publisher(settings), np.random.default_rng(1)
-    users = [f"u{n}" for n in range(USERS)]
-    of = np.array([partition_of(user.encode(), PARTITIONS) for user in users])
-    mine = [np.flatnonzero(of == p) for p in range(PARTITIONS)]
-    names = pa.array(users)
-    for n in range(events // ROWS):
-        partition = n % PARTITIONS
-        table = pa.table(
-            {
-                "user_id": names.take(pa.array(draw.choice(mine[partition], ROWS))),
-                "item_id": [f"i{item}" for item in draw.integers(0, ITEMS, ROWS).tolist()],
-                "interaction": np.ones(ROWS),
-                "timestamp": 1_764_022_200_000 + n * ROWS + np.arange(ROWS),
-                "type": pa.array(["view"] * ROWS),
-            }
-        )
-        publisher.send(settings.kafka_topic, bulk.encode(table), None, bulk.HEADERS, partition)
-        if n % 20 == 0:
-            publisher.flush()
-    publisher.flush()
-    publisher.close()
 
 
 def speed(folder: Path, address: str, events: int, bulk_events: int) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 from bench_gowalla import DATA, published
+from other_models import CPU, Result, ease, implicit_models, pyg_lightgcn, timed
 from torch_geometric.nn import LGConv
-from torch_geometric.nn.models import LightGCN as PygLightGCN
 
 from streamgcn.files.load import table
 from trainer.embedding.predictions import predictions, rmse
@@ -45,11 +44,9 @@ from trainer.model.lightgcn import EPOCHS, KINDS, LightGCN
 from trainer.model.low_pass import LowPass
 from trainer.model.progress import quiet
 
-CPU = torch.device("cpu")
 TARGET = 0.1830  # LightGCN's published recall@20
 MEMORY_EPOCHS = 5
 LIMIT_GB = 12.0
-Result = dict[str, object]
 
 
 def gowalla() -> tuple[InteractionGraph, InteractionGraph]:
@@ -67,13 +64,6 @@ def newest_tenth(file: str) -> tuple[InteractionGraph, InteractionGraph]:
     graph.extend(table(Path(DATA) / file))
     newest = held_out_edges(graph)
     return graph.subset(~newest), graph.subset(newest)
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds of a call."""
-    begun = time.monotonic()
-    work()
-    return time.monotonic() - begun
 
 
 def propagation() -> Result:
@@ -95,51 +85,6 @@ def propagation() -> Result:
     return {"seconds": ours, "lgconv_seconds": theirs, "ratio": theirs / ours}
 
 
-def implicit_rivals(train: InteractionGraph, test: InteractionGraph) -> Result:
-    """implicit's ALS and BPR with 128 factors and its other defaults."""
-    from implicit.als import AlternatingLeastSquares
-    from implicit.bpr import BayesianPersonalizedRanking
-    from scipy.sparse import csr_matrix
-
-    shape = (train.n_users, train.n_items)
-    ones = np.ones(len(train), np.float32)
-    matrix = csr_matrix((ones, (train.users, train.items)), shape)
-    made: Result = {}
-    for name, model in (
-        ("implicit ALS", AlternatingLeastSquares(factors=128, random_state=0)),
-        ("implicit BPR", BayesianPersonalizedRanking(factors=128, random_state=0)),
-    ):
-        seconds = timed(lambda model=model: model.fit(matrix, show_progress=False))
-        users, items = torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
-        figures = ranking(lambda u, a=users, b=items: a[u] @ b.T, train, test)
-        made[name] = figures | {"seconds": seconds}
-    return made
-
-
-def pyg_lightgcn(train: InteractionGraph, test: InteractionGraph, limit: float) -> Result:
-    """PyG LightGCN and its BPR loss, batches of 2,048 edges, Adam 0.001, stopped at `limit` s."""
-    model = PygLightGCN(train.n_users + train.n_items, 64, 3)
-    edges = Adjacency.of(train, CPU).incidence.edge_index
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
-    begun, steps, n = time.monotonic(), 0, len(train)
-    while time.monotonic() - begun < limit:
-        drawn = torch.randint(n, (2_048,))
-        users, liked = edges[0, drawn], edges[1, drawn]
-        other = torch.randint(train.n_items, (2_048,)) + train.n_users
-        nodes = model.get_embedding(edges)
-        pairs = [(nodes[users] * nodes[of]).sum(1) for of in (liked, other)]
-        loss = model.recommendation_loss(*pairs, node_id=torch.cat([users, liked, other]))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        steps += 1
-    seconds = time.monotonic() - begun
-    nodes = model.get_embedding(edges).detach()
-    users, items = nodes[: train.n_users], nodes[train.n_users :]
-    figures = ranking(lambda u: users[u] @ items.T, train, test)
-    return figures | {"seconds": seconds, "steps": steps}
-
-
 def rivals() -> Result:
     """Seconds to TARGET (the neighbours alone pass it), and the others'."""
     train, test = gowalla()
@@ -151,7 +96,7 @@ def rivals() -> Result:
     assert figures["recall@20"] > TARGET
     made: Result = {"neighbours alone": figures | {"seconds": seconds}}
     made["PyG LightGCN, BPR"] = pyg_lightgcn(train, test, 10 * seconds)
-    return made | implicit_rivals(train, test)
+    return made | implicit_models(train, test)
 
 
 def side_by_side(train: InteractionGraph, test: InteractionGraph) -> Result:
@@ -168,7 +113,7 @@ def side_by_side(train: InteractionGraph, test: InteractionGraph) -> Result:
         made[name] = figures | {"seconds": seconds}
         made[f"chosen, {name}"] = asdict(fitted.settings)
     made["popularity"] = ranking(popularity(train), train, test)
-    return made | implicit_rivals(train, test)
+    return made | implicit_models(train, test)
 
 
 def games() -> Result:
@@ -177,15 +122,10 @@ def games() -> Result:
 
 
 def movielens() -> Result:
-    """ml-latest-small; EASE with the regularisation of its paper for MovieLens, 500."""
+    """ml-latest-small."""
     train, test = newest_tenth("ml-latest-small-ratings.csv")
     made = side_by_side(train, test)
-    matrix = torch.zeros(train.n_users, train.n_items)
-    matrix[train.users.astype(np.int64), train.items.astype(np.int64)] = 1
-    inverse = torch.linalg.inv(matrix.T @ matrix + 500 * torch.eye(train.n_items))
-    weights = -inverse / inverse.diagonal()
-    weights.fill_diagonal_(0)
-    made["EASE"] = ranking(lambda users: matrix[users] @ weights, train, test)
+    made["EASE"] = ease(train, test)
     gcn = fit(train, Hyperparameters("gcn"))
     made["rmse"] = {
         "gcn, mse": rmse(predictions(gcn.embeddings, train, test), test.weights),

@@ -3,12 +3,8 @@
 A broker, a Redis, `streamgcn consumer` and `streamgcn serving` run as they would; no trainer. One
 JSON event a message is sent at an even pace, stamped with the moment of sending. Nine of ten are of
 a known user and item, drawn as those of two edges of the shop's graph, so by power laws; one of
-twenty is of one of 1,000 new users, one of twenty is to one of 200 new items.
-
-Redis tells the observer of each write of a user whose id ends in 7, a tenth of all (keyspace
-notifications, matched by Redis). The observer then reads the value: the events of that user up to
-its `event_at` are readable from then on. So each sampled event is timed until it is seen in a
-value, the observer's own delay included, whatever else was written in between.
+twenty is of one of 1,000 new users, one of twenty is to one of 200 new items. The observer
+(observer.py) sees when an event of a sampled user can be read.
 """
 
 from __future__ import annotations
@@ -18,9 +14,8 @@ import random
 import re
 import sys
 import tempfile
-import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,6 +29,7 @@ import redis
 from kafka import KafkaProducer
 
 from benchmarks import synthetic
+from benchmarks.observer import Observer
 from benchmarks.synthetic import Result, Sizes
 from process.log import FIGURES_EVERY
 from streamgcn.services.ports import free_port
@@ -42,68 +38,11 @@ from tests import services
 from tests.rooms import Rooms
 from tests.services import Broker
 
-SAMPLED = "7"  # last digit of the users that are observed
 LEFT_SECONDS = 60.0  # that the events of one rate have to be answered after the last was sent
 NEW, NEW_USERS, NEW_ITEMS = 0.05, 1_000, 200
 WARM_UP_RATE, WARM_UP_SECONDS = 100, 3.0
 LOGGED = re.compile(r"(freshness_p\d+_ms)=(\d+)")
-EVENT_AT = re.compile(rb'"event_at":(\d+)')
 LIMIT_SECONDS = 1.0
-
-
-class Observer(threading.Thread):
-    """Seconds from each sampled event to a value that reflects it."""
-
-    def __init__(self, url: str, prefix: str) -> None:
-        super().__init__(daemon=True)
-        self._redis = redis.Redis.from_url(url)
-        self._redis.config_set("notify-keyspace-events", "K$")
-        self._start = f"{prefix}:rec:".encode()
-        self._told = self._redis.pubsub(ignore_subscribe_messages=True)
-        self._told.psubscribe(f"__keyspace@0__:{prefix}:rec:*{SAMPLED}")
-        self._waiting: dict[bytes, deque[int]] = defaultdict(deque)  # timestamps by user
-        self._lock = threading.Lock()
-        self.waits: list[float] = []
-        self.stop = threading.Event()
-
-    def sent(self, user: str, timestamp: int) -> None:
-        """Wait for this event, if its user is sampled; to be called before it is sent."""
-        if user.endswith(SAMPLED):
-            with self._lock:
-                self._waiting[user.encode()].append(timestamp)
-
-    def left(self) -> int:
-        """Events not seen yet."""
-        with self._lock:
-            return sum(map(len, self._waiting.values()))
-
-    def take(self) -> list[float]:
-        """The waits so far, infinite for what was not seen; both are cleared."""
-        with self._lock:
-            waits = self.waits + [float("inf")] * sum(map(len, self._waiting.values()))
-            self._waiting.clear()
-            self.waits = []
-        return waits
-
-    def run(self) -> None:
-        """Read what was written, in batches."""
-        while not self.stop.is_set():
-            written: set[bytes] = set()
-            message = self._told.get_message(timeout=0.1)
-            while message:
-                written.add(message["channel"].split(b":", 1)[1])
-                message = self._told.get_message() if len(written) < 500 else None
-            keys = list(written)
-            for key, value in zip(keys, self._redis.mget(keys) if keys else [], strict=True):
-                self._seen(key.removeprefix(self._start), value)
-
-    def _seen(self, user: bytes, value: bytes | None) -> None:
-        now = time.time() * 1000
-        found = EVENT_AT.search(value or b"")
-        with self._lock:
-            events = self._waiting.get(user)
-            while found and events and events[0] <= int(found[1]):
-                self.waits.append((now - events.popleft()) / 1000)
 
 
 class Events:

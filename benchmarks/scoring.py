@@ -43,7 +43,7 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
     synthetic.prepare(sizes, shop)
     graph = synthetic.graph(sizes)
     snapshots = Snapshots(str(shop / "models"))
-    snapshot = snapshots.read(snapshots.live() or "")
+    snapshot = snapshots.read(snapshots.marks.live() or "")
     blend = snapshot.embeddings
     users = torch.randperm(sizes.users, generator=torch.Generator().manual_seed(0))
     blocks = [

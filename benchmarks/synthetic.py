@@ -74,7 +74,7 @@ def embeddings(graph: InteractionGraph) -> tuple[Embeddings, Hyperparameters]:
 def prepare(sizes: Sizes, folder: Path) -> None:
     """The edges as `edges.parquet` and a live snapshot in `models`, if they are not there yet."""
     snapshots = Snapshots(str(folder / "models"))
-    if snapshots.live():
+    if snapshots.marks.live():
         return
     shop = graph(sizes)
     pq.write_table(

@@ -3,7 +3,7 @@
 StreamGCNError
 ├── SettingsError    process/settings.py       a variable's value or name is wrong
 │   └── WrongTopic   consumer/edge/logs.py     the edge store belongs to another topic
-├── EventError       consumer/event/rules.py   a message is no valid event
+├── EventError       consumer/event/errors.py  a message is no valid event
 ├── StoreError       consumer/edge/table.py    the edge store cannot be read or written now
 │   ├── StoreMissing                           there is none at the place
 │   ├── Replaced                               another one, or an older state, is at the place

@@ -20,8 +20,9 @@ from consumer.edge import copy as edges
 from process import atomic
 from process.errors import StreamGCNError
 from serving.settings import ServingSettings
+from trainer.lifecycle.marks import LIVE
 from trainer.lifecycle.promotion import before, locked
-from trainer.lifecycle.snapshots import LIVE, Snapshots
+from trainer.lifecycle.snapshots import Snapshots
 
 ABOUT = "backup.json"
 FORMAT = 1
@@ -109,7 +110,7 @@ def _copy_models(snapshots: Snapshots, target: Path) -> list[str]:
     if not snapshots.root.is_dir():
         return []
     with locked(snapshots):  # so none is pruned meanwhile
-        live = snapshots.live()
+        live = snapshots.marks.live()
         versions = [live, *before(snapshots, live)] if live else []
         for version in versions:
             _copy(snapshots.root / version, target / version)

@@ -27,9 +27,10 @@ from consumer.event import arrow
 from consumer.ingest.batch import Batch
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
-from consumer.ingest.decode import MESSAGE_BYTES, Rejected, events, rows
+from consumer.ingest.decode import Rejected, events, rows
 from consumer.ingest.letters import Forget
 from consumer.ingest.loop import Ingest
+from consumer.ingest.stretches import MESSAGE_BYTES
 from consumer.kafka.client import Message
 from consumer.kafka.member import POLL_RECORDS
 from consumer.kafka.records import _PartitionRecords

@@ -182,21 +182,7 @@ class Retrain:
             log.warning("Snapshot %s is rejected: %s.", manifest.version, manifest.rejected)
         else:
             log.info("Snapshot %s is live.", manifest.version)
-        took = {
-            "training_s": sum(manifest.seconds.values()),
-            "trained_at": manifest.trained_at / 1000,
-        }
-        self._figures.metrics.take(took)
-        outcome = metrics.REJECTED if manifest.rejected else metrics.LIVE
-        self._figures.metrics.count("trainings", outcome)
-        self._figures.report(
-            "trained",
-            users=manifest.users,
-            items=manifest.items,
-            edges=manifest.edges,
-            **{name: round(value, 4) for name, value in manifest.metrics.items()},
-            **{f"{name}_s": round(value, 1) for name, value in manifest.seconds.items()},
-        )
+        metrics.report(self._figures, manifest)
 
     def _trained(self) -> Manifest:
         """Train, write the snapshot, and put it live unless the gate or an operator is against."""

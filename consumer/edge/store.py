@@ -8,7 +8,8 @@ or neither does, so the offsets of the store, not Kafka's committed ones, say wh
     erase      users' rows out of the table and their bytes out of its files
     tidy       many small files into few, old rows and old files away, beside readers and writers
 
-The file is long for what each of these promises; how it is done stands in the files beside it.
+This file is longer than 250 lines because all that others ask of the edge store is one class, and
+each method says what it promises. How it is done stands in the files beside this one.
 """
 
 from __future__ import annotations

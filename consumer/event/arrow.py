@@ -13,7 +13,7 @@ import pyarrow.types as pt
 
 from consumer.event import rules
 from consumer.event.arrow_bounds import check_bounds, check_views
-from consumer.event.rules import EventError
+from consumer.event.errors import EventError
 from process.text import visible
 
 CONTENT_TYPE = b"application/vnd.apache.arrow.stream"

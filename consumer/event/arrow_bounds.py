@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from consumer.event.rules import EventError, view_lengths
+from consumer.event.columns import view_lengths
+from consumer.event.errors import EventError
 
 ROWS = 100_000  # at most, in one message
 EXPANDED_BYTES = 32 * 1024 * 1024  # of all columns, also those that are not of the event

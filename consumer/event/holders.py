@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumer.event import arrow
-from consumer.event.rules import EventError
+from consumer.event.errors import EventError
 
 
 def users_in(value: bytes, headers: Any) -> set[str]:

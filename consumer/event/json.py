@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from consumer.event import times
 from consumer.event.arrow_bounds import ROWS
-from consumer.event.rules import FORGET, LARGEST, NUMBER, REMOVE, SHOWN, EventError
+from consumer.event.errors import SHOWN, EventError
+from consumer.event.rules import FORGET, LARGEST, NUMBER, REMOVE
 from process.text import visible
 
 # What others take from here, though it is of the rules.
-__all__ = ["FORGET", "LARGEST", "REMOVE", "Event", "EventError", "Wire", "columns", "encode"]
+__all__ = ["FORGET", "LARGEST", "REMOVE", "Event", "Wire", "columns", "encode"]
 
 EXPLAINED_BYTES = 64 * 1024  # of a message that is looked at again, for a better reason
 

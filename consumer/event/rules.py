@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from consumer.event import times
-from process.errors import StreamGCNError
+from consumer.event.columns import is_text, nulls, read_ids, read_numbers, read_text, read_times
+from consumer.event.errors import SHOWN
 from process.text import visible
 
 ID_BYTES = 256
@@ -32,12 +33,6 @@ ONLY_HERE = (FORGET, HERE.encode())
 DEFAULT = "interaction"  # the type of an event that gives none
 NAMES = ("user_id", "item_id", "interaction", "timestamp", "type")
 NUMBER = f"send a number from -{LARGEST:g} to {LARGEST:g}"  # what is said of a wrong interaction
-SHOWN = 60  # characters of a foreign text in a reason
-Mask = npt.NDArray[np.bool_]
-
-
-class EventError(StreamGCNError):
-    """A message is not a valid event; the text says why and what would be."""
 
 
 class Bad(NamedTuple):
@@ -74,15 +69,16 @@ def check(given: pa.Table | pa.RecordBatch) -> Checked:
         EventError: a column is missing, is there twice, or is of a type that cannot be right.
     """
     n = given.num_rows
-    users, items = _ids(given, "user_id"), _ids(given, "item_id")
-    kinds = _text(_column(given, "type"), "type", 0, TYPE_BYTES)
+    users = read_ids(given, "user_id", ID_BYTES)
+    items = read_ids(given, "item_id", ID_BYTES)
+    kinds = read_text(given, "type", TYPE_BYTES)
     types = kinds.values.fill_null(DEFAULT)
     forgets = pc.equal(types, FORGET).to_numpy(zero_copy_only=False)
-    interactions = _numbers(_column(given, "interaction"))
-    moments = _moments(_column(given, "timestamp"))
+    interactions = read_numbers(given, "interaction")
+    moments = read_times(given, "timestamp")
     checks = [
-        (_nulls(users.values), _by_value(users.given, partial(_no_id, "user_id"))),
-        (_nulls(items.values) & ~forgets, _by_value(items.given, partial(_no_id, "item_id"))),
+        (nulls(users.values), _by_value(users.given, partial(_no_id, "user_id"))),
+        (nulls(items.values) & ~forgets, _by_value(items.given, partial(_no_id, "item_id"))),
         (kinds.wrong, _by_value(kinds.given, partial(_too_long, "type", TYPE_BYTES))),
         (
             ~(np.abs(interactions) <= LARGEST),
@@ -106,118 +102,6 @@ def check(given: pa.Table | pa.RecordBatch) -> Checked:
     if bad:
         table = table.filter(pa.array(good))
     return Checked(table, np.flatnonzero(good), sorted(bad))
-
-
-class _Text(NamedTuple):
-    given: pa.Array
-    values: pa.Array  # strings; null where `given` is null, or too short or too long
-    wrong: Mask  # too short or too long
-
-
-class _Moments(NamedTuple):
-    given: pa.Array
-    values: times.Milliseconds  # 0 where none is given, or a wrong one
-    wrong: Mask
-
-
-def _column(given: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
-    count = given.schema.names.count(name)
-    if count > 1:
-        raise EventError(f"column {name} is there {count} times; send it once")
-    if not count:
-        return pa.nulls(given.num_rows)
-    column = given.column(name)
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _ids(given: pa.Table | pa.RecordBatch, name: str) -> _Text:
-    if name not in given.schema.names:
-        there = visible(", ".join(given.schema.names), SHOWN) or "none"
-        raise EventError(f"column {name} is missing; there are: {there}")
-    return _text(_column(given, name), name, 1, ID_BYTES)
-
-
-def _text(column: pa.Array, name: str, least: int, most: int) -> _Text:
-    """A column as strings of `least` to `most` bytes.
-
-    Lengths are measured before a dictionary or views are expanded, which could be to any size.
-    """
-    of_dictionary = pt.is_dictionary(column.type)
-    values = column.dictionary if of_dictionary else column
-    if pt.is_null(values.type) or (pt.is_integer(values.type) and name != "type"):
-        values = values.cast(pa.string())
-    if pt.is_string_view(values.type):
-        values, long = _cut_views(values, most)
-    elif _is_text(values.type):
-        long = pc.greater(pc.binary_length(values), most).fill_null(False)
-        values = pc.if_else(long, None, values).cast(pa.string())
-    else:
-        raise _wrong_type(name, column, "strings" if name == "type" else "strings or integers")
-    short = pc.less(pc.binary_length(values), least).fill_null(False)
-    wrong = pc.or_(long, short)
-    values = pc.if_else(short, None, values)
-    if of_dictionary:
-        values, wrong = values.take(column.indices), wrong.take(column.indices).fill_null(False)
-    return _Text(column, values, wrong.to_numpy(zero_copy_only=False))
-
-
-def view_lengths(column: pa.Array) -> npt.NDArray[np.int32]:
-    """The bytes that each view of a column shows; of a null they mean nothing."""
-    return _views(column)[column.offset :, 0]
-
-
-def _views(column: pa.Array) -> npt.NDArray[np.int32]:
-    """Each view as four numbers, the first of which is its length; int32 [offset + rows, 4]."""
-    buffer = column.buffers()[1] or b""
-    return np.frombuffer(buffer, np.int32, 4 * (column.offset + len(column))).reshape(-1, 4)
-
-
-def _cut_views(column: pa.Array, most: int) -> tuple[pa.Array, pa.Array]:
-    """Views as strings, null where they are longer than `most` bytes, and a mask of these."""
-    there = column.is_valid().to_numpy(zero_copy_only=False)
-    long = (view_lengths(column) > most) & there
-    views = _views(column).copy()
-    views[column.offset :][long] = 0
-    validity, _, *data = column.buffers()
-    buffers = [validity, pa.py_buffer(views), *data]
-    cut = pa.Array.from_buffers(column.type, len(column), buffers, offset=column.offset)
-    return pc.if_else(pa.array(long), None, cut.cast(pa.string())), pa.array(long)
-
-
-def _numbers(column: pa.Array) -> npt.NDArray[np.float64]:
-    """Numbers, float64 [rows], 1 where none is given."""
-    if pt.is_dictionary(column.type):
-        column = column.dictionary_decode() if not _is_text(column.type.value_type) else column
-    kind = column.type
-    if not (pt.is_null(kind) or pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind)):
-        raise _wrong_type("interaction", column, "numbers")
-    floats = column.cast(pa.float64(), safe=False).fill_null(1.0)
-    numbers: npt.NDArray[np.float64] = floats.to_numpy(zero_copy_only=False)
-    return numbers
-
-
-def _moments(column: pa.Array) -> _Moments:
-    kind = column.type.value_type if pt.is_dictionary(column.type) else column.type
-    if _is_text(kind) or pt.is_string_view(kind):
-        text = _text(column, "timestamp", 0, times.TEXT_BYTES)
-        values, given = text.values, column
-        null = _nulls(values) & ~text.wrong
-    else:
-        values = given = column.dictionary_decode() if pt.is_dictionary(column.type) else column
-        null = _nulls(values)
-    moments = times.of_column(values)
-    if moments is None:
-        raise _wrong_type("timestamp", column, "timestamps with a zone, numbers or strings")
-    return _Moments(given, moments, (moments == 0) & ~null)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pt.is_string(kind) or pt.is_large_string(kind))
-
-
-def _nulls(column: pa.Array) -> Mask:
-    mask: Mask = column.is_null().to_numpy(zero_copy_only=False)
-    return mask
 
 
 def _by_value(column: pa.Array, explain: Callable[[pa.Scalar], str]) -> Callable[[int], str]:
@@ -253,10 +137,6 @@ def _beginning(text: pa.Scalar) -> bytes:
 def _no_time(given: pa.Scalar) -> str:
     if isinstance(given, pa.TimestampScalar):
         return times.why(given.value, given.type.unit)
-    if _is_text(given.type) or pt.is_string_view(given.type):
+    if is_text(given.type):
         return times.why(_beginning(given).decode(errors="replace"))
     return times.why(given.as_py())
-
-
-def _wrong_type(name: str, column: pa.Array, send: str) -> EventError:
-    return EventError(f"column {name} is of type {visible(str(column.type), SHOWN)}; send {send}")

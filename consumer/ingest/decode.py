@@ -20,14 +20,14 @@ import pyarrow.compute as pc
 
 from consumer.edge.schema import SCHEMA
 from consumer.event import arrow, json, rules
-from consumer.event.json import Event, EventError, Wire
+from consumer.event.errors import EventError
+from consumer.event.json import Event, Wire
 from consumer.event.times import is_time
+from consumer.ingest.stretches import MESSAGE_BYTES, stretches
 from consumer.kafka.client import Message
 from consumer.kafka.records import Unreadable
 from process.text import visible
 
-STRETCH = 2_000  # JSON messages a decoder call
-MESSAGE_BYTES = 10 * 1024 * 1024  # of one message, and of the JSON of a stretch
 BAD_ROWS = 100  # of a bulk message that are rejected one by one; beyond, it is rejected whole
 # Stands between the messages of a stretch. No sender can know it, so each time it is found at the
 # top level is the end of one message, however the messages themselves may be cut or joined.
@@ -85,33 +85,6 @@ def sent_at(message: Message, now_ms: int) -> int:
     """When a message was sent, epoch milliseconds; now where it does not tell a time in range."""
     sent = message.timestamp
     return sent if sent is not None and is_time(sent) else now_ms
-
-
-def stretches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """Bulk, large and unreadable messages each alone, the others many together.
-
-    A poll of a few megabytes may stand for gigabytes of rows, as small bulk messages expand to tens
-    of megabytes each. So whoever holds what it decodes takes one stretch after another.
-    """
-    begin = size = 0
-    for at, message in enumerate(messages):
-        length = len(message.value or b"")
-        single = (
-            length > MESSAGE_BYTES
-            or isinstance(message.value, Unreadable)
-            or bool(message.headers and arrow.is_bulk(message.headers))
-        )
-        if single or size + length > MESSAGE_BYTES or at - begin == STRETCH:
-            if at > begin:
-                yield messages[begin:at]
-            begin, size = at, 0
-        if single:
-            yield messages[at : at + 1]
-            begin = at + 1
-        else:
-            size += length
-    if begin < len(messages):
-        yield messages[begin:]
 
 
 def _taken(messages: Sequence[Message], rejected: list[Rejected]) -> Iterator[pa.Table]:

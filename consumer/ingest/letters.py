@@ -18,8 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from consumer.edge.traces import digest
+from consumer.event.errors import EventError
 from consumer.event.holders import users_in
-from consumer.event.rules import EventError
 from consumer.event.times import is_time
 from consumer.kafka.client import Headers, Message
 from consumer.kafka.topics import read_topic

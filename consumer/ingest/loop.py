@@ -9,20 +9,17 @@ import gc
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
 from contextlib import closing
 from typing import Self
 
 from consumer.edge.store import EdgeStore, Fenced, StoreError
-from consumer.ingest.batch import Batch
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
-from consumer.ingest.decode import Rejected, stretches
+from consumer.ingest.filling import Filling
 from consumer.ingest.housekeeping import Housekeeping
 from consumer.ingest.opening import open_store
 from consumer.ingest.places import Places
-from consumer.kafka.client import Message, TopicShorter
+from consumer.kafka.client import TopicShorter
 from consumer.kafka.reading import Polled, Reader
 from consumer.kafka.subscription import Subscription
 from consumer.kafka.topics import wait_for_topics
@@ -35,7 +32,6 @@ from process.running import Running
 
 log = logging.getLogger("consumer")
 
-BATCH_BYTES = 32 * 1024 * 1024  # of rows; two batches, a stretch and a poll are held at most
 HEARTBEAT_SECONDS = 1.0  # between two signs of life while nothing more can be taken
 LAST_COMMIT_SECONDS = 5.0  # given to the store when told to stop
 
@@ -68,11 +64,9 @@ class Ingest:
         self._store_away = Outage(log, "The edge store cannot be read", "The edge store is back")
         self._places = Places(store, settings.kafka_topic, log)
         self._housekeeping = Housekeeping(settings, log)
-        self._batch = Batch()
-        self._polled: deque[Sequence[Message]] = deque()  # stretches that are not decoded yet
-        self._events = self._rejected = self._unforeseen = self._reported = self._edges = 0
+        self._filling = Filling(settings, self._places, log)
+        self._events = self._reported = self._rows = 0
         self._reported_at = time.monotonic()
-        self._polled_at = 0  # epoch microseconds; no clock that is put back can turn the order
 
     @classmethod
     def join(
@@ -105,17 +99,17 @@ class Ingest:
 
     def round(self) -> None:
         """Do once all that the loop does."""
-        if self._is_full():
+        if self._writer.busy and self._filling.is_full:
             self._finish_commit(HEARTBEAT_SECONDS)
             self._reader.heartbeat()
         else:
-            if self._polled:
+            if self._filling.waits:
                 self._reader.heartbeat()
             else:
                 self._see_to(self._reader.poll(0.1))
-            self._take()
+            self._filling.take()
             self._finish_commit()
-        if self._should_commit():
+        if self._filling.is_due and not self._writer.busy:
             self._begin_commit()
         self._housekeeping.look()
         if self._figures.due():
@@ -127,16 +121,14 @@ class Ingest:
 
     def is_behind(self) -> bool:
         """Whether anything that was taken from Kafka is not stored yet."""
-        return self._writer.busy or bool(self._batch.after or self._polled)
+        return self._writer.busy or bool(self._filling.batch.after or self._filling.waits)
 
     def _see_to(self, polled: Polled) -> None:
-        self._polled_at = max(self._polled_at + 1, time.time_ns() // 1000)
         if polled.lost:
             self._drop()
         if polled.gained:
             self._place(polled)
-        for messages in polled.messages:
-            self._polled.extend(stretches(messages))
+        self._filling.polled(polled.messages)
 
     def _place(self, polled: Polled) -> None:
         try:
@@ -150,40 +142,16 @@ class Ingest:
             if self._places.begin_another(error, self._reader):
                 self._start_anew()
 
-    def _take(self) -> None:
-        """Decode what was polled, until all is or the batch is full."""
-        rejected: list[Rejected] = []
-        while self._polled and self._batch.bytes < BATCH_BYTES:
-            messages = self._polled.popleft()
-            position = self._places.position(messages[0].partition)
-            rejected += self._batch.take(messages, position, self._polled_at)
-        if rejected:
-            self._rejected += len(rejected)
-            self._unforeseen += sum(each.unforeseen for each in rejected)
-            first = rejected[0]
-            log.warning(
-                "Rejected %d messages or rows; the first is at offset %d of partition %d: %s.",
-                len(rejected), first.message.offset, first.message.partition, first.reason,
-            )  # fmt: skip
-
-    def _is_full(self) -> bool:
-        return self._writer.busy and self._batch.bytes >= BATCH_BYTES
-
-    def _should_commit(self) -> bool:
-        if self._writer.busy or not self._batch.after:
-            return False
-        full = len(self._batch) >= self._settings.commit_events or self._batch.bytes >= BATCH_BYTES
-        return full or time.monotonic() - self._batch.since >= self._settings.commit_seconds
-
     def _begin_commit(self) -> None:
         if not self._places.reading:
             return  # nothing is read before it is known
         if not self._reader.is_same_log():
             self._start_anew()
             return
-        self._writer.begin(self._batch, self._places.reading)
-        self._places.move_on(self._batch.after)
-        self._batch = Batch()
+        batch = self._filling.batch
+        self._writer.begin(batch, self._places.reading)
+        self._places.move_on(batch.after)
+        self._filling.begin_next()
 
     def _finish_commit(self, seconds: float = 0.0) -> None:
         """Take note of a batch that is stored; drop everything if another consumer was quicker."""
@@ -213,16 +181,15 @@ class Ingest:
         self._places.drop()
         stored = self._writer.drop()
         self._events += len(stored or ())
-        self._batch = Batch()
-        self._polled.clear()
+        self._filling.drop()
 
     def _commit_rest(self) -> None:
         until = time.monotonic() + LAST_COMMIT_SECONDS
         self._finish_commit(LAST_COMMIT_SECONDS)
-        if not self._writer.busy and self._batch.after:
+        if not self._writer.busy and self._filling.batch.after:
             self._begin_commit()
             self._finish_commit(until - time.monotonic())
-        if self._writer.busy or self._polled:
+        if self._writer.busy or self._filling.waits:
             log.warning("Stopped; the last events could not be stored and will be read again.")
         else:
             log.info("Stopped; everything taken from Kafka is stored.")
@@ -230,7 +197,7 @@ class Ingest:
     def _look_at_store(self) -> None:
         """Count its rows; notice that it is away, or not what it was."""
         try:
-            self._edges = self._store.count()
+            self._rows = self._store.count()
             changed = self._places.what_became_of_the_store(self._writer.busy)
         except StoreError as error:
             if not self._writer.busy:  # which says so itself
@@ -253,11 +220,11 @@ class Ingest:
             "ingested",
             events=self._events,
             rate=f"{rate:.0f}/s",
-            rejected=self._rejected,
-            edges=self._edges,
+            rejected=self._filling.rejected,
+            edges=self._rows,
             lag=self._reader.lag(),
             commit_ms=round(self._writer.commit_ms),
-            unforeseen=self._unforeseen,
+            unforeseen=self._filling.unforeseen,
         )
 
 

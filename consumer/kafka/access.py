@@ -7,36 +7,23 @@ question, then the same at an address that the broker advertises. What is refuse
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Iterable
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any
 
 from kafka.cluster import collect_hosts
 from kafka.errors import KafkaError, for_code
 from kafka.net.sasl import get_sasl_mechanism
-from kafka.protocol.broker_version_data import BrokerVersionData
-from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
-from kafka.protocol.parser import KafkaProtocol
+from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
 from consumer.kafka.client import AccessRefused, connection
+from consumer.kafka.link import Address, Closed, Link
 from consumer.kafka.tls import broker_certificate_refused, tls_context, verified_nothing
 from consumer.settings import ConsumerSettings
 
-SECONDS = 3.0  # for one step with one broker
 UNSUPPORTED_MECHANISM, ILLEGAL_SASL_STATE = 33, 34  # error codes of the protocol
-
-
-class Address(NamedTuple):
-    """Where a broker listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 def check_access(settings: ConsumerSettings) -> None:
@@ -79,46 +66,6 @@ def _first(
     raise failures[0] if failures else OSError("it names no broker")
 
 
-class _Closed(ConnectionError):
-    """The other side ended the connection instead of answering."""
-
-
-class _Link:
-    """A connection on which one question is asked after the other."""
-
-    def __init__(self, server: Address, tls: ssl.SSLContext | None) -> None:
-        plain = socket.create_connection(server, SECONDS)
-        try:
-            host = server.host.rstrip(".")
-            self._socket = tls.wrap_socket(plain, server_hostname=host) if tls else plain
-        except BaseException:
-            plain.close()
-            raise
-        self._protocol = KafkaProtocol(client_id="streamgcn", receive_message_max_bytes=1 << 24)
-        self._versions: BrokerVersionData | None = None
-
-    def greet(self) -> None:
-        """Learn which requests the broker knows."""
-        known = self.ask(ApiVersionsRequest(version=0)).api_keys
-        self._versions = BrokerVersionData(
-            api_versions={each.api_key: (each.min_version, each.max_version) for each in known}
-        )
-
-    def ask(self, request: Any) -> Any:
-        """The answer to a request of the client's library."""
-        if request.API_VERSION is None and self._versions:
-            request.API_VERSION = self._versions.api_version(request)
-        self._protocol.send_request(request)
-        self._socket.sendall(self._protocol.send_bytes())
-        while data := self._socket.recv(65_536):
-            for _, response in self._protocol.receive_bytes(data):
-                return response
-        raise _Closed("the broker closes the connection")
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 class _Visit:
     """One way to one broker, and why it ends early."""
 
@@ -136,14 +83,14 @@ class _Visit:
                 self._sign_in(link)
             try:
                 found = link.ask(MetadataRequest(topics=[])).brokers
-            except (_Closed, ConnectionError) as error:
+            except (Closed, ConnectionError) as error:
                 self._refuse_if_it_wants_sasl()
                 raise error
         return [Address(each.host, each.port) for each in found]
 
-    def _connect(self) -> _Link:
+    def _connect(self) -> Link:
         try:
-            return _Link(self._server, self._tls)
+            return Link(self._server, self._tls)
         except ssl.SSLCertVerificationError as error:
             raise broker_certificate_refused(error, self._settings, self._server) from None
         except (ssl.SSLError, ConnectionResetError) as error:
@@ -154,7 +101,7 @@ class _Visit:
                 ) from None
             raise self._without_tls(error) from None
 
-    def _greet(self, link: _Link) -> None:
+    def _greet(self, link: Link) -> None:
         try:
             link.greet()
         except ssl.SSLError as error:
@@ -182,7 +129,7 @@ class _Visit:
             f"({said}): it has expired, or the broker does not trust the authority that signed it"
         )
 
-    def _sign_in(self, link: _Link) -> None:
+    def _sign_in(self, link: Link) -> None:
         mechanism = self._settings.kafka_sasl_mechanism
         answer = link.ask(SaslHandshakeRequest(version=1, mechanism=mechanism))
         if answer.error_code == ILLEGAL_SASL_STATE:
@@ -212,7 +159,7 @@ class _Visit:
 
     def _answers_in_plain_text(self) -> bool:
         try:
-            with closing(_Link(self._server, None)) as link:
+            with closing(Link(self._server, None)) as link:
                 link.greet()
         except (OSError, KafkaError):
             return False
@@ -220,7 +167,7 @@ class _Visit:
 
     def _answers_with_tls(self) -> bool:
         try:
-            _Link(self._server, verified_nothing()).close()
+            Link(self._server, verified_nothing()).close()
         except ssl.SSLError as error:
             return "ALERT" in (error.reason or "")
         except OSError:
@@ -230,7 +177,7 @@ class _Visit:
     def _refuse_if_it_wants_sasl(self) -> None:
         if self._protocol.startswith("SASL"):
             return
-        with closing(_Link(self._server, self._tls)) as link:
+        with closing(Link(self._server, self._tls)) as link:
             link.greet()
             answer = link.ask(SaslHandshakeRequest(version=1, mechanism="PLAIN"))
         if answer.error_code in (0, UNSUPPORTED_MECHANISM):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Collection
 from contextlib import suppress
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -82,6 +83,18 @@ class Member:
     def leave(self) -> None:
         """Leave the group."""
         self.client.close(autocommit=False, timeout_ms=2_000)
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Poll no messages of these partitions until they are resumed."""
+        for partition in partitions:
+            with suppress(KeyError):  # the client has dropped it
+                self.client.pause(TopicPartition(self._topic, partition))
+
+    def resume(self, partitions: Collection[int]) -> None:
+        """Poll messages of these partitions again."""
+        for partition in partitions:
+            with suppress(KeyError):
+                self.client.resume(TopicPartition(self._topic, partition))
 
     def assigned(self, partitions: set[TopicPartition]) -> None:
         """Note partitions that must be placed before anything is read of them."""

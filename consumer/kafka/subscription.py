@@ -137,12 +137,12 @@ class Subscription:
             return
         placed = self._assignment.placed()
         try:
-            self._pause(placed)
+            self._member.pause(placed)
             self._member.client.poll(timeout_ms=0)
         except KafkaError as error:
             self._admission.refused(error, self._member.admitted)
         finally:
-            self._resume(placed & self._assignment.placed())
+            self._member.resume(placed & self._assignment.placed())
 
     def is_same_log(self) -> bool:
         """As `Reader.is_same_log`."""
@@ -233,7 +233,7 @@ class Subscription:
     def _start_over(self) -> Collection[int]:
         """Have all partitions placed again; returns those that the owner knows of."""
         known = self._assignment.start_over()
-        self._pause(known)
+        self._member.pause(known)
         self._ask_at = 0.0
         return known
 
@@ -242,16 +242,6 @@ class Subscription:
         first, end = offsets.bounds(client, self._settings, tp, start or 0)
         client.seek(tp, offsets.place_in(tp, start, first, end, self._log))
         client.resume(tp)
-
-    def _pause(self, partitions: Collection[int]) -> None:
-        for tp in map(self._tp, partitions):
-            with suppress(KeyError):  # the client has dropped it
-                self._member.client.pause(tp)
-
-    def _resume(self, partitions: Collection[int]) -> None:
-        for tp in map(self._tp, partitions):
-            with suppress(KeyError):
-                self._member.client.resume(tp)
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)

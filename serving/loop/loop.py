@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from consumer.ingest.decode import stretches
+from consumer.ingest.stretches import stretches
 from consumer.kafka.subscription import Subscription
 from process.running import Running
 from serving.edges.user_edges import UserEdges

@@ -88,7 +88,7 @@ def _facts(snapshots: Snapshots, manifest: Manifest) -> Iterator[tuple[str, str]
     yield "verdict", _verdict(snapshots, manifest)
     yield "model", manifest.model
     yield "trained", _time(manifest.trained_at)
-    promoted = snapshots.promoted_at(manifest.version)
+    promoted = snapshots.marks.promoted_at(manifest.version)
     yield "live since, or last", "never" if promoted is None else _time(promoted)
     for name in ("edges", "users", "items", "store_version", "log", "offsets"):
         yield name, str(getattr(manifest, name))
@@ -103,7 +103,7 @@ def _facts(snapshots: Snapshots, manifest: Manifest) -> Iterator[tuple[str, str]
 def _verdict(snapshots: Snapshots, manifest: Manifest) -> str:
     if manifest.rejected:
         return f"rejected: {manifest.rejected}"
-    return "withdrawn" if snapshots.is_withdrawn(manifest.version) else "passed"
+    return "withdrawn" if snapshots.marks.is_withdrawn(manifest.version) else "passed"
 
 
 def _time(ms: int) -> str:

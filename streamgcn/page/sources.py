@@ -156,7 +156,7 @@ def _models(folder: Path) -> Values:
                 "seconds": sum(manifest.seconds.values()),
                 "metrics": manifest.metrics,
                 "verdict": visible(manifest.rejected and f"rejected: {manifest.rejected}", 300)
-                or ("withdrawn" if snapshots.is_withdrawn(version) else "passed"),
+                or ("withdrawn" if snapshots.marks.is_withdrawn(version) else "passed"),
             }
         )
     running = training(folder)

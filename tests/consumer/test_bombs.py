@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from consumer.ingest.decode import BAD_ROWS, MESSAGE_BYTES
+from consumer.ingest.decode import BAD_ROWS
+from consumer.ingest.stretches import MESSAGE_BYTES
 from tests import bombs
 from tests.bombs import Taken
 

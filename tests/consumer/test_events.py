@@ -3,7 +3,8 @@ import time
 
 import pytest
 
-from consumer.event.json import Event, EventError, encode
+from consumer.event.errors import EventError
+from consumer.event.json import Event, encode
 from consumer.ingest.decode import events, rows
 from consumer.kafka.client import Message
 

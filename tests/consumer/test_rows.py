@@ -221,7 +221,8 @@ def test_broken_arrow_streams_are_rejected_with_a_reason(junk: bytes, at: int, b
 
 
 def test_a_message_over_the_limit_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MESSAGE_BYTES", 100)
+    for place in ("stretches", "decode"):
+        monkeypatch.setattr(f"consumer.ingest.{place}.MESSAGE_BYTES", 100)
     table, rejected = rows(messages([GOOD, GOOD.replace(b"}", b" " * 100 + b"}"), GOOD]))
     assert len(table) == 2
     assert "longer than 100 bytes" in rejected[0].reason

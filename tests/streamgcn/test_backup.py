@@ -160,7 +160,7 @@ def test_a_restore_that_failed_leaves_nothing_and_can_be_repeated(
             restore(again, tmp_path / "backup")
     assert list((tmp_path / "again").iterdir()) == []
     restore(again, tmp_path / "backup")
-    assert Snapshots(again.model_store).live() == NAMES[1]
+    assert Snapshots(again.model_store).marks.live() == NAMES[1]
 
 
 def test_the_models_are_on_the_disk_before_the_backup_is_said_to_be_whole(

@@ -83,12 +83,3 @@ def test_the_example_for_node_reads_a_list_or_the_popular_one(url: str, tmp_path
         pytest.skip(f"npm cannot install redis: {installed.stderr or installed.stdout}")
     found = answers([node, str(example("js", tmp_path, "read.mjs"))], url, tmp_path)
     assert found == ["i1 0.5 live\nü 0.25 live"] * 2 + ["hit 3 popular"]
-
-
-def test_the_map_of_the_design_names_every_folder_of_the_rooms() -> None:
-    named = re.findall(r"^ {4,6}([a-z]+)/ ", (ROOT / "DESIGN.md").read_text(), re.M)
-    rooms = ("process", "consumer", "trainer", "serving", "streamgcn")
-    found = [
-        folder.parent.name for room in rooms for folder in (ROOT / room).glob("**/__init__.py")
-    ]
-    assert sorted(set(named) - {"tests", "docs"}) == sorted(found)

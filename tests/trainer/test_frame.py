@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from consumer.event.rules import EventError
+from consumer.event.errors import EventError
 from tests.trainer.test_graph import edges
 from trainer.graph.frame import from_frame
 

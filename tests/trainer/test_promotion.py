@@ -22,7 +22,7 @@ def test_a_rollback_goes_one_step_back_and_a_second_one_goes_further(tmp_path: P
     assert roll_back(snapshots) == (NAMES[1], NAMES[0])
     with pytest.raises(SnapshotError, match=f"no model was live before {NAMES[0]}"):
         roll_back(snapshots)
-    assert snapshots.live() == NAMES[0]
+    assert snapshots.marks.live() == NAMES[0]
 
 
 def test_a_rollback_takes_back_the_promotion_of_an_older_model(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_rollback_leaves_a_live_model_whose_folder_is_gone(tmp_path: Path) -> 
     snapshots = filled(tmp_path, *NAMES[:2])
     shutil.rmtree(tmp_path / NAMES[1])
     assert roll_back(snapshots) == (NAMES[1], NAMES[0])
-    assert snapshots.live() == NAMES[0]
+    assert snapshots.marks.live() == NAMES[0]
 
 
 def test_a_rollback_that_cannot_write_the_pointer_says_so(
@@ -52,7 +52,7 @@ def test_a_rollback_that_cannot_write_the_pointer_says_so(
     def full(version: str) -> None:
         raise SnapshotError(f"cannot make {version} live: the disk is full")
 
-    monkeypatch.setattr(snapshots, "point_to", full)
+    monkeypatch.setattr(snapshots.marks, "point_to", full)
     with pytest.raises(SnapshotError, match="the disk is full"):
         roll_back(snapshots)
 
@@ -74,7 +74,7 @@ def test_a_damaged_or_unknown_model_is_not_promoted(tmp_path: Path) -> None:
         promote(snapshots, NAMES[0])
     with pytest.raises(SnapshotError, match=r"there is no snapshot \.\./x"):
         promote(snapshots, "../x")
-    assert snapshots.live() == NAMES[1]
+    assert snapshots.marks.live() == NAMES[1]
 
 
 def test_a_candidate_does_not_replace_a_model_that_it_was_not_judged_against(
@@ -86,7 +86,7 @@ def test_a_candidate_does_not_replace_a_model_that_it_was_not_judged_against(
     with pytest.raises(LiveChanged, match=NAMES[0]):
         put_live(snapshots, NAMES[2], instead_of=NAMES[1])
     put_live(snapshots, NAMES[2], instead_of=NAMES[0])
-    assert snapshots.live() == NAMES[2]
+    assert snapshots.marks.live() == NAMES[2]
 
 
 def test_pruning_waits_for_a_promotion_and_keeps_what_went_live(tmp_path: Path) -> None:

@@ -105,14 +105,14 @@ def test_a_grown_store_is_retrained_from_the_live_snapshot(
     made = store(Path(settings.edge_store), rows)
     trainer = Retrain(settings, threading.Event())
     once(trainer)
-    first = snapshots.live()
+    first = snapshots.marks.live()
     assert "from scratch" in caplog.text
     once(trainer)
-    assert snapshots.live() == first  # nothing new
+    assert snapshots.marks.live() == first  # nothing new
     append(made, [(f"0-new{n}", f"0-{n % 12}") for n in range(12)], len(rows))
     again(trainer, snapshots)
     assert f"going on from {first}" in caplog.text
-    live = snapshots.live()
+    live = snapshots.marks.live()
     assert live is not None
     assert live != first
     manifest = snapshots.read(live).manifest
@@ -129,11 +129,11 @@ def test_a_rejected_candidate_is_kept_and_said_and_the_live_model_stays(
     made = store(Path(settings.edge_store), pairs(blocks()))
     trainer = Retrain(settings, threading.Event())
     once(trainer)
-    first = snapshots.live()
+    first = snapshots.marks.live()
     monkeypatch.setattr(candidate, "objection", lambda *_: "it is worse")
     append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
     newest = again(trainer, snapshots)
-    assert snapshots.live() == first != newest
+    assert snapshots.marks.live() == first != newest
     assert snapshots.read(newest).manifest.rejected == "it is worse"
     assert f"Snapshot {newest} is rejected: it is worse." in caplog.text
 
@@ -158,7 +158,7 @@ def test_a_training_that_fails_leaves_the_live_model_and_is_tried_again_without_
     made = store(Path(settings.edge_store), pairs(blocks()))
     trainer = Retrain(settings, threading.Event())
     once(trainer)
-    first = snapshots.live()
+    first = snapshots.marks.live()
     failures = 0
 
     def fail(*_: object, **__: object) -> None:
@@ -172,14 +172,14 @@ def test_a_training_that_fails_leaves_the_live_model_and_is_tried_again_without_
     with monkeypatch.context() as broken:
         broken.setattr(target, fail)
         wait_for("the second failure", lambda: once(trainer) and failures == 2, 20)
-        assert snapshots.live() == first
+        assert snapshots.marks.live() == first
         assert snapshots.versions() == [first]
     lines = [line for line in caplog.messages if "Training failed" in line]
     assert [line.rsplit(". ", 1)[1] for line in lines] == [
         "It is tried again in 0 s.", "It is tried again in 0 s."
     ]  # fmt: skip
     assert not any("\n" in line for line in lines)
-    assert again(trainer, snapshots) == snapshots.live() != first
+    assert again(trainer, snapshots) == snapshots.marks.live() != first
 
 
 def test_a_trainer_whose_reading_fails_says_so_in_one_line_and_goes_on(
@@ -198,7 +198,7 @@ def test_a_trainer_whose_reading_fails_says_so_in_one_line_and_goes_on(
         broken.setattr(stored_graph, "grow", lambda *_: dict[str, object]()["a column"])
         thread.start()
         wait_for("the line", lambda: "An unexpected error in the trainer" in caplog.text)
-    wait_for("a model", snapshots.live)
+    wait_for("a model", snapshots.marks.live)
     stop.set()
     thread.join()
     assert (
@@ -234,11 +234,11 @@ def test_without_what_the_live_snapshot_left_to_go_on_from_it_starts_from_scratc
     made = store(Path(settings.edge_store), pairs(blocks()))
     trainer = Retrain(settings, threading.Event())
     once(trainer)
-    first = snapshots.live()
+    first = snapshots.marks.live()
     assert first
     (Path(settings.model_store) / first / "start.safetensors").unlink()
     append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
-    assert again(trainer, snapshots) == snapshots.live() != first
+    assert again(trainer, snapshots) == snapshots.marks.live() != first
     assert caplog.text.count("from scratch") == 3  # twice for the training, once for the reason
 
 
@@ -286,7 +286,7 @@ def test_a_second_trainer_stands_by_and_takes_over_when_the_first_one_ends(
     assert len(snapshots.versions()) == 1
     assert "Another trainer holds" in caplog.text
     first._lease.release()
-    assert again(second, snapshots) == snapshots.live()
+    assert again(second, snapshots) == snapshots.marks.live()
 
 
 def test_a_trainer_that_lost_the_lease_in_a_training_puts_nothing_live(
@@ -304,7 +304,7 @@ def test_a_trainer_that_lost_the_lease_in_a_training_puts_nothing_live(
 
     monkeypatch.setattr(candidate, "objection", taken_over)
     once(trainer)
-    assert snapshots.live() is None
+    assert snapshots.marks.live() is None
     assert snapshots.versions() == []
     assert (
         "The training was stopped and its model dropped: another trainer has taken" in caplog.text
@@ -339,7 +339,7 @@ def test_a_model_store_that_is_deleted_is_said_and_gets_a_new_model(
     once(trainer)
     once(trainer)
     shutil.rmtree(settings.model_store)
-    assert again(trainer, snapshots) == snapshots.live()
+    assert again(trainer, snapshots) == snapshots.marks.live()
     assert caplog.text.count(f"There is no live model in {settings.model_store} any more") == 1
 
 
@@ -353,7 +353,7 @@ def test_a_model_store_that_cannot_be_used_is_waited_for_and_one_that_is_restore
     made = store(Path(settings.edge_store), rows)
     trainer = Retrain(settings, threading.Event())
     once(trainer)
-    first = snapshots.live()
+    first = snapshots.marks.live()
     place, aside = Path(settings.model_store), Path(settings.model_store + ".aside")
     place.rename(aside)
     place.write_text("a file")
@@ -363,7 +363,7 @@ def test_a_model_store_that_cannot_be_used_is_waited_for_and_one_that_is_restore
     assert caplog.text.count("cannot be used") == 1
     place.unlink()
     aside.rename(place)
-    assert again(trainer, snapshots) == snapshots.live() != first
+    assert again(trainer, snapshots) == snapshots.marks.live() != first
     assert "can be used again" in caplog.text
     assert f"going on from {first}" in caplog.text
 
@@ -376,11 +376,11 @@ def test_the_first_model_waits_for_no_choosing_and_the_chosen_one_follows_at_onc
     store(Path(settings.edge_store), pairs(blocks()))
     trainer = Retrain(TrainerSettings.load(), threading.Event())
     first = snapshots.read(again(trainer, snapshots)).manifest
-    assert snapshots.live() == first.version
+    assert snapshots.marks.live() == first.version
     assert first.chosen_at == 0
     assert first.settings["learned_weight"] == 0
     second = snapshots.read(again(trainer, snapshots)).manifest
-    assert snapshots.live() == second.version
+    assert snapshots.marks.live() == second.version
     assert second.chosen_at == second.edges
     once(trainer)
     assert snapshots.versions() == [first.version, second.version]
@@ -395,7 +395,7 @@ def test_a_model_that_an_operator_puts_live_during_a_training_stays_live(
     first = again(trainer, snapshots) if not snapshots.versions() else snapshots.versions()[0]
     append(edges, [("new", f"0-{n}") for n in range(12)], len(pairs(blocks())))
     second = again(trainer, snapshots)
-    assert snapshots.live() == second
+    assert snapshots.marks.live() == second
 
     def interrupted(*arguments: Any) -> Snapshot:
         promote(snapshots, first)
@@ -404,7 +404,7 @@ def test_a_model_that_an_operator_puts_live_during_a_training_stays_live(
     monkeypatch.setattr(retrain, "candidate", interrupted)
     append(edges, [("newer", f"1-{n}") for n in range(12)], len(pairs(blocks())) + 12)
     third = again(trainer, snapshots)
-    assert snapshots.live() == first
+    assert snapshots.marks.live() == first
     assert f"{first} was made live while this one was trained" in snapshots.manifest(third).rejected
 
 
@@ -419,7 +419,7 @@ def test_a_model_that_is_live_is_said_to_be_live_where_old_ones_cannot_be_delete
     store(Path(settings.edge_store), pairs(blocks()))
     caplog.set_level(logging.INFO)
     once(Retrain(settings, threading.Event()))
-    assert f"Snapshot {snapshots.live()} is live." in caplog.text
+    assert f"Snapshot {snapshots.marks.live()} is live." in caplog.text
     assert "Old snapshots cannot be deleted: the folder is away." in caplog.text
     assert "Training failed" not in caplog.text
 

@@ -68,13 +68,13 @@ def test_the_folders_of_models_are_for_their_owner_alone(tmp_path: Path) -> None
 
 def test_the_live_pointer_moves_to_whole_snapshots_alone(tmp_path: Path) -> None:
     snapshots = Snapshots(str(tmp_path))
-    assert snapshots.live() is None
+    assert snapshots.marks.live() is None
     snapshots.write(snapshot(VERSION))
     snapshots.promote(VERSION)
-    assert snapshots.live() == VERSION
+    assert snapshots.marks.live() == VERSION
     with pytest.raises(SnapshotError, match="there is no snapshot 2027"):
         snapshots.promote("2027")
-    assert snapshots.live() == VERSION
+    assert snapshots.marks.live() == VERSION
 
 
 def test_a_snapshot_that_cannot_be_finished_leaves_nothing(
@@ -142,7 +142,7 @@ def test_what_was_live_last_is_kept_also_after_going_back(tmp_path: Path) -> Non
         time.sleep(0.002)  # that the times differ
     prune(snapshots)
     assert snapshots.versions() == [*NAMES[:2], *NAMES[7:12]]
-    assert snapshots.live() == NAMES[1]
+    assert snapshots.marks.live() == NAMES[1]
 
 
 def test_a_draft_of_another_trainer_stays_until_it_is_abandoned(tmp_path: Path) -> None:

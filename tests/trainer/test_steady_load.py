@@ -46,7 +46,7 @@ def shoppers(repeats: float, users: int = 400, tastes: int = 4, items: int = 40)
 
 def retrained(graph: InteractionGraph, snapshots: Snapshots) -> Manifest:
     """One training; what passes the gate goes live."""
-    version = snapshots.live()
+    version = snapshots.marks.live()
     live = snapshots.read(version) if version else None
     made = candidate(graph, SETTINGS, snapshots, live, quiet, READ)
     if not made.manifest.rejected:

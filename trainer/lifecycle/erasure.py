@@ -55,7 +55,7 @@ def erase(snapshots: Snapshots, forgotten: Mapping[str, int]) -> list[str]:
             continue
         with locked(snapshots):  # so that none is deleted that is about to go live
             try:
-                if snapshots.promoted_at(version) is None and version != named(snapshots):
+                if snapshots.marks.promoted_at(version) is None and version != named(snapshots):
                     shutil.rmtree(folder)
                 else:
                     _blank(folder, users, numbers)

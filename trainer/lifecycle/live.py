@@ -27,7 +27,7 @@ class LiveModel:
     def version(self) -> str | None:
         """The version to use, None where there is none. Cheap: reads the live pointer alone."""
         try:
-            live = self._snapshots.live()
+            live = self._snapshots.marks.live()
         except SnapshotError as error:
             self._pointer.failed(error)
             live = self._last
@@ -65,10 +65,10 @@ class LiveModel:
             newer = [version for version in versions if version > live]
             order = [*older[::-1], *newer]
         else:
-            at = {version: self._snapshots.promoted_at(version) or 0 for version in versions}
+            at = {version: self._snapshots.marks.promoted_at(version) or 0 for version in versions}
             order = sorted(versions, key=lambda version: (at[version], version), reverse=True)
         passed = (version for version in order if self._has_passed(version))
-        return [version for version in passed if not self._snapshots.is_withdrawn(version)]
+        return [version for version in passed if not self._snapshots.marks.is_withdrawn(version)]
 
     def _has_passed(self, version: str) -> bool:
         try:

@@ -1,8 +1,10 @@
-"""The metrics of the trainer."""
+"""The metrics of the trainer, and what is reported of a training that has ended."""
 
 from __future__ import annotations
 
+from process.log import Figures
 from process.metrics import Metric
+from trainer.lifecycle.manifest import Manifest
 
 LIVE, REJECTED, FAILED = "live", "rejected", "failed"  # outcomes of a training
 
@@ -28,3 +30,21 @@ METRICS = (
     Metric("loss", "gauge", "training_loss", "Loss of the running training."),
     Metric("remaining_s", "gauge", "training_remaining_seconds", "Time left of this stage."),
 )
+
+
+def report(figures: Figures, manifest: Manifest) -> None:
+    """Write the figures of a trained model to the log and the metrics."""
+    took = {
+        "training_s": sum(manifest.seconds.values()),
+        "trained_at": manifest.trained_at / 1000,
+    }
+    figures.metrics.take(took)
+    figures.metrics.count("trainings", REJECTED if manifest.rejected else LIVE)
+    figures.report(
+        "trained",
+        users=manifest.users,
+        items=manifest.items,
+        edges=manifest.edges,
+        **{name: round(value, 4) for name, value in manifest.metrics.items()},
+        **{f"{name}_s": round(value, 1) for name, value in manifest.seconds.items()},
+    )

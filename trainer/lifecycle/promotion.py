@@ -42,7 +42,7 @@ def locked(snapshots: Snapshots) -> Iterator[None]:
 def named(snapshots: Snapshots) -> str | None:
     """The version that the live pointer names; None where there is none or it is damaged."""
     try:
-        return snapshots.live()
+        return snapshots.marks.live()
     except SnapshotError:
         return None
 
@@ -94,7 +94,7 @@ def roll_back(snapshots: Snapshots) -> tuple[str, str]:
             written.
     """
     with locked(snapshots):
-        live = snapshots.live()
+        live = snapshots.marks.live()
         if live is None:
             raise SnapshotError(f"no model is live in {snapshots.root}")
         for version in before(snapshots, live):
@@ -103,8 +103,8 @@ def roll_back(snapshots: Snapshots) -> tuple[str, str]:
             except SnapshotError:
                 continue  # it is damaged
             if (snapshots.root / live).is_dir():  # a model that is gone needs no mark
-                snapshots.withdraw(live)
-            snapshots.point_to(version)
+                snapshots.marks.withdraw(live)
+            snapshots.marks.point_to(version)
             return live, version
         raise SnapshotError(
             f"no model was live before {live}; `streamgcn models promote` puts any other one live"
@@ -117,7 +117,7 @@ def before(snapshots: Snapshots, live: str) -> list[str]:
         version: promoted
         for version in snapshots.versions()
         if version != live
-        and (promoted := snapshots.promoted_at(version)) is not None
-        and not snapshots.is_withdrawn(version)
+        and (promoted := snapshots.marks.promoted_at(version)) is not None
+        and not snapshots.marks.is_withdrawn(version)
     }
     return sorted(at, key=lambda version: (at[version], version), reverse=True)

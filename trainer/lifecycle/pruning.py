@@ -32,13 +32,13 @@ def _delete_old(snapshots: Snapshots) -> None:
     promoted = {
         version: at
         for version in versions
-        if (at := snapshots.promoted_at(version)) is not None
-        and not snapshots.is_withdrawn(version)
+        if (at := snapshots.marks.promoted_at(version)) is not None
+        and not snapshots.marks.is_withdrawn(version)
     }
     kept = set(versions[-NEWEST:])
     kept |= set(sorted(promoted, key=lambda version: promoted[version])[-WERE_LIVE:])
     try:
-        kept.add(snapshots.live() or "")
+        kept.add(snapshots.marks.live() or "")
     except SnapshotError:
         return  # nobody knows what may go
     for version in set(versions) - kept:

@@ -3,15 +3,13 @@
 <MODEL_STORE>/<version>/tables.safetensors, users.parquet, items.parquet, manifest.json
 <MODEL_STORE>/<version>/start.safetensors    what the next training goes on from
 <MODEL_STORE>/<version>/trained.safetensors  the edges that it was trained on
-<MODEL_STORE>/<version>/promoted             when it went live last, epoch milliseconds
-<MODEL_STORE>/<version>/withdrawn            an operator went back from it to an older one
-<MODEL_STORE>/live                           the version that serving uses, replaced atomically
+
+Beside them are the marks (marks.py), which say what is live and what was.
 """
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +25,9 @@ from process.settings import SettingsError
 from trainer.embedding.kinds import KINDS
 from trainer.lifecycle import checks, files
 from trainer.lifecycle.manifest import VERSION, Manifest, Snapshot, SnapshotError, parse
+from trainer.lifecycle.marks import Marks
 from trainer.lifecycle.trained import Trained
 
-LIVE = "live"
-PROMOTED, WITHDRAWN = "promoted", "withdrawn"
 PRIVATE = 0o700  # of folders
 UNREADABLE = (OSError, SafetensorError, msgspec.MsgspecError, pa.ArrowException, ValueError)
 
@@ -45,6 +42,7 @@ class Snapshots:
             SettingsError: there is a file where the folder should be.
         """
         self.root = Path(root)
+        self.marks = Marks(self.root)
         for place in (self.root, *self.root.parents):
             if place.exists():
                 if not place.is_dir():
@@ -52,25 +50,6 @@ class Snapshots:
                         f"MODEL_STORE={root} is refused: {place} is a file; name a folder"
                     )
                 break
-
-    def live(self) -> str | None:
-        """Version that the live pointer names, None before the first.
-
-        Raises:
-            SnapshotError: the pointer cannot be read, or names no version.
-        """
-        path = self.root / LIVE
-        try:
-            with files.regular(path).open("rb") as file:
-                content = file.read(100).strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise SnapshotError(f"cannot read {path}: {error}") from error
-        version = content.decode(errors="replace")
-        if not VERSION.fullmatch(version):
-            raise SnapshotError(f"{path} names no snapshot: {version!r}")
-        return version
 
     def versions(self) -> list[str]:
         """All whole snapshots, oldest first; none where the folder cannot be read."""
@@ -126,46 +105,7 @@ class Snapshots:
         """
         if version not in self.versions():
             raise SnapshotError(f"there is no snapshot {version} in {self.root}")
-        folder = self.root / version
-        try:
-            (folder / WITHDRAWN).unlink(missing_ok=True)
-            atomic.write(folder / PROMOTED, str(int(time.time() * 1000)).encode())
-        except OSError as error:
-            raise SnapshotError(f"cannot promote {version}: {error}") from error
-        self.point_to(version)
-
-    def point_to(self, version: str) -> None:
-        """Make a snapshot the live one without a note of when.
-
-        Raises:
-            SnapshotError: the pointer cannot be written.
-        """
-        try:
-            atomic.write(self.root / LIVE, version.encode() + b"\n")
-        except OSError as error:
-            raise SnapshotError(f"cannot make {version} live: {error}") from error
-
-    def withdraw(self, version: str) -> None:
-        """Note that a snapshot that was live is not to be gone back to.
-
-        Raises:
-            SnapshotError: the note cannot be written.
-        """
-        try:
-            atomic.write(self.root / version / WITHDRAWN, b"")
-        except OSError as error:
-            raise SnapshotError(f"cannot withdraw {version}: {error}") from error
-
-    def is_withdrawn(self, version: str) -> bool:
-        """Whether an operator went back from it, and nobody has promoted it since."""
-        return (self.root / version / WITHDRAWN).exists()
-
-    def promoted_at(self, version: str) -> int | None:
-        """When a snapshot went live last, epoch milliseconds; None for one that never did."""
-        try:
-            return int((self.root / version / PROMOTED).read_bytes())
-        except (OSError, ValueError):
-            return None
+        self.marks.promote(version)
 
     def manifest(self, version: str) -> Manifest:
         """What a snapshot says of itself.

@@ -1,0 +1,84 @@
+"""The next batch is filled with what was polled, until the batch is full; the rest waits."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from consumer.ingest.batch import Batch
+from consumer.ingest.decode import Rejected
+from consumer.ingest.places import Places
+from consumer.ingest.stretches import stretches
+from consumer.kafka.client import Message
+from consumer.settings import ConsumerSettings
+
+BATCH_BYTES = 32 * 1024 * 1024  # of rows; two batches, a stretch and a poll are held at most
+
+
+class Filling:
+    """The batch that is filled now, and the polled messages that are not decoded yet.
+
+    rejected: how many messages or rows were rejected; unforeseen: how many of these for an error
+    that nobody expected.
+    """
+
+    def __init__(self, settings: ConsumerSettings, places: Places, log: logging.Logger) -> None:
+        self._settings = settings
+        self._places = places
+        self._log = log
+        self._waiting: deque[Sequence[Message]] = deque()  # stretches that are not decoded yet
+        self._polled_at = 0  # epoch microseconds; no clock that is put back can turn the order
+        self.batch = Batch()
+        self.rejected = self.unforeseen = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a polled message is not decoded yet."""
+        return bool(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the batch takes no more."""
+        return self.batch.bytes >= BATCH_BYTES
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the batch has enough events, or has waited long enough, to be committed."""
+        if not self.batch.after:
+            return False
+        if self.is_full or len(self.batch) >= self._settings.commit_events:
+            return True
+        return time.monotonic() - self.batch.since >= self._settings.commit_seconds
+
+    def polled(self, messages: Sequence[Sequence[Message]]) -> None:
+        """Note what a poll that has ended now brought: for each partition its messages."""
+        self._polled_at = max(self._polled_at + 1, time.time_ns() // 1000)
+        for each in messages:
+            self._waiting.extend(stretches(each))
+
+    def take(self) -> None:
+        """Decode what was polled, until all is decoded or the batch is full."""
+        rejected: list[Rejected] = []
+        while self._waiting and not self.is_full:
+            messages = self._waiting.popleft()
+            position = self._places.position(messages[0].partition)
+            rejected += self.batch.take(messages, position, self._polled_at)
+        if rejected:
+            self.rejected += len(rejected)
+            self.unforeseen += sum(each.unforeseen for each in rejected)
+            first = rejected[0]
+            self._log.warning(
+                "Rejected %d messages or rows; the first is at offset %d of partition %d: %s.",
+                len(rejected), first.message.offset, first.message.partition, first.reason,
+            )  # fmt: skip
+
+    def begin_next(self) -> None:
+        """Leave the batch to whoever commits it, and begin an empty one."""
+        self.batch = Batch()
+
+    def drop(self) -> None:
+        """Drop the batch, and what was polled for it."""
+        self.batch = Batch()
+        self._waiting.clear()

@@ -59,10 +59,8 @@ def run(settings: ServingSettings, process: Running) -> None:
     live = LiveModel(Snapshots(settings.model_store), log)
     slot = ModelSlot(live, prepare, edges, forgetting, log)
     group = f"{settings.kafka_group}-serving"
-    with Subscription(settings, group, log, process.stop, process.health) as subscription:
-        ServingLoop(
-            settings, process, store, subscription, edges, growing, forgetting, slot, log
-        ).run()
+    with Subscription(settings, group, log, process.stop, process.health) as reader:
+        ServingLoop(settings, process, store, reader, edges, growing, forgetting, slot, log).run()
     slot.close()
     growing.close()
     store.close()

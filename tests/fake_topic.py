@@ -22,13 +22,20 @@ TOPIC = "t"
 class FakeTopic:
     """Partitions of messages. Offsets without a message are a transaction's marks."""
 
-    def __init__(self, partitions: int = 2) -> None:
-        self._n = partitions
+    def __init__(self, partitions: int = 2, begins: int = 0, has_id: bool = True) -> None:
+        """An empty topic.
+
+        Args:
+            begins: offset of the first message of partition 0.
+            has_id: brokers before Kafka 2.8 give topics no id.
+        """
+        self._n, self._has_id = partitions, has_id
         self.create_anew()
+        self.first[0] = self.end[0] = begins
 
     def create_anew(self) -> None:
         """Another topic of the same name: empty, with another id."""
-        self.id = str(uuid.uuid4())
+        self.id = str(uuid.uuid4()) if self._has_id else None
         self.first = [0] * self._n
         self.end = [0] * self._n
         self.messages: list[dict[int, Message]] = [{} for _ in range(self._n)]
@@ -61,7 +68,11 @@ class FakeTopic:
 
 
 class FakeReader:
-    """A member that a test gives partitions to and takes them from."""
+    """A member that a test gives partitions to and takes them from; a `Reader`.
+
+    committed_offsets: what the loop has told by `commit`; started: what it has told by `place`;
+    postponed: why it did not know a place.
+    """
 
     def __init__(self, topic: FakeTopic, records: int = 3) -> None:
         """A member without partitions.
@@ -71,7 +82,8 @@ class FakeReader:
         """
         self.topic_id: str | None = None
         self.trouble = ""
-        self.answered: dict[int, int] = {}  # what was told by `commit`
+        self.committed_offsets: dict[int, int] = {}
+        self.started: dict[int, int | None] = {}
         self.postponed: list[Exception] = []
         self.before_messages: Callable[[], None] = lambda: None  # a rebalance in a poll's midst
         self._topic, self._records = topic, records
@@ -109,6 +121,7 @@ class FakeReader:
                 tp = TopicPartition(TOPIC, partition)
                 try:
                     self._position[partition] = place_in(tp, start, first, end, log)
+                    self.started[partition] = start
                 except Exception:
                     self._assignment.unclaim(partition)
                     raise
@@ -126,10 +139,10 @@ class FakeReader:
         return self.topic_id == self._topic.id
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        self.answered |= offsets
+        self.committed_offsets |= offsets
 
     def committed(self, partition: int) -> int | None:
-        return self.answered.get(partition)
+        return self.committed_offsets.get(partition)
 
     def ends(self, offsets: Mapping[int, int]) -> dict[int, int]:
         return dict(enumerate(self._topic.end))

@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from consumer.ingest.stretches import stretches
-from consumer.kafka.subscription import Subscription
+from consumer.kafka.reading import Reader
 from process.running import Running
 from serving.edges.user_edges import UserEdges
 from serving.loop.blocks import GATHER, Blocks
@@ -44,12 +44,12 @@ class ServingLoop:
     """One serving process."""
 
     def __init__(
-        self, settings: ServingSettings, process: Running, store: Store, subscription: Subscription,
+        self, settings: ServingSettings, process: Running, store: Store, reader: Reader,
         edges: UserEdges, growing: Growing, forgetting: Forgetting, slot: ModelSlot,
         log: logging.Logger,
     ) -> None:  # fmt: skip
         self._settings, self._process = settings, process
-        self._store, self._subscription = store, subscription
+        self._store, self._reader = store, reader
         self._edges, self._growing = edges, growing
         self._forgetting, self._slot = forgetting, slot
         self._due = DueUsers()
@@ -57,7 +57,7 @@ class ServingLoop:
         self._publication = Publication(store, log)
         self._blocks = Blocks(store, edges, self._due, self._publication, self._popular)
         topic = settings.kafka_topic
-        self._partitions = Partitions(topic, subscription, growing, edges, self._due, log)
+        self._partitions = Partitions(topic, reader, growing, edges, self._due, log)
         self._taking = Taking(edges, self._due, forgetting, slot, self._partitions, log)
         self._expiry = Expiry(
             settings.retention_days, edges, self._due, forgetting, self._partitions
@@ -86,7 +86,7 @@ class ServingLoop:
         if 0.0 < wait < GATHER:
             self._process.stop.wait(wait)  # more users become due meanwhile
             wait = 0.0
-        polled = self._subscription.poll(min(wait, GATHER))
+        polled = self._reader.poll(min(wait, GATHER))
         if polled.lost:
             # Another process may have these partitions now, and write newer lists than this one.
             self._partitions.lose()
@@ -103,7 +103,7 @@ class ServingLoop:
         """Stay healthy and a member of the group in the middle of a poll."""
         if time.monotonic() - self._shown_at > LIFE_EVERY:
             self._shown_at = time.monotonic()
-            self._subscription.heartbeat()
+            self._reader.heartbeat()
             self._process.health.alive()
 
     def _wait(self) -> float:
@@ -163,7 +163,7 @@ class ServingLoop:
         self._slot.use_other_edges()
         self._blocks.clear()
         self._partitions.restart()
-        self._publication.renew(self._subscription.partitions())
+        self._publication.renew(self._reader.partitions())
         self._popular.hurry()
 
     def _look(self) -> None:
@@ -185,7 +185,7 @@ class ServingLoop:
             return
         length, ttl = self._settings.top_k, self._settings.redis_ttl_seconds
         edition = f"{self._slot.version} {self._watch.generation} {length} {ttl}"
-        mine, n_partitions = self._partitions.mine, self._subscription.n_partitions
+        mine, n_partitions = self._partitions.mine, self._reader.n_partitions
         self._publication.begin_if_due(recommender, self._edges, mine, n_partitions, edition)
         if self._watch.evicted and time.monotonic() - self._kept_at > KEEP_EVERY:
             self._kept_at = time.monotonic()
@@ -208,7 +208,7 @@ class ServingLoop:
     def _report(self) -> None:
         health, figures = self._process.health, self._process.figures
         health.needs(
-            Kafka=self._subscription.trouble,
+            Kafka=self._reader.trouble,
             Redis=self._outage.trouble,
             store=self._growing.trouble,
             model="" if self._slot.recommender else "no model is live yet",
@@ -226,7 +226,7 @@ class ServingLoop:
             refreshed=self._blocks.answered,
             users=self._edges.n_users,
             due=len(self._due),
-            lag=self._subscription.lag(),
+            lag=self._reader.lag(),
             freshness_p50_ms=round(p50 * 1000),
             freshness_p95_ms=round(p95 * 1000),
             freshness_p99_ms=round(p99 * 1000),

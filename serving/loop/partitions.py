@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from consumer.edge.store import Log, StoreError
 from consumer.kafka.client import TopicShorter
-from consumer.kafka.subscription import Subscription
+from consumer.kafka.reading import Reader
 from process.errors import StreamGCNError
 from serving.edges.user_edges import UserEdges
 from serving.loop.due import DueUsers
@@ -25,10 +25,10 @@ class Partitions:
     """
 
     def __init__(
-        self, topic: str, subscription: Subscription, growing: Growing, edges: UserEdges,
+        self, topic: str, reader: Reader, growing: Growing, edges: UserEdges,
         due: DueUsers, log: logging.Logger,
     ) -> None:  # fmt: skip
-        self._topic, self._subscription, self._growing = topic, subscription, growing
+        self._topic, self._reader, self._growing = topic, reader, growing
         self._edges, self._due, self._log = edges, due, log
         self._edge_log: Log | None = None  # that is read
         self._committed_at = 0.0
@@ -41,11 +41,11 @@ class Partitions:
         try:
             starts = {partition: self._start(partition) for partition in gained}
         except StreamGCNError as error:
-            self._subscription.postpone(error)
+            self._reader.postpone(error)
             return False
         self.mine = self.mine.union(starts)
         with suppress(TopicShorter):  # until the consumer has begun another log
-            self._subscription.place(starts)
+            self._reader.place(starts)
         return True
 
     def lose(self) -> None:
@@ -56,7 +56,7 @@ class Partitions:
         """Ask again where each partition goes on: the edge store is another one."""
         self._edge_log = None
         self.lose()
-        self._subscription.restart()
+        self._reader.restart()
 
     def commit(self) -> None:
         """Tell Kafka up to where the events are answered: where another process would go on."""
@@ -65,7 +65,7 @@ class Partitions:
         answered = self._due.offsets()
         if answered:
             self._committed_at = time.monotonic()
-            self._subscription.commit(answered)
+            self._reader.commit(answered)
             self._due.committed(answered)
 
     def _start(self, partition: int) -> int | None:
@@ -75,7 +75,7 @@ class Partitions:
         """
         edge_log = self._find_log()
         stored = self._growing.store.next_offset(partition, edge_log)
-        answered = self._subscription.committed(partition)
+        answered = self._reader.committed(partition)
         self._growing.read_now()
         # Of a log that is new nothing is stored, and none of its events is known from another log.
         self._edges.begin(edge_log.number, partition, stored or 0)
@@ -88,7 +88,7 @@ class Partitions:
     def _find_log(self) -> Log:
         """The topic's log in the edge store, as the consumer has numbered it."""
         store = self._growing.store
-        found = store.log(self._subscription.topic_id)
+        found = store.log(self._reader.topic_id)
         if found is None:
             if not store.before_logs():
                 raise StoreError(f"the consumer has not begun with this log of topic {self._topic}")

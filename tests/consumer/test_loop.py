@@ -85,7 +85,7 @@ def test_messages_are_stored_once_in_order_past_the_marks_of_transactions(
     topic.publish(0, *likes("u", ["last"]))
     consumer.store_all()
     assert items(tmp_path) == [*"abcdefgh", "last"]
-    assert consumer.reader.answered == {0: topic.end[0]}
+    assert consumer.reader.committed_offsets == {0: topic.end[0]}
 
 
 def test_what_was_taken_of_a_lost_partition_is_left_to_the_next_owner(

@@ -1,21 +1,21 @@
-"""The loop, round by round, on a log in memory and a real Redis."""
+"""The loop, round by round, on a topic in memory and a real Redis."""
 
 import gc
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 
 from consumer.edge.store import EdgeStore
-from consumer.event.json import FORGET
+from consumer.event.json import FORGET, Event, encode
 from consumer.event.rules import ONLY_HERE
-from consumer.kafka.subscription import Subscription
+from consumer.kafka.client import Headers
 from process.health import Health
 from process.log import Figures
 from process.running import Running
@@ -29,10 +29,10 @@ from serving.loop.loop import ServingLoop
 from serving.loop.model_slot import ModelSlot
 from serving.redis.store import Store
 from serving.settings import ServingSettings
+from tests.fake_topic import FakeReader, FakeTopic
 from tests.graphs import append, blocks, pairs
 from tests.graphs import store as store_of
 from tests.services import real_redis, wait_for
-from tests.serving.fake_log import FakeLog
 from trainer.fit.fit import fit
 from trainer.graph.weights import Weighing
 from trainer.lifecycle.live import LiveModel
@@ -46,13 +46,15 @@ log = logging.getLogger("serving")
 
 
 class Loop:
-    """A loop whose log and stores the test holds.
+    """A loop whose topic and stores the test holds. The rows of GRAPH are in the edge store, and
+    the topic begins after them.
 
     load_second: set to let the second model be loaded.
     """
 
     def __init__(self, folder: Path, redis_url: str, n_partitions: int = 1) -> None:
-        self.log = FakeLog(n_partitions, {0: len(GRAPH)})  # these are in the edge store
+        self.topic = FakeTopic(n_partitions, begins=len(GRAPH), has_id=False)
+        self.reader = FakeReader(self.topic)
         self.rows = store_of(folder / "edges", pairs(GRAPH))
         settings = ServingSettings(
             edge_store=str(folder / "edges"), model_store=str(folder / "models"), kafka_topic="t",
@@ -70,7 +72,7 @@ class Loop:
         self.slot = ModelSlot(live, self._prepare, self.edges, forgetting, log)
         self.process = Running(threading.Event(), Figures("serving"), Health())
         self.loop = ServingLoop(
-            settings, self.process, self.store, cast(Subscription, self.log), self.edges,
+            settings, self.process, self.store, self.reader, self.edges,
             self.growing, forgetting, self.slot, log,
         )  # fmt: skip
 
@@ -90,6 +92,12 @@ class Loop:
         self.snapshots.write(Snapshot(manifest, embeddings, *ids))
         self.snapshots.promote(version)
 
+    def publish(
+        self, user: str, item: str, partition: int = 0, type: str = "view", headers: Headers = ()
+    ) -> None:
+        value = encode(Event(user, item, 1.0, int(time.time() * 1000), type))
+        self.topic.send(partition, value, headers, user.encode())
+
     def go_on(self, what: str, until: Callable[[], object]) -> None:
         """Rounds until the condition holds."""
 
@@ -102,7 +110,7 @@ class Loop:
     def start(self, *given: int) -> None:
         """Until all lists of the first model are written."""
         self.promote(FIRST)
-        self.log.give(*(given or (0,)))
+        self.reader.assign(*(given or (0,)))
         self.go_on("the first model's lists", lambda: self.published(FIRST, *(given or (0,))))
 
     def published(self, version: str, *given: int) -> bool:
@@ -126,14 +134,14 @@ def loop(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def test_an_event_is_answered_by_a_new_list_and_then_committed(loop: Loop) -> None:
     loop.start()
-    loop.log.publish("0-1", "0-3")
-    loop.log.publish("newcomer", "2-3")
+    loop.publish("0-1", "0-3")
+    loop.publish("newcomer", "2-3")
     loop.go_on("the lists", lambda: loop.store.user("newcomer"))
     found = loop.store.user("newcomer")
     assert found
     assert found.source == "live"
     assert {item.split("-")[0] for item in found.items} == {"2"}
-    loop.go_on("the commit", lambda: loop.log.committed_offsets == {0: len(GRAPH) + 2})
+    loop.go_on("the commit", lambda: loop.reader.committed_offsets == {0: len(GRAPH) + 2})
 
 
 def test_events_are_answered_from_the_model_in_use_while_the_next_one_is_loaded(
@@ -144,13 +152,13 @@ def test_events_are_answered_from_the_model_in_use_while_the_next_one_is_loaded(
     loop.promote(SECOND)
     loop.go_on("the loading", lambda: loop.slot._loading)
     for number in range(5):
-        loop.log.publish(f"newcomer {number}", "1-2")
+        loop.publish(f"newcomer {number}", "1-2")
         user = f"newcomer {number}"
         loop.go_on("the list", lambda user=user: loop.store.user(user))  # type: ignore[misc]
         found = loop.store.user(user)
         assert found
         assert found.model == FIRST
-    loop.log.publish("0-1", "", type="forget")
+    loop.publish("0-1", "", type="forget")
     loop.go_on("the list to go", lambda: not loop.store.user("0-1"))
     assert loop.slot.version == FIRST
     loop.load_second.set()
@@ -180,7 +188,7 @@ def test_a_model_that_cannot_be_prepared_leaves_the_model_in_use_and_is_tried_ag
     loop.slot._prepare = fail_once
     loop.load_second.set()
     loop.promote(SECOND)
-    loop.log.publish("newcomer", "1-2")
+    loop.publish("newcomer", "1-2")
     loop.go_on("the second model's lists", lambda: loop.published(SECOND, 0))
     assert caplog.text.count("no room") == 1
     assert loop.store.user("newcomer")
@@ -189,9 +197,9 @@ def test_a_model_that_cannot_be_prepared_leaves_the_model_in_use_and_is_tried_ag
 def test_before_there_is_a_model_events_are_read_and_answered_by_the_first_publication(
     loop: Loop,
 ) -> None:
-    loop.log.give(0)
-    loop.log.publish("newcomer", "2-3")
-    loop.go_on("the commit", lambda: loop.log.committed_offsets == {0: len(GRAPH) + 1})
+    loop.reader.assign(0)
+    loop.publish("newcomer", "2-3")
+    loop.go_on("the commit", lambda: loop.reader.committed_offsets == {0: len(GRAPH) + 1})
     assert loop.store.user("newcomer") is None
     assert loop.store.popular()
     loop.promote(FIRST)
@@ -205,7 +213,7 @@ def test_while_redis_is_away_the_edges_grow_and_the_next_model_is_loaded(
     with real_redis(tmp_path) as url:
         loop = Loop(tmp_path, url)
         loop.start()
-    loop.log.publish("one", "0-1")
+    loop.publish("one", "0-1")
     loop.go_on("the outage", lambda: loop.loop._outage.trouble)
     append(loop.rows, [("one", "0-1")], len(GRAPH))
     loop.go_on("the growth", lambda: not loop.edges.changed)
@@ -219,19 +227,19 @@ def test_while_redis_is_away_the_edges_grow_and_the_next_model_is_loaded(
 def test_a_lost_partition_is_not_written_and_goes_on_where_it_was_answered(loop: Loop) -> None:
     loop.start()
     append(loop.rows, [("one", "0-1"), ("another", "0-1")], len(GRAPH))  # before serving reads them
-    loop.log.publish("one", "0-1")
+    loop.publish("one", "0-1")
     loop.go_on("the list", lambda: loop.store.user("one"))
-    loop.go_on("the commit", lambda: loop.log.committed_offsets.get(0) == len(GRAPH) + 1)
-    loop.log.publish("another", "0-1")
+    loop.go_on("the commit", lambda: loop.reader.committed_offsets.get(0) == len(GRAPH) + 1)
+    loop.publish("another", "0-1")
     loop.loop._read()  # it is read, and not answered
-    loop.log.take_away()
-    loop.log.publish("third", "0-1")
+    loop.reader.assign()
+    loop.publish("third", "0-1")
     for _ in range(5):
         loop.loop.round()
     assert not loop.store.user("another")  # it is another process's now
-    loop.log.give(0)
+    loop.reader.assign(0)
     loop.go_on("both lists", lambda: loop.store.user("another") and loop.store.user("third"))
-    assert loop.log.started[0] == len(GRAPH) + 1
+    assert loop.reader.started[0] == len(GRAPH) + 1
 
 
 def test_where_the_edge_store_cannot_tell_the_place_the_log_is_told_to_ask_again(
@@ -240,12 +248,12 @@ def test_where_the_edge_store_cannot_tell_the_place_the_log_is_told_to_ask_again
     with monkeypatch.context() as patch:
         patch.setattr(EdgeStore, "log", lambda *_: None)
         patch.setattr(EdgeStore, "before_logs", lambda _: {})
-        loop.log.give(0)
+        loop.reader.assign(0)
         loop.loop.round()
-        assert "has not begun with this log of topic t" in str(loop.log.postponed[0])
-        assert not loop.log.started
+        assert "has not begun with this log of topic t" in str(loop.reader.postponed[0])
+        assert not loop.reader.started
     loop.loop.round()
-    assert loop.log.started == {0: len(GRAPH)}
+    assert loop.reader.started == {0: len(GRAPH)}
 
 
 def test_lists_are_written_again_where_the_edge_store_tells_another_order_than_the_log(
@@ -254,7 +262,7 @@ def test_lists_are_written_again_where_the_edge_store_tells_another_order_than_t
     monkeypatch.setattr("serving.loop.growing.SETTLE_AFTER", 0.0)
     monkeypatch.setattr("serving.loop.growing.TIMES_AS_LONG", 0.0)
     loop.start(0, 1)
-    loop.log.publish("0-1", "3-1", partition=1)  # its other events are of partition 0
+    loop.publish("0-1", "3-1", partition=1)  # its other events are of partition 0
     loop.go_on("the list", lambda: (found := loop.store.user("0-1")) and found.event_at > 9)
     first = loop.store.user("0-1")
     assert first
@@ -272,7 +280,7 @@ def test_lists_are_written_again_where_the_edge_store_tells_another_order_than_t
 
 def test_lists_of_users_whose_edges_expire_go_or_are_written_again(loop: Loop) -> None:
     loop.start()
-    loop.log.publish("0-1", "1-2")  # all other edges are of long ago
+    loop.publish("0-1", "1-2")  # all other edges are of long ago
     loop.go_on("the list", lambda: (found := loop.store.user("0-1")) and found.event_at > 9)
     first = loop.store.user("0-1")
     assert first
@@ -289,10 +297,10 @@ def test_lists_of_users_whose_edges_expire_go_or_are_written_again(loop: Loop) -
 
 def test_a_forget_of_another_partition_alone_leaves_a_user_the_list(loop: Loop) -> None:
     loop.start(0, 1)
-    loop.log.publish("newcomer", "2-3", partition=1)
+    loop.publish("newcomer", "2-3", partition=1)
     loop.go_on("the list", lambda: loop.store.user("newcomer"))
-    loop.log.publish("newcomer", "", partition=0, type=FORGET, headers=(ONLY_HERE,))
-    loop.go_on("the commit", lambda: loop.log.committed_offsets.get(0) == len(GRAPH) + 1)
+    loop.publish("newcomer", "", partition=0, type=FORGET, headers=(ONLY_HERE,))
+    loop.go_on("the commit", lambda: loop.reader.committed_offsets.get(0) == len(GRAPH) + 1)
     assert loop.store.user("newcomer")
 
 
@@ -304,7 +312,7 @@ def test_an_item_that_the_model_has_not_seen_is_recommended_once_three_users_lik
     monkeypatch.setattr("serving.loop.publication.RENEW_TIMES", 0.0)
     loop.start()
     for number in range(6):
-        loop.log.publish(f"2-{number}", "brand new")
+        loop.publish(f"2-{number}", "brand new")
     loop.go_on("the similar items", lambda: loop.store.neighbors("brand new"))
 
     def recommended() -> bool:

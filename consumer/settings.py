@@ -86,6 +86,11 @@ class ConsumerSettings(ProcessSettings):
         description="Days after which an edge is removed, from its last event on; unset: never.",
     )
 
+    @property
+    def dead_letter_topic(self) -> str:
+        """Topic of the rejected messages."""
+        return f"{self.kafka_topic}.dead"
+
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _addresses(cls, value: str) -> str:

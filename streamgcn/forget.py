@@ -57,8 +57,8 @@ def publish(settings: ConsumerSettings, user: str) -> dict[int, int]:
             publisher.flush()
             places = dict(place() for place in sent)
             mark, headers = mark_forgotten(user, places)
-            for partition in publisher.partitions(f"{topic}.dead"):
-                publisher.send(f"{topic}.dead", mark, None, headers, partition)
+            for partition in publisher.partitions(settings.dead_letter_topic):
+                publisher.send(settings.dead_letter_topic, mark, None, headers, partition)
     finally:
         publisher.close()
     return places
@@ -145,7 +145,7 @@ class Search:
             kept = f"{held} messages, which are not put back; Kafka keeps them until they expire"
             return Place("", remark=kept if held else "")
 
-        return _place(f"{self._settings.kafka_topic}.dead: rejected messages", look)
+        return _place(f"{self._settings.dead_letter_topic}: rejected messages", look)
 
     @cached_property
     def _topic_id(self) -> str | None:

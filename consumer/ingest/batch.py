@@ -31,11 +31,8 @@ class Batch:
     noted: list[Rejected | Forget] = field(default_factory=list)  # for the dead-letter topic
     bytes: int = 0
     since: float = 0.0  # monotonic seconds
+    events: int = 0  # none where all messages were rejected
     _tables: list[pa.Table] = field(default_factory=list)
-    _events: int = 0
-
-    def __len__(self) -> int:
-        return self._events
 
     def take(self, messages: Sequence[Message], position: int | None, at: int) -> list[Rejected]:
         """Add messages of one partition, whether they are events or not; returns those rejected.
@@ -54,7 +51,7 @@ class Batch:
         table = taken(made, at)
         self.noted += sorted([*rejected, *_forgets(table)], key=_offset)
         self._tables.append(table)
-        self._events += len(table)
+        self.events += len(table)
         self.bytes += table.nbytes + sum(map(_size, rejected))
         return rejected
 

@@ -75,7 +75,7 @@ class DeadLetters:
 
     def _put(self, noted: Iterable[Rejected | Forget], parts: int = WHOLE) -> None:
         publisher = self._publisher = self._publisher or Publisher(self._settings)
-        dead = f"{self._topic}.dead"
+        dead = self._settings.dead_letter_topic
         for each in noted:
             if isinstance(each, Forget):
                 places = {each.partition: each.offset}

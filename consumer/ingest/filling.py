@@ -48,7 +48,7 @@ class Filling:
         """Whether the batch has enough events, or has waited long enough, to be committed."""
         if not self.batch.after:
             return False
-        if self.is_full or len(self.batch) >= self._settings.commit_events:
+        if self.is_full or self.batch.events >= self._settings.commit_events:
             return True
         return time.monotonic() - self.batch.since >= self._settings.commit_seconds
 
@@ -70,8 +70,9 @@ class Filling:
             self.unforeseen += sum(each.unforeseen for each in rejected)
             first = rejected[0]
             self._log.warning(
-                "Rejected %d messages or rows; the first is at offset %d of partition %d: %s.",
-                len(rejected), first.message.offset, first.message.partition, first.reason,
+                "Rejected %d messages or rows, which go to topic %s; the first is at offset %d of "
+                "partition %d: %s.", len(rejected), self._settings.dead_letter_topic,
+                first.message.offset, first.message.partition, first.reason,
             )  # fmt: skip
 
     def begin_next(self) -> None:

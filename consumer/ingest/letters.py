@@ -164,7 +164,7 @@ class Letters:
         return sum(user in (self.forgotten.among(letter) or ()) for letter in self.letters())
 
     def _read(self) -> Iterator[Message]:
-        return read_topic(self._settings, f"{self._settings.kafka_topic}.dead")
+        return read_topic(self._settings, self._settings.dead_letter_topic)
 
 
 def _letter(message: Message) -> Letter | None:

@@ -165,9 +165,9 @@ class Ingest:
             )
             self._start_anew()
             return
-        if stored:
+        if stored:  # also a batch of rejected messages alone
             self._reader.commit(stored.after)
-            self._events += len(stored)
+            self._events += stored.events
             self._figures.metrics.observe("commit", [self._writer.commit_ms / 1000])
             self._housekeeping.committed()
 
@@ -180,7 +180,8 @@ class Ingest:
         """Drop what is not stored: it is the next owner's, or will be read again."""
         self._places.drop()
         stored = self._writer.drop()
-        self._events += len(stored or ())
+        if stored:
+            self._events += stored.events
         self._filling.drop()
 
     def _commit_rest(self) -> None:

@@ -16,7 +16,7 @@ TOGETHER = 500  # letters put back in one transaction
 
 def transactional_id(settings: ConsumerSettings) -> str:
     """Who puts letters back, or forgets a user, ends whoever has begun to put letters back."""
-    return f"{settings.kafka_topic}.dead.reinject"
+    return f"{settings.dead_letter_topic}.reinject"
 
 
 @dataclass

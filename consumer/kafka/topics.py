@@ -67,8 +67,8 @@ def wait_for_topics(
             name = settings.kafka_topic
             if not _may(admin, settings, name, topic):
                 _create(admin, settings, name, {"num_partitions": PARTITIONS})
-            if dead and not _may(admin, settings, f"{name}.dead", dead):
-                _create(admin, settings, f"{name}.dead", dead_options)
+            if dead and not _may(admin, settings, settings.dead_letter_topic, dead):
+                _create(admin, settings, settings.dead_letter_topic, dead_options)
         finally:
             admin.close()
 

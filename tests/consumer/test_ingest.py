@@ -213,7 +213,7 @@ def test_every_malformed_message_becomes_one_dead_letter_and_every_good_one_arri
             topic.send(b'{"user_id":"good","item_id":"i%d"}' % n, partition=n % 4)
     with consuming(topic.settings):
         topic.wait_stored()
-    found = list(read_topic(topic.settings, f"{topic.settings.kafka_topic}.dead"))
+    found = list(read_topic(topic.settings, topic.settings.dead_letter_topic))
     assert len(made) >= 100 * hundreds
     assert Counter(letter.key for letter in found) == Counter(sent.keys())
     assert all(letter.value == sent[letter.key or b""] for letter in found)

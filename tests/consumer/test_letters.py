@@ -134,7 +134,7 @@ def test_letters_of_another_program_with_times_that_are_none_are_put_back_as_all
     for number, time in enumerate(times):
         source = f"{topic.settings.kafka_topic}/0/{number}".encode()
         headers = [("error", b"e"), ("source", source), ("timestamp", time)]
-        topic.publisher.send(f"{topic.settings.kafka_topic}.dead", b"%d" % number, None, headers)
+        topic.publisher.send(topic.settings.dead_letter_topic, b"%d" % number, None, headers)
     topic.publisher.flush()
     assert list(reinject(topic.settings))[-1] == Done(put_back=len(times))
     found = read_topic(topic.settings, topic.settings.kafka_topic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,20 @@ import pytest
 from consumer.edge.store import EdgeStore, StoreError
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
+from consumer.ingest.decode import Rejected
+from consumer.ingest.letters import Forget
 from consumer.ingest.loop import Ingest
 from consumer.settings import ConsumerSettings
 from tests.fake_topic import TOPIC, FakeReader, FakeTopic, log
 from tests.graphs import stored
 from tests.ingesting import likes
 from tests.services import wait_for
+
+
+class NoLetters(DeadLetters):
+    """Stands for a topic of dead letters that takes all."""
+
+    def put(self, noted: Sequence[Rejected | Forget]) -> None: ...
 
 
 @dataclass
@@ -36,7 +44,7 @@ class Consumer:
             kafka_topic=TOPIC, edge_store=str(folder / "edges"), commit_seconds=0.01
         )
         store, written = (EdgeStore.begin(settings.edge_store, TOPIC) for _ in range(2))
-        reader, writer = FakeReader(topic), Writer(written, DeadLetters(settings), log)
+        reader, writer = FakeReader(topic), Writer(written, NoLetters(settings), log)
         return cls(reader, Ingest(settings, threading.Event(), reader, store, writer), writer)
 
     def rounds_until(self, condition: Callable[[], bool]) -> None:
@@ -86,6 +94,17 @@ def test_messages_are_stored_once_in_order_past_the_marks_of_transactions(
     consumer.store_all()
     assert items(tmp_path) == [*"abcdefgh", "last"]
     assert consumer.reader.committed_offsets == {0: topic.end[0]}
+
+
+def test_kafka_is_told_also_of_messages_that_were_all_rejected(
+    topic: FakeTopic, consumer: Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer.reader.assign(0)
+    topic.send(0, b"no event")
+    consumer.store_all()
+    consumer.rounds_until(lambda: not consumer.writer.busy)
+    assert consumer.reader.committed_offsets == {0: 1}
+    assert "Rejected 1 messages or rows, which go to topic t.dead" in caplog.text
 
 
 def test_what_was_taken_of_a_lost_partition_is_left_to_the_next_owner(

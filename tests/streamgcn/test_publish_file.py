@@ -110,4 +110,4 @@ def test_nothing_is_sent_if_a_row_would_be_rejected_unless_it_is_left_out(
     with consuming(topic.settings):
         topic.wait_stored()
     assert [row[:2] for row in stored(topic)] == [("u2", "i2")]
-    assert not list(read_topic(topic.settings, f"{topic.settings.kafka_topic}.dead"))
+    assert not list(read_topic(topic.settings, topic.settings.dead_letter_topic))

@@ -143,7 +143,7 @@ def evaluate(
         return
     trained = time.monotonic()
     served = measure_served(embeddings, kept, asked, lengths)
-    figures = served.pop("all_users") | measure_rmse(embeddings, kept, tested)
+    figures = served.pop("all_users") | measure_rmse(embeddings, kept, asked)
     figures["measured_users"] = figures.pop("users")
     result: dict[str, object] = {
         "model": hyperparameters.model,
@@ -174,9 +174,11 @@ def evaluate(
 
 
 def _rows(file: str, options: Options) -> pa.Table:
+    from trainer.graph.frame import unforgotten
+
     with load([file], options) as loaded:
         given.tell(loaded)
-        return loaded.table()
+        return unforgotten(loaded.table())
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:

@@ -107,14 +107,17 @@ class Delimited:
         if self._spaced:
             rows = [[field.strip(" ") for field in row] for row in part.rows]
             part = part._replace(rows=rows)
-        if set(map(len, part.rows)) == {width}:
+        blank = [not row or not (row[0].strip() or filled(row)) for row in part.rows]
+        if set(map(len, part.rows)) == {width} and not any(blank):
             return part
         made = Part([], [], list(part.wrong))
-        for number, row in zip(part.numbers, part.rows, strict=True):
-            if len(row) == width or (len(row) > width >= len(filled(row)) > 0):
+        for number, row, is_blank in zip(part.numbers, part.rows, blank, strict=True):
+            if is_blank:
+                continue
+            if len(row) == width or len(row) > width >= len(filled(row)):
                 made.numbers.append(number)
                 made.rows.append(row)
-            elif filled(row):
+            else:
                 made.wrong.append(Wrong(number, self._ragged(row)))
         return made
 

@@ -28,7 +28,8 @@ def encoding_of(source: Source, given: str | None = None) -> str:
             since_end = len(block) - end - 1 + (since_end if end < 0 else 0)
             if since_end > LONGEST:
                 raise FileError(
-                    f"{source.name} has a line of more than {LONGEST} bytes; is it a file of rows?"
+                    f"{source.name} has a line of more than {LONGEST} bytes; write each row in a "
+                    "line of its own (JSON: one object in each line), or give a Parquet file"
                 )
             try:
                 is_utf8 = is_utf8 and decoder.decode(block) is not None

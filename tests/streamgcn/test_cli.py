@@ -316,6 +316,19 @@ def test_gcn_with_mse_reports_its_rmse_beside_those_of_the_mean_and_of_biases(
     assert 0.5 < figures["rmse_biases"] < figures["rmse_mean"]
 
 
+def test_the_rmse_is_over_pairs_that_were_not_trained_on(tmp_path: Path) -> None:
+    train, test, small = tmp_path / "train.csv", tmp_path / "test.csv", tmp_path / "small.toml"
+    rows = [f"u{user},i{(user + n) % 12},3" for user in range(60) for n in range(6)]
+    train.write_text("\n".join(["user_id,item_id,interaction", *rows]))
+    test.write_text("\n".join(["user_id,item_id,interaction", "u0,i0,3", "u0,i8,1"]))
+    small.write_text("dim = 4\n")
+    ended = streamgcn(
+        "evaluate", "--train", str(train), "--test", str(test), STREAMGCN_MODEL="gcn",
+        STREAMGCN_LOSS="mse", STREAMGCN_EPOCHS="2", STREAMGCN_MODEL_FILE=str(small),
+    )  # fmt: skip
+    assert json.loads(ended.stdout)["rmse_mean"] == 2.0
+
+
 def test_status_tells_who_runs_and_fails_while_somebody_does_not(
     apache: str, redis_url: str, tmp_path: Path
 ) -> None:

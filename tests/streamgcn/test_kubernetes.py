@@ -38,6 +38,7 @@ def test_each_process_runs_as_the_user_of_the_image_and_is_probed_at_its_own_end
     for room, pod in PODS.items():
         [container] = pod["containers"]
         assert container["args"] == ["streamgcn", room]
+        assert pod["enableServiceLinks"] is False  # STREAMGCN_..._SERVICE_HOST is no setting
         assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
         assert str(container["ports"][0]["containerPort"]) == CONFIG["STREAMGCN_METRICS_PORT"]

@@ -65,6 +65,28 @@ def test_each_query_asks_for_metrics_that_a_process_shows(shown: set[str]) -> No
         assert metrics <= shown | GIVEN, query
 
 
+def joined_by_all_labels(part: promql_parser.Expr) -> bool:
+    """Whether series of two names are joined, in which case nothing says by which labels.
+
+    Those of two processes never have all labels alike, so there would be no answer.
+    """
+    if isinstance(part, promql_parser.ParenExpr):
+        return joined_by_all_labels(part.expr)
+    if not isinstance(part, promql_parser.BinaryExpr):
+        return False
+    sides = [side for side in (part.lhs, part.rhs) if names(str(side))]
+    wrong = len(sides) == 2 and str(part.op) != "or" and not part.modifier
+    return (wrong and names(str(part.lhs)) != names(str(part.rhs))) or any(
+        map(joined_by_all_labels, sides)
+    )
+
+
+def test_no_query_joins_series_of_two_processes_that_have_not_all_labels_alike() -> None:
+    assert joined_by_all_labels(promql_parser.parse("rate(process_a[1m]) + process_b > 0"))
+    wrong = [query for query in queries() if joined_by_all_labels(promql_parser.parse(query))]
+    assert wrong == []
+
+
 def test_the_metrics_that_the_documentation_names_are_shown(shown: set[str]) -> None:
     text = (ROOT / "docs" / "operating.md").read_text()
     named = set(re.findall(r"`(streamgcn_\w+)`", text))

@@ -22,6 +22,17 @@ def test_a_data_frame_becomes_a_graph_whose_edges_are_the_newest_states() -> Non
     assert edges(from_frame(frame.astype({"user_id": "category"}))) == edges(from_frame(frame))
 
 
+def test_a_forget_takes_what_came_before_it_of_its_user_alone() -> None:
+    frame = pd.DataFrame(
+        {
+            "user_id": ["u1", "u2", "u1", "u1", "u3"],
+            "item_id": ["a", "a", None, "b", None],
+            "type": ["view", "view", "forget", "view", "forget"],
+        }
+    )
+    assert edges(from_frame(frame)) == {("u1", "b"): 1.0, ("u2", "a"): 1.0}
+
+
 def test_a_wrong_row_or_column_of_a_data_frame_is_named() -> None:
     frame = pd.DataFrame({"user_id": ["u", None], "item_id": ["i", "j"]})
     with pytest.raises(EventError, match="1 of 2 rows are no events; row 1: user_id is missing"):

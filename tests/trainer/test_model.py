@@ -18,6 +18,7 @@ from trainer.model.gcn import Gcn, RecommenderGCN
 from trainer.model.hyperparameters import USUAL, Hyperparameters
 from trainer.model.lightgcn import Learned, LightGCN
 from trainer.model.loop import Diverged
+from trainer.model.objectives import objective
 from trainer.model.parallel import OneProcess
 from trainer.model.progress import Stopped
 
@@ -143,6 +144,17 @@ def test_bpr_is_the_log_sigmoid_of_the_difference() -> None:
     liked, other = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 2.0])
     expected = (math.log(1 + math.exp(-1)) + math.log(2)) / 2
     torch.testing.assert_close(losses.bpr(liked, other), torch.tensor(expected))
+
+
+def test_bpr_takes_a_step_in_which_it_asks_for_nothing_that_is_liked() -> None:
+    made = graph([("u", "i", -1.0), ("u", "j", 1.0)])
+    settings = Hyperparameters("lightgcn", "bpr", dim=2).filled(USUAL)
+    on_cpu = torch.device("cpu")
+    asked_for = objective("bpr", made, made, LightGCN(1, 2, 2, 1), settings, on_cpu)
+    users = torch.ones(1, 2, requires_grad=True)
+    loss = asked_for(users, torch.ones(2, 2), torch.tensor([True, False]))
+    assert loss == 0
+    assert torch.autograd.grad(loss, users)[0].tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.parametrize(

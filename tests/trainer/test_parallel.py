@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.graphs import blocks
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.lightgcn import Learned
+from trainer.model.parallel import first
 
 SETTINGS = Hyperparameters(
     "lightgcn", dim=8, epochs=12, negatives=32, temperature=0.2, negative_power=0.5, edge_drop=0.2
@@ -43,6 +45,17 @@ def test_two_processes_give_the_losses_and_tables_of_one(tmp_path: Path) -> None
         saved = load_file(tmp_path / f"{rank}.safetensors")
         torch.testing.assert_close(saved["losses"], torch.tensor(expected), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(saved["items"], tables["items"], atol=1e-3, rtol=1e-3)
+
+
+def test_the_first_of_several_processes_reports_also_where_they_never_join(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert first()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert first()
+    monkeypatch.setenv("RANK", "1")
+    assert not first()
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A pandas DataFrame -> the graph, for those who use the trainer as a library."""
+"""Rows that were never in an edge store -> the graph: of a pandas DataFrame, or of files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from consumer.edge.traces import FORGET
 from consumer.event.errors import EventError
 from consumer.event.rules import NAMES, check
 from trainer.graph.interactions import InteractionGraph
@@ -36,5 +37,19 @@ def from_frame(frame: Any, weighing: Weighing | None = None) -> InteractionGraph
     moments = pc.multiply(times, 1000).cast(pa.timestamp("us", "UTC"))
     at = checked.table.schema.get_field_index("timestamp")
     made = InteractionGraph(weighing=weighing or Weighing())
-    made.extend(checked.table.set_column(at, "timestamp", moments).take(order))
+    made.extend(unforgotten(checked.table.set_column(at, "timestamp", moments).take(order)))
     return made
+
+
+def unforgotten(rows: pa.Table) -> pa.Table:
+    """Events in their order without what a later `forget` of the user takes, as a store has them.
+
+    In a store a row of type `forget` has a digest for a user_id; here it has the id itself.
+    """
+    forgets = pc.equal(rows["type"], FORGET).to_numpy()
+    if not forgets.any():
+        return rows
+    users = rows["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    last = np.full(users.max() + 1, -1)
+    last[users[forgets]] = np.flatnonzero(forgets)  # of several the last one counts
+    return rows.filter(pa.array(np.arange(len(rows)) > last[users]))

@@ -45,7 +45,9 @@ def several() -> bool:
 
 def first() -> bool:
     """Whether this process is the one that reports."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0
+    if distributed.is_initialized():
+        return distributed.get_rank() == 0
+    return processes() == 1 or os.environ.get("RANK", "0").strip() == "0"
 
 
 def own_edges(graph: InteractionGraph) -> npt.NDArray[np.bool_]:

@@ -16,10 +16,12 @@ from consumer.edge.news import Files
 from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA
 from consumer.edge.table import Table
-from consumer.edge.traces import FORGET, digest
+from consumer.edge.traces import FORGET, digest, rows_of
 from consumer.event.rules import HERE
 
 Offsets = Mapping[int, int]
+# As `traces.rows_of`: a notice is no row of the user whose id is like the digest in it.
+_OF_USERS = f"coalesce(type, '') <> '{FORGET}' AND encode(sha256(user_id), 'hex')"
 
 
 def before(log: int, offsets: Offsets) -> pc.Expression:
@@ -50,8 +52,7 @@ def of_users(
         StoreError: the table cannot be read.
     """
     files = Files(table)
-    wanted = pc.field("user_id").isin(list(users)) & before(log, offsets)
-    wanted |= pc.field("user_id").isin(pa.array(list(everywhere), pa.string()))
+    wanted = (rows_of(users) & before(log, offsets)) | rows_of(everywhere)
     columns = ["user_id", "log", "kafka_partition"]
     found = files.read([file.path for file in files.all], wanted, columns)
     log_of = pc.fill_null(found["log"], 0)
@@ -75,9 +76,9 @@ def files_with(table: Table, user: str, log: int, offsets: Offsets) -> list[str]
                 continue
             try:
                 rows = dataset(file.path, filesystem=place)
-                if "user_id" not in rows.schema.names:
+                if not {"user_id", "type"} <= set(rows.schema.names):
                     continue  # a foreign file
-                wanted = pc.field("user_id") == user
+                wanted = rows_of([user])
                 if "log" in rows.schema.names:
                     wanted &= before(log, offsets)
                 elif not log:
@@ -120,10 +121,10 @@ def replaced_by(made: pa.Table, log: int) -> str:
         offsets.append(str(row["kafka_offset"]))
         if row["item_id"] != HERE:
             everywhere.append(digests[-1])
-    wide = f"encode(sha256(user_id), 'hex') IN ({', '.join(everywhere)}) OR " if everywhere else ""
+    wide = f"{_OF_USERS} IN ({', '.join(everywhere)}) OR " if everywhere else ""
     return wide + " OR ".join(
         f"((coalesce(log, 0) <> {log} OR kafka_partition = {partition}) AND "
-        f"encode(sha256(user_id), 'hex') IN ({', '.join(digests)})) OR "
+        f"{_OF_USERS} IN ({', '.join(digests)})) OR "
         f"(kafka_partition = {partition} AND coalesce(log, 0) = {log} AND type = '{FORGET}' AND "
         f"user_id IN ({', '.join(digests)}) AND kafka_offset IN ({', '.join(offsets)}))"
         for partition, (digests, offsets) in by_partition.items()

@@ -16,7 +16,7 @@ from consumer.edge.logs import Logs
 from consumer.edge.order import Watermark, ordered, spans
 from consumer.edge.schema import TABLE
 from consumer.edge.table import Replaced, Table
-from consumer.edge.traces import FORGET
+from consumer.edge.traces import FORGET, rows_of
 
 
 class Files:
@@ -104,7 +104,7 @@ class News:
         before = stamp.is_null()
         if self.watermark.stamp is not None:
             before |= ~windows.behind(self.watermark.stamp)
-        wanted = pc.field("user_id").isin(list(users)) & before
+        wanted = rows_of(users) & before
         found = self._files.read([file.path for file in self._files.all], wanted)
         return ordered(self._own(found))
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from consumer.edge import erase, place, tidy, windows
+from consumer.edge import erase, place, tidy, traces, windows
 from consumer.edge.logs import Log, Logs, WrongTopic
 from consumer.edge.news import Files, News, refuse_replaced
 from consumer.edge.order import Watermark, stamped
@@ -264,7 +264,7 @@ class EdgeStore:
         """
         self._refresh()
         files = Files(self._table)
-        return files.read([file.path for file in files.all], pc.field("user_id") == user)
+        return files.read([file.path for file in files.all], traces.rows_of([user]))
 
     def files_with(self, user: str, before: Offsets, log: Log | None = None) -> list[str]:
         """Files in which there are rows of the user, as `of_user`; replaced files too.

@@ -20,6 +20,15 @@ def digest(user: str) -> str:
     return hashlib.sha256(user.encode()).hexdigest()
 
 
+def rows_of(users: Collection[str]) -> pc.Expression:
+    """The rows of some users.
+
+    A row of type `forget` is none of them, although the id of a user may be like the digest in it.
+    """
+    known = pc.field("user_id").isin(pa.array(list(users), pa.string()))
+    return known & ((pc.field("type") != FORGET) | pc.field("type").is_null())
+
+
 def split(rows: pa.Table) -> tuple[pa.Table, set[str]]:
     """Rows of the edge store without those of type `forget`, and the digests of these.
 

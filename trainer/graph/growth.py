@@ -47,7 +47,7 @@ def grow(graph: InteractionGraph, store: EdgeStore, watermark: Watermark) -> Ite
         numbers = matching(graph.user_ids.values, forgotten)
         if numbers:
             users = graph.user_ids.values.take(pa.array(numbers)).to_pylist()
-            left, _ = split(news.read_before(users))
+            left = news.read_before(users)
             graph.forget(numbers)
             graph.extend(left)
             yield Step(left, 0, forgotten, watermark)
@@ -68,7 +68,7 @@ def read_again(
         Replaced, StoreError: as `grow`; the graph is as it was.
     """
     news = store.news(watermark)
-    left, _ = split(news.read_before(users))
+    left = news.read_before(users)
     known = pc.index_in(pa.array(list(users), pa.string()), value_set=graph.user_ids.values)
     graph.forget(known.drop_null().to_pylist())
     graph.extend(left)

@@ -26,7 +26,7 @@ LOOK_EVERY = 0.5  # seconds, at least, and so many times as long as the last loo
 REST_TIMES = 4.0  # a look reads the ids of all files
 
 
-class Place(NamedTuple):
+class Finding(NamedTuple):
     """Where a user's traces were looked for, and what was found."""
 
     name: str
@@ -84,7 +84,7 @@ class Search:
         self._looked_at: dict[str, int] = {}  # snapshot -> when its users were written
         self._held: list[str] = []  # snapshots with the user, as of then
 
-    def verify(self, seconds: float) -> list[Place]:
+    def verify(self, seconds: float) -> list[Finding]:
         """Look until there is no trace of the user left, at most so long; what was seen last."""
         deadline = time.monotonic() + seconds
         while True:
@@ -95,37 +95,39 @@ class Search:
                 return [*seen, self._letters()]
             time.sleep(max(LOOK_EVERY, REST_TIMES * (time.monotonic() - began)))
 
-    def _look(self, last: bool) -> Iterator[Place]:
+    def _look(self, last: bool) -> Iterator[Finding]:
         """Before the consumer has stored the erasure, only the `last` look is at all places."""
         edges = self._settings.edge_store
-        stored = _place(f"{self._settings.kafka_topic}: what the consumer has stored", self._behind)
+        stored = _finding(
+            f"{self._settings.kafka_topic}: what the consumer has stored", self._behind
+        )
         yield stored
         if stored.unknown and not last:
             return
-        yield _place(f"{edges}: rows", self._rows)
-        yield _place(f"{edges}: all files, replaced ones too", self._files)
-        yield _place(f"{self._settings.model_store}: all snapshots", self.models)
-        yield _place("Redis: the list", self._list)
+        yield _finding(f"{edges}: rows", self._rows)
+        yield _finding(f"{edges}: all files, replaced ones too", self._files)
+        yield _finding(f"{self._settings.model_store}: all snapshots", self.models)
+        yield _finding("Redis: the list", self._list)
 
-    def _behind(self) -> Place:
+    def _behind(self) -> Finding:
         store = self._store()
         log = store.log(self._topic_id)
         stored = store.offsets(list(self._places), log) if log else {}
         behind = [p for p, offset in self._places.items() if stored.get(p, 0) <= offset]
         what = f"it is not yet up to the erasure in partitions {behind}; is the consumer running?"
-        return Place("", unknown=what if behind else "")
+        return Finding("", unknown=what if behind else "")
 
-    def _rows(self) -> Place:
+    def _rows(self) -> Finding:
         store = self._store()
         rows = store.of_user(self._user, self._places, store.log(self._topic_id))
-        return Place("", f"{rows} rows" if rows else "")
+        return Finding("", f"{rows} rows" if rows else "")
 
-    def _files(self) -> Place:
+    def _files(self) -> Finding:
         store = self._store()
         found = store.files_with(self._user, self._places, store.log(self._topic_id))
-        return Place("", ", ".join(found))
+        return Finding("", ", ".join(found))
 
-    def models(self) -> Place:
+    def models(self) -> Finding:
         """Which snapshots hold the user; they are read again only when one was written."""
         written = {
             version: (self._snapshots.root / version / "users.parquet").stat().st_mtime_ns
@@ -134,18 +136,18 @@ class Search:
         if written != self._looked_at:
             self._held = self._snapshots.holding(self._user)
             self._looked_at = written
-        return Place("", ", ".join(self._held))
+        return Finding("", ", ".join(self._held))
 
-    def _list(self) -> Place:
-        return Place("", "a list" if self._redis.has_user(self._user) else "")
+    def _list(self) -> Finding:
+        return Finding("", "a list" if self._redis.has_user(self._user) else "")
 
-    def _letters(self) -> Place:
-        def look() -> Place:
+    def _letters(self) -> Finding:
+        def look() -> Finding:
             held = Letters(self._settings).holding(self._user)
             kept = f"{held} messages, which are not put back; Kafka keeps them until they expire"
-            return Place("", remark=kept if held else "")
+            return Finding("", remark=kept if held else "")
 
-        return _place(f"{self._settings.dead_letter_topic}: rejected messages", look)
+        return _finding(f"{self._settings.dead_letter_topic}: rejected messages", look)
 
     @cached_property
     def _topic_id(self) -> str | None:
@@ -155,10 +157,10 @@ class Search:
         return EdgeStore(self._settings.edge_store, self._settings.kafka_topic)
 
 
-def _place(name: str, look: Callable[[], Place]) -> Place:
+def _finding(name: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()._replace(name=name)
     except SettingsError:
         raise
     except (StreamGCNError, OSError) as error:
-        return Place(name, unknown=str(error))
+        return Finding(name, unknown=str(error))

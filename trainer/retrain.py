@@ -30,7 +30,7 @@ from trainer.lifecycle.schedule import Schedule
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.memory import give_back
 from trainer.model import parallel
-from trainer.model.progress import Stopped
+from trainer.model.progress import TrainingStopped
 from trainer.settings import TrainerSettings
 
 log = logging.getLogger("trainer")
@@ -161,7 +161,7 @@ class Retrain:
         try:
             with self._current.of(len(self._edges.graph)):
                 manifest = self._trained()
-        except Stopped:
+        except TrainingStopped:
             log.info("The training was stopped, as the process ends; the live model stays in use.")
             return
         except LeaseLost as error:
@@ -218,7 +218,7 @@ class Retrain:
     def _look(self) -> None:
         """Within a training: whether it is still wanted."""
         if self._stop.is_set():
-            raise Stopped
+            raise TrainingStopped
         if not self._lease.held:
             raise LeaseLost("this trainer no longer holds MODEL_STORE")
 

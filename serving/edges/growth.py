@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from consumer.edge.store import EdgeStore
 from serving.edges.changes import Places
-from serving.edges.stored_edges import News, StoredEdges
+from serving.edges.stored_edges import GrowthResult, StoredEdges
 
 
 @dataclass
@@ -14,14 +14,14 @@ class Growth:
     """What is read into, and what was read.
 
     cut: as LogChanges.cut, of the log of this number; version: of the stored edges that it began
-    with; news: None until it has run.
+    with; result: None until it has run.
     """
 
     stored: StoredEdges
     cut: dict[str, Places]
     log: int
     version: int
-    news: News | None = None
+    result: GrowthResult | None = None
 
     def run(self, store: EdgeStore) -> None:
         """Read.
@@ -29,5 +29,5 @@ class Growth:
         Raises:
             StoreError: the store cannot be read.
         """
-        self.news = self.stored.grow(store, self.cut, self.log)
+        self.result = self.stored.grow(store, self.cut, self.log)
         self.stored.prepare()

@@ -19,7 +19,7 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
 
 
-class News(NamedTuple):
+class GrowthResult(NamedTuple):
     """What was read of the edge store.
 
     digests: of the ids of users who were forgotten; read_again: users whose edges were all read
@@ -51,7 +51,7 @@ class StoredEdges:
         same._partitions, same._several = self._partitions, self._several
         return same
 
-    def grow(self, store: EdgeStore, cut: Mapping[str, Places], log: int) -> News:
+    def grow(self, store: EdgeStore, cut: Mapping[str, Places], log: int) -> GrowthResult:
         """Read the store's new rows.
 
         Args:
@@ -76,7 +76,7 @@ class StoredEdges:
         finally:
             self._number_users(0 if digests else known)
             self.starts = self.graph.row_starts()
-        return News(digests, users)
+        return GrowthResult(digests, users)
 
     def prepare(self) -> None:
         """Make what the graph derives from its edges when it is first asked for."""

@@ -67,10 +67,10 @@ class UserEdges:
             return set()
         growth = Growth(self._stored, self._log.cut(), self._log.log, self._version)
         try:
-            growth.news = self._stored.grow(store, growth.cut, growth.log)
+            growth.result = self._stored.grow(store, growth.cut, growth.log)
         finally:
             self._use(growth)
-        return growth.news.digests
+        return growth.result.digests
 
     def read_anew(self, store: EdgeStore) -> set[str]:
         """Take all edges from a store that is another one than before.
@@ -82,11 +82,11 @@ class UserEdges:
             StoreError: the store cannot be read; the edges are what they were.
         """
         stored = StoredEdges(self.graph.weighing)
-        news = stored.grow(store, {}, self._log.log)
+        result = stored.grow(store, {}, self._log.log)
         self._stored, self._log = stored, LogChanges(stored, self._popularity)
         self._version += 1
         self._count()
-        return news.digests
+        return result.digests
 
     def begin_growth(self) -> Growth:
         """A growth to be run on another thread and finished here."""
@@ -98,12 +98,12 @@ class UserEdges:
         Returns:
             The digests of the ids of users who were forgotten in it; None if it was of no use.
         """
-        if growth.version != self._version or growth.news is None:
+        if growth.version != self._version or growth.result is None:
             return None
         growth.stored.graph.dampen(self.graph.weighing.dampened)
         self._stored = self._log.stored = growth.stored
         self._use(growth)
-        return growth.news.digests
+        return growth.result.digests
 
     def dampen(self, on: bool) -> None:
         """Give strengths as the model in use takes them (see trainer/graph/weights.py)."""
@@ -229,8 +229,8 @@ class UserEdges:
     def _use(self, growth: Growth) -> None:
         """The stored edges have grown."""
         self._version += 1
-        news = growth.news
-        self._log.drop_stored({u: growth.cut[u] for u in news.read_again} if news else {})
+        result = growth.result
+        self._log.drop_stored({u: growth.cut[u] for u in result.read_again} if result else {})
         self._count()
 
     def _count(self) -> None:

@@ -24,7 +24,7 @@ LARGEST_BLOCK = 128  # lists in a block,
 PART = 64  # and in what a thread makes of the block at a time
 FEWEST_TO_SHARE = 16  # lists from which they are made on several threads
 
-Source = Literal["model", "live"]
+ListSource = Literal["model", "live"]
 
 
 class Encoded(NamedTuple):
@@ -69,7 +69,7 @@ class Recommender:
         self,
         users: Sequence[str],
         edges: UserEdges,
-        sources: Sequence[Source],
+        sources: Sequence[ListSource],
         popular: PopularList,
     ) -> Iterator[Encoded]:
         """The users' lists, in their order, some at a time; popular items for a user whose edges

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from serving.edges.user_edges import UserEdges
 from serving.lists.popular_list import PopularList
-from serving.lists.recommender import Encoded, Recommender, Source
+from serving.lists.recommender import Encoded, ListSource, Recommender
 from serving.redis.store import Store
 
 
@@ -45,7 +45,7 @@ class ListBlock:
         known = set(live)
         users = [*live, *(user for user in others if user not in known)]
         users = [user for user in users if edges.has(user)]
-        sources: list[Source] = ["live" if user in known else "model" for user in users]
+        sources: list[ListSource] = ["live" if user in known else "model" for user in users]
         lists = recommender.lists(users, edges, sources, popular)
         return cls(users, lists, recommender.neighbors(items) if items else ())
 

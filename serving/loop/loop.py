@@ -29,7 +29,7 @@ from serving.loop.publication import Publication
 from serving.loop.safety_net import SafetyNet
 from serving.loop.taking import Taking
 from serving.redis.errors import RedisDown
-from serving.redis.outage import Outage
+from serving.redis.redis_outage import RedisOutage
 from serving.redis.store import Store
 from serving.redis.watch import Watch
 from serving.settings import ServingSettings
@@ -63,7 +63,7 @@ class ServingLoop:
             settings.retention_days, edges, self._due, forgetting, self._partitions
         )
         self._watch = Watch(store, settings.redis_ttl_seconds is not None, log)
-        self._outage, self._net = Outage(log), SafetyNet(log)
+        self._outage, self._net = RedisOutage(log), SafetyNet(log)
         self._looked_at = self._looked_at_stores_at = self._kept_at = self._shown_at = 0.0
 
     def run(self) -> None:

@@ -43,11 +43,11 @@ LOSSES = {
 T = TypeVar("T")
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """How far a walk over all keys is: in the keys of this server, and behind all before it."""
 
     server: str
-    cursor: int
+    number: int  # which the server gave; 0 at its first key
 
 
 class Commands:
@@ -179,28 +179,28 @@ class Commands:
 
         return self._call(get) if coded else []
 
-    def page(self, start: str, place: Place | None) -> tuple[list[str], Place | None]:
+    def page(self, start: str, cursor: Cursor | None) -> tuple[list[str], Cursor | None]:
         """One step of a walk over all keys, in all of a Cluster's primaries.
 
         Args:
             start: only keys that begin with it are of interest.
-            place: where the last step has ended, None at the beginning.
+            cursor: where the last step has ended, None at the beginning.
 
         Returns:
-            What follows `start` in some keys, and the place to go on at; None at the end.
+            What follows `start` in some keys, and the cursor to go on at; None at the end.
         """
         begin = encoded(start)
 
-        def look(client: Client) -> tuple[list[Any], Place | None]:
+        def look(client: Client) -> tuple[list[Any], Cursor | None]:
             servers = {address(node): node for node in self._connection.nodes(client)}
-            left = sorted(name for name in servers if not place or name >= place.server)
+            left = sorted(name for name in servers if not cursor or name >= cursor.server)
             if not left:
                 return [], None
-            cursor = place.cursor if place and place.server == left[0] else 0
-            cursor, keys = servers[left[0]].scan(cursor, pattern(begin), PAGE)
-            if cursor:
-                return [*keys], Place(left[0], cursor)
-            return [*keys], Place(left[1], 0) if len(left) > 1 else None
+            number = cursor.number if cursor and cursor.server == left[0] else 0
+            number, keys = servers[left[0]].scan(number, pattern(begin), PAGE)
+            if number:
+                return [*keys], Cursor(left[0], number)
+            return [*keys], Cursor(left[1], 0) if len(left) > 1 else None
 
         looked = self._call(lambda client: self._may("SCAN", partial(look, client)))
         keys, after = looked or ([], None)

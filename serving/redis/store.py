@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from serving.redis.commands import Commands, Place
+from serving.redis.commands import Commands, Cursor
 from serving.redis.contract import MODEL, ForeignValue, Recommendations, read
 from serving.redis.life import Life
 from serving.redis.server import Server
@@ -52,16 +52,16 @@ class Store:
         """Delete the lists of users."""
         self._commands.delete([self._user(user) for user in users])
 
-    def users_after(self, place: Place | None) -> tuple[list[str], Place | None]:
+    def users_after(self, cursor: Cursor | None) -> tuple[list[str], Cursor | None]:
         """Some users who have a list, on a walk over the keys of all lists.
 
         Args:
-            place: where the last call has ended, None at the beginning.
+            cursor: where the last call has ended, None at the beginning.
 
         Returns:
-            The users, and the place to go on at; None at the end.
+            The users, and the cursor to go on at; None at the end.
         """
-        return self._commands.page(self._user(""), place)
+        return self._commands.page(self._user(""), cursor)
 
     def event_times(self, users: Sequence[str]) -> list[int | None]:
         """Epoch milliseconds of each user's newest event that the user's list knows.

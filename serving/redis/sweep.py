@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from serving.redis.commands import Place
+from serving.redis.commands import Cursor
 from serving.redis.store import Store
 
 Choose = Callable[[Sequence[str]], Sequence[str]]
@@ -16,7 +16,7 @@ class Sweep:
     def __init__(self, store: Store, choose: Choose) -> None:
         """`choose`: of some users who have a list, those whose lists are to be deleted."""
         self._store, self._choose = store, choose
-        self._place: Place | None = None
+        self._cursor: Cursor | None = None
 
     def step(self) -> bool:
         """Look at some more lists; returns whether there are more to look at.
@@ -24,7 +24,7 @@ class Sweep:
         Raises:
             RedisDown: the step is to be done again.
         """
-        users, place = self._store.users_after(self._place)
+        users, cursor = self._store.users_after(self._cursor)
         self._store.delete_users(self._choose(users))
-        self._place = place
-        return place is not None
+        self._cursor = cursor
+        return cursor is not None

@@ -31,8 +31,8 @@ class Block(NamedTuple):
     wrong: list[Wrong]
 
 
-class Rows(Protocol):
-    """A file of one kind.
+class FileReader(Protocol):
+    """Reads a file of one kind.
 
     Attributes:
         names: all columns, in order.

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from process.text import visible
 from streamgcn.files.block import Block, Wrong
 from streamgcn.files.columns import Columns, Roles, known
-from streamgcn.files.fields import Part, filled, parts
-from streamgcn.files.source import FileError, Source
+from streamgcn.files.fields import Chunk, chunks, filled
+from streamgcn.files.source import FileError, InputFile
 from streamgcn.files.text import opened
 
 SEPARATORS = {
@@ -28,14 +28,14 @@ _SEPARATED = re.compile(r"[,;|\t]|::")
 
 
 class Delimited:
-    """Rows of a text file; see Rows."""
+    """Rows of a text file; see FileReader."""
 
     counted = "line"
     untyped = True
 
     def __init__(
         self,
-        source: Source,
+        source: InputFile,
         encoding: str,
         given: Columns,
         names: Sequence[str] = (),
@@ -87,31 +87,31 @@ class Delimited:
             self.notes.append(f"{lines} passed over")
 
     def blocks(self, roles: Roles) -> Iterator[Block]:
-        """See Rows."""
+        """See FileReader."""
         places = {name: self.names.index(name) for name in roles.used()}
         headed = self._headed
         with opened(self._source, self._encoding) as text:
-            for part in self._parts(text, self._separator, self._spaced):
-                numbers, rows, wrong = self._regular(part)
+            for chunk in self._chunks(text, self._separator, self._spaced):
+                numbers, rows, wrong = self._regular(chunk)
                 if headed and (numbers or wrong):
                     numbers, rows, headed = numbers[1:], rows[1:], False
                 columns = {name: _texts([row[at] for row in rows]) for name, at in places.items()}
                 yield Block(numbers, columns, wrong)
 
-    def _regular(self, part: Part) -> Part:
+    def _regular(self, chunk: Chunk) -> Chunk:
         """The rows with as many fields as there are names; blank ones are left out.
 
         Empty fields at the end are none.
         """
         width = len(self.names)
         if self._spaced:
-            rows = [[field.strip(" ") for field in row] for row in part.rows]
-            part = part._replace(rows=rows)
-        blank = [not row or not (row[0].strip() or filled(row)) for row in part.rows]
-        if set(map(len, part.rows)) == {width} and not any(blank):
-            return part
-        made = Part([], [], list(part.wrong))
-        for number, row, is_blank in zip(part.numbers, part.rows, blank, strict=True):
+            rows = [[field.strip(" ") for field in row] for row in chunk.rows]
+            chunk = chunk._replace(rows=rows)
+        blank = [not row or not (row[0].strip() or filled(row)) for row in chunk.rows]
+        if set(map(len, chunk.rows)) == {width} and not any(blank):
+            return chunk
+        made = Chunk([], [], list(chunk.wrong))
+        for number, row, is_blank in zip(chunk.numbers, chunk.rows, blank, strict=True):
             if is_blank:
                 continue
             if len(row) == width or len(row) > width >= len(filled(row)):
@@ -128,16 +128,16 @@ class Delimited:
     def _first(self, separator: str) -> tuple[list[list[str]], list[Wrong]]:
         """The rows of the first lines that are not blank, and the wrong ones."""
         with opened(self._source, self._encoding) as text:
-            found = list(self._parts(islice(text, self._passed + SAMPLE), separator, False))
-        rows = [row for part in found for row in part.rows if filled(row)]
-        return rows, [wrong for part in found for wrong in part.wrong if not rows]
+            found = list(self._chunks(islice(text, self._passed + SAMPLE), separator, False))
+        rows = [row for chunk in found for row in chunk.rows if filled(row)]
+        return rows, [wrong for chunk in found for wrong in chunk.wrong if not rows]
 
-    def _parts(self, text: Iterator[str], separator: str, spaced: bool) -> Iterator[Part]:
+    def _chunks(self, text: Iterator[str], separator: str, spaced: bool) -> Iterator[Chunk]:
         """The rows after the preamble, numbered as the lines of the file."""
-        for part in parts(islice(text, self._passed, None), separator, spaced):
-            numbers = [self._passed + number for number in part.numbers]
-            wrong = [each._replace(number=self._passed + each.number) for each in part.wrong]
-            yield Part(numbers, part.rows, wrong)
+        for chunk in chunks(islice(text, self._passed, None), separator, spaced):
+            numbers = [self._passed + number for number in chunk.numbers]
+            wrong = [each._replace(number=self._passed + each.number) for each in chunk.wrong]
+            yield Chunk(numbers, chunk.rows, wrong)
 
     def _preamble(self) -> tuple[int, str | None]:
         """How many lines come before the rows, and the separator that a line `sep=;` names.

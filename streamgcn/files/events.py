@@ -15,7 +15,7 @@ import pyarrow.types as pt
 from consumer.event.rules import check
 from process.text import visible
 from streamgcn.files import dates
-from streamgcn.files.block import Block, Rows, Wrong
+from streamgcn.files.block import Block, FileReader, Wrong
 from streamgcn.files.columns import Roles
 from streamgcn.files.moments import NUMBER, Found, moments
 from streamgcn.files.numbers import DecimalCommas, without_gaps
@@ -47,7 +47,7 @@ class Read(NamedTuple):
     wrong: list[Wrong]
 
 
-def survey(file: str, rows: Rows, roles: Roles, form: str | None) -> Survey:
+def survey(file: str, rows: FileReader, roles: Roles, form: str | None) -> Survey:
     """Read the file as far as it is needed to know.
 
     Raises:
@@ -76,7 +76,7 @@ def survey(file: str, rows: Rows, roles: Roles, form: str | None) -> Survey:
 
 
 def events(
-    file: str, rows: Rows, roles: Roles, known: Survey, form: str | None, found: Found
+    file: str, rows: FileReader, roles: Roles, known: Survey, form: str | None, found: Found
 ) -> Iterator[Read]:
     """The events of a file, in its order; `found` is told what the times were.
 

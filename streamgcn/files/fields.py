@@ -18,7 +18,7 @@ FIELD = 1024 * 1024  # characters of a field; an open quote swallows no more
 csv.field_size_limit(FIELD)
 
 
-class Part(NamedTuple):
+class Chunk(NamedTuple):
     """Rows as they come, blank ones too, and the line at which each begins, from 1."""
 
     numbers: list[int]
@@ -26,28 +26,28 @@ class Part(NamedTuple):
     wrong: list[Wrong]
 
 
-def parts(text: Iterator[str], separator: str, spaced: bool) -> Iterator[Part]:
+def chunks(text: Iterator[str], separator: str, spaced: bool) -> Iterator[Chunk]:
     """The rows of lines; `spaced`: a space after a separator does not belong to the field."""
     return _quoted(text, separator, spaced) if separator in QUOTED else _split(text, separator)
 
 
-def _quoted(text: Iterator[str], separator: str, spaced: bool) -> Iterator[Part]:
+def _quoted(text: Iterator[str], separator: str, spaced: bool) -> Iterator[Chunk]:
     reader = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=spaced)
     while True:
-        part, before = Part([], [], []), reader.line_num
+        chunk, before = Chunk([], [], []), reader.line_num
         try:
             for row in islice(reader, ROWS):
-                part.rows.append(row)
-                part.numbers.append(before + 1)
+                chunk.rows.append(row)
+                chunk.numbers.append(before + 1)
                 before = reader.line_num
         except csv.Error as error:
-            part.wrong.append(_unquoted(error, before + 1, reader.line_num))
-        if not part.rows and not part.wrong:
+            chunk.wrong.append(_unquoted(error, before + 1, reader.line_num))
+        if not chunk.rows and not chunk.wrong:
             return
-        yield part
+        yield chunk
 
 
-def _split(text: Iterator[str], separator: str) -> Iterator[Part]:
+def _split(text: Iterator[str], separator: str) -> Iterator[Chunk]:
     first = 1
     while lines := [line.rstrip("\r\n") for line in islice(text, ROWS)]:
         rows = [line.split(separator) for line in lines]
@@ -55,7 +55,7 @@ def _split(text: Iterator[str], separator: str) -> Iterator[Part]:
             rows = [[field for field in row if field] for row in rows]
         if any('"' in line for line in lines):
             rows = [[_bare(field) for field in row] for row in rows]
-        yield Part(list(range(first, first + len(rows))), rows, [])
+        yield Chunk(list(range(first, first + len(rows))), rows, [])
         first += len(rows)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from process.text import visible
-from streamgcn.files.block import Rows
+from streamgcn.files.block import FileReader
 from streamgcn.files.columns import Roles, choose, listed
 from streamgcn.files.delimited import Delimited
 from streamgcn.files.events import events, survey
@@ -22,7 +22,7 @@ from streamgcn.files.objects import Objects
 from streamgcn.files.options import Options
 from streamgcn.files.ordered import Ordered
 from streamgcn.files.parquet import Parquet
-from streamgcn.files.source import FileError, Source, sources
+from streamgcn.files.source import FileError, InputFile, input_files
 from streamgcn.files.text import encoding_of
 
 log = logging.getLogger("files")
@@ -97,7 +97,7 @@ def load(names: list[str], options: Options | None = None) -> Iterator[Loaded]:
         Ordered(Path(folder)) as ordered,
     ):
         loaded = Loaded(options, ordered)
-        found = sources(names, Path(folder))
+        found = input_files(names, Path(folder))
         said: dict[str, list[str]] = {}
         missing, uncounted = 0, 0
         for source in found:
@@ -130,7 +130,7 @@ def table(file: Path) -> pa.Table:
         return loaded.table()
 
 
-def _add(source: Source, loaded: Loaded, several: bool) -> tuple[str, Found]:
+def _add(source: InputFile, loaded: Loaded, several: bool) -> tuple[str, Found]:
     """Read one file; returns what was read from where, and what was found in its values."""
     options, times = loaded.options, Found()
     rows = _open(source, options)
@@ -156,7 +156,7 @@ def _add(source: Source, loaded: Loaded, several: bool) -> tuple[str, Found]:
     return "; ".join(notes), times
 
 
-def _open(source: Source, options: Options) -> Rows:
+def _open(source: InputFile, options: Options) -> FileReader:
     kind = source.kind(options.encoding or source.mark or "utf-8")
     if kind == "parquet":
         return Parquet(source)

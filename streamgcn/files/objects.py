@@ -13,7 +13,7 @@ import pyarrow as pa
 from process.text import visible
 from streamgcn.files.block import ROWS, Block, Wrong
 from streamgcn.files.columns import Roles
-from streamgcn.files.source import FileError, Source
+from streamgcn.files.source import FileError, InputFile
 from streamgcn.files.text import LONGEST, opened
 
 EXACT = 2**53  # a whole float below was not rounded
@@ -21,11 +21,11 @@ Numbered = Iterator[tuple[int, Any]]  # a value or a Wrong
 
 
 class Objects:
-    """Rows of a JSON file; see Rows. A key that is in one object is a column of all."""
+    """Rows of a JSON file; see FileReader. A key that is in one object is a column of all."""
 
     untyped = False
 
-    def __init__(self, source: Source, encoding: str) -> None:
+    def __init__(self, source: InputFile, encoding: str) -> None:
         """Read all keys."""
         self._source, self._encoding = source, encoding
         self.notes: list[str] = []
@@ -42,7 +42,7 @@ class Objects:
         self.names = list(names)
 
     def blocks(self, roles: Roles) -> Iterator[Block]:
-        """See Rows."""
+        """See FileReader."""
         texts: dict[str, Callable[[Any], str | None]] = dict.fromkeys(roles.used(), _text)
         texts |= {roles.user: _id, roles.item: _id}
         values = self._values()

@@ -13,7 +13,7 @@ import pyarrow.types as pt
 from process.text import visible
 from streamgcn.files.block import ROWS, Block, Wrong
 from streamgcn.files.columns import Roles
-from streamgcn.files.source import FileError, Source
+from streamgcn.files.source import FileError, InputFile
 
 _TEXTS = (
     pt.is_string, pt.is_large_string, pt.is_string_view,
@@ -22,12 +22,12 @@ _TEXTS = (
 
 
 class Parquet:
-    """Rows of a Parquet file; see Rows."""
+    """Rows of a Parquet file; see FileReader."""
 
     counted = "row"
     untyped = False
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: InputFile) -> None:
         """Read the file's schema.
 
         Raises:
@@ -42,7 +42,7 @@ class Parquet:
             raise _damaged(source, error) from error
 
     def blocks(self, roles: Roles) -> Iterator[Block]:
-        """See Rows."""
+        """See FileReader."""
         first = 1
         try:
             with pq.ParquetFile(self._source.path) as file:
@@ -117,5 +117,5 @@ def _decoded(value: bytes | None) -> str | None:
         return None
 
 
-def _damaged(source: Source, error: Exception) -> FileError:
+def _damaged(source: InputFile, error: Exception) -> FileError:
     return FileError(f"{source.name} cannot be read as Parquet: {visible(str(error), 200)}")

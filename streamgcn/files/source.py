@@ -41,7 +41,7 @@ class FileError(StreamGCNError):
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFile:
     """A regular file.
 
     Attributes:
@@ -92,7 +92,7 @@ class Source:
         return "json" if begin in "{[" and not name.endswith(TEXT) else "text"
 
 
-def sources(names: list[str], folder: Path) -> list[Source]:
+def input_files(names: list[str], folder: Path) -> list[InputFile]:
     """The files that paths, patterns of paths and `-` stand for, each pattern's in order.
 
     What cannot be read twice, such as standard input, is copied into `folder` first.
@@ -116,7 +116,7 @@ def _expanded(names: list[str]) -> list[str]:
     return found
 
 
-def _source(name: str, folder: Path, number: int) -> Source:
+def _source(name: str, folder: Path, number: int) -> InputFile:
     shown = "standard input" if name == STDIN else visible(name)
     path = folder / f"copy-{number}"
     try:
@@ -136,7 +136,7 @@ def _source(name: str, folder: Path, number: int) -> Source:
             head = raw.read(8)
         codec = next((c for magic, c in COMPRESSED.items() if head.startswith(magic)), None)
         with _opened(path, codec) as stream:
-            return Source(path, shown, codec, stream.read(HEAD))
+            return InputFile(path, shown, codec, stream.read(HEAD))
     except (OSError, ValueError) as error:
         raise FileError(f"{shown} cannot be read: {visible(_cause(error))}") from error
 

@@ -7,14 +7,14 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from streamgcn.files.source import FileError, Source
+from streamgcn.files.source import FileError, InputFile
 
 LONGEST = 16 * 1024 * 1024  # bytes of a line
 BLOCK = 1024 * 1024
 FALLBACK = "latin-1"  # of text that is no UTF-8: every byte is a character of it
 
 
-def encoding_of(source: Source, given: str | None = None) -> str:
+def encoding_of(source: InputFile, given: str | None = None) -> str:
     """The encoding of a text: the given one, that of the mark at its begin, UTF-8, or latin-1.
 
     Raises:
@@ -39,7 +39,7 @@ def encoding_of(source: Source, given: str | None = None) -> str:
 
 
 @contextmanager
-def opened(source: Source, encoding: str) -> Iterator[Iterator[str]]:
+def opened(source: InputFile, encoding: str) -> Iterator[Iterator[str]]:
     """The lines with their ends, which may be LF, CRLF or CR.
 
     Raises:

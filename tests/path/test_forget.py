@@ -15,7 +15,7 @@ from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
 from serving.redis.contract import Recommendations
 from serving.settings import ServingSettings
-from streamgcn.forget import Place, Search
+from streamgcn.forget import Finding, Search
 from tests.rooms import Rooms, started
 from tests.services import wait_for
 from trainer.lifecycle.snapshots import Snapshots
@@ -166,10 +166,10 @@ def test_the_files_of_the_edge_store_are_not_searched_before_the_erasure_is_stor
     looked: list[str] = []
     stored = iter(["not yet", "not yet", "not yet", ""])
 
-    def look(name: str) -> Callable[[Search], Place]:
-        def found(_: Search) -> Place:
+    def look(name: str) -> Callable[[Search], Finding]:
+        def found(_: Search) -> Finding:
             looked.append(name)
-            return Place("", unknown=next(stored) if name == "_behind" else "")
+            return Finding("", unknown=next(stored) if name == "_behind" else "")
 
         return found
 

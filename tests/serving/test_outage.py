@@ -27,9 +27,9 @@ from process.running import Running
 from serving import serve
 from serving.lists.recommender import Recommender
 from serving.loop.all_lists import AllLists
-from serving.redis import outage
+from serving.redis import redis_outage
 from serving.redis.errors import RedisDown, RedisRefuses
-from serving.redis.outage import Outage
+from serving.redis.redis_outage import RedisOutage
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from streamgcn import forget
@@ -132,7 +132,7 @@ def serving(
     folder = tmp_path_factory.mktemp("outage")
     made = Serving(folder, embedded, f"redis://{redis_server.address}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outage, "STEADY", 1.5)
+        patch.setattr(redis_outage, "STEADY", 1.5)
         with made.running():
             yield made
 
@@ -146,13 +146,13 @@ def told(caplog: pytest.LogCaptureFixture) -> None:
 def failed_tries(monkeypatch: pytest.MonkeyPatch) -> list[RedisDown]:
     """What serving's tries to reach Redis failed with, in the test so far."""
     found: list[RedisDown] = []
-    failed = Outage.failed
+    failed = RedisOutage.failed
 
-    def noted(self: Outage, error: RedisDown) -> None:
+    def noted(self: RedisOutage, error: RedisDown) -> None:
         found.append(error)
         failed(self, error)
 
-    monkeypatch.setattr(Outage, "failed", noted)
+    monkeypatch.setattr(RedisOutage, "failed", noted)
     return found
 
 
@@ -166,8 +166,8 @@ def test_near_its_limit_of_memory_redis_is_not_said_to_come_and_go(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(outage, "time", SimpleNamespace(monotonic=lambda: now))
-    state = Outage(log)
+    monkeypatch.setattr(redis_outage, "time", SimpleNamespace(monotonic=lambda: now))
+    state = RedisOutage(log)
     full = RedisRefuses("Redis is out of memory", "OOM")
     for now in (10.0, 16.0, 30.0, 90.0):
         assert not state.paused
@@ -193,8 +193,8 @@ def test_a_redis_that_goes_on_refusing_is_tried_less_and_less_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(outage, "time", SimpleNamespace(monotonic=lambda: now))
-    state = Outage(log)
+    monkeypatch.setattr(redis_outage, "time", SimpleNamespace(monotonic=lambda: now))
+    state = RedisOutage(log)
     tried = []
     while now < 600:
         if not state.paused:
@@ -202,13 +202,13 @@ def test_a_redis_that_goes_on_refusing_is_tried_less_and_less_often(
             state.failed(RedisRefuses("Redis is out of memory", "OOM"))
         now += 0.25
     assert [after - at for at, after in pairwise(tried)][:6] == [0.5, 1, 2, 4, 8, 16]
-    assert max(after - at for at, after in pairwise(tried)) == outage.LONGEST_REFUSED
+    assert max(after - at for at, after in pairwise(tried)) == redis_outage.LONGEST_REFUSED
 
 
 def test_causes_that_follow_one_another_have_a_line_each(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    state = Outage(log)
+    state = RedisOutage(log)
     for error in (RedisDown("gone"), RedisRefuses("locked", "NOAUTH"), RedisDown("gone again")):
         state.failed(error)
     state.worked(left=False)

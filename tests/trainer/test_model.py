@@ -20,7 +20,7 @@ from trainer.model.lightgcn import Learned, LightGCN
 from trainer.model.loop import Diverged
 from trainer.model.objectives import objective
 from trainer.model.parallel import OneProcess
-from trainer.model.progress import Stopped
+from trainer.model.progress import TrainingStopped
 
 CPU = torch.device("cpu")
 
@@ -207,9 +207,9 @@ def test_a_loss_that_is_not_finite_is_said_and_nothing_is_kept() -> None:
 
 def test_training_stops_where_the_progress_says_so() -> None:
     def stop(stage: str, done: int, steps: int, loss: float | None) -> None:
-        raise Stopped
+        raise TrainingStopped
 
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingStopped):
         Learned().fit(blocks(), Hyperparameters(dim=8), stop)
 
 

@@ -72,7 +72,7 @@ class Chooser:
         """Fill in `settings` and leave the parts fitted on `kept`.
 
         Raises:
-            Diverged, Stopped, DeviceMissing: as `Part.fit`.
+            Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
         """
         # What uses order is first: it tells of what use order is to all parts.
         for part in sorted(self.settings.parts, key=lambda part: not part.uses_order):

@@ -70,7 +70,7 @@ def fit(
 
     Raises:
         NothingToLearn: no edge says what users like, or no part of the model is left.
-        Diverged, Stopped, DeviceMissing: as `Part.fit`.
+        Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
     """
     clock = _Clock()
     settings = settings.for_graph(len(graph), bool(graph.timed.any()))
@@ -111,7 +111,7 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
     """Train on every edge; for settings that leave nothing open.
 
     Raises:
-        Diverged, Stopped, DeviceMissing: as `Part.fit`.
+        Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
     """
     settings = settings.for_graph(len(graph), bool(graph.timed.any()))
     graph = graph.dampened(bool(settings.dampening))

@@ -39,7 +39,7 @@ def candidate(
             The manifest's `chosen_at` is then 0, so that the next training chooses.
 
     Raises:
-        NothingToLearn, Diverged, Stopped, DeviceMissing: as `fit`.
+        NothingToLearn, Diverged, TrainingStopped, DeviceMissing: as `fit`.
     """
     start = _start(snapshots, live, graph) if live and goes_on(live, graph, settings) else None
     novelty = _novelty(snapshots, live, graph) if live else None

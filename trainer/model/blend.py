@@ -34,7 +34,7 @@ def fit(
         state, share, held_out: as `Part.fit`.
 
     Raises:
-        Diverged, Stopped, DeviceMissing: as `train`.
+        Diverged, TrainingStopped, DeviceMissing: as `train`.
     """
     return {
         part.name: part.fit(graph, settings, progress, state, share, held_out)

@@ -75,7 +75,7 @@ def train(
 
     Raises:
         Diverged: the loss is not finite.
-        Stopped: from `progress`.
+        TrainingStopped: from `progress`.
     """
     where = next(network.parameters()).device
     mine = parallel.own_edges(graph)

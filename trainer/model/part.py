@@ -123,7 +123,8 @@ class Part(ABC, Generic[S]):
             held_out: edges by which to see when to stop.
 
         Raises:
-            Diverged, Stopped, DeviceMissing: as `train`, of a part that is trained by gradients.
+            Diverged, TrainingStopped, DeviceMissing: as `train`, of a part that is trained by
+                gradients.
         """
 
     def grid(self, settings: S) -> Sequence[Round]:  # noqa: ARG002

@@ -7,7 +7,7 @@ from collections.abc import Callable
 Progress = Callable[[str, int, int, float | None], None]  # stage, steps done, steps, loss
 
 
-class Stopped(Exception):
+class TrainingStopped(Exception):
     """Training was told to stop; nothing of it is kept."""
 
 

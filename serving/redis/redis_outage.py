@@ -1,4 +1,8 @@
-"""What the log says of Redis's troubles: a line for each cause, and one when they are over."""
+"""Redis is away or refuses: a line for each cause, one when it is over, and when to try again.
+
+Unlike process/outage.py it does not hold up the loop, which reads events meanwhile; it knows a
+cause by the error's code; and a Redis that has refused writes is back only when it was steady.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ LONGEST_REFUSED = 30.0  # where it refuses, which somebody has to mend
 STEADY = 10.0  # seconds without a refusal before Redis, which refused writes, counts as back
 
 
-class Outage:
+class RedisOutage:
     """Whether Redis is to be left alone for a moment, and what the log knows of it."""
 
     def __init__(self, log: logging.Logger) -> None:

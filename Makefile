@@ -5,7 +5,7 @@ BIN := .venv/bin
 WORKERS ?= 4
 AT_ONCE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-long check format chaos bench-extra bench-gowalla bench-train bench-ingest bench-serving
+.PHONY: install demo test test-long check format chaos soak bench-extra bench-gowalla bench-train bench-ingest bench-serving
 
 install: .venv/installed
 
@@ -44,6 +44,11 @@ bench-train: bench-extra
 # Needs an Apache Kafka 4, named by KAFKA_HOME; without one the embedded broker, which is not killed.
 chaos: install
 	$(BIN)/python -m tests.chaos
+
+# Needs an Apache Kafka 4, named by KAFKA_HOME. Each process is killed now and then, as are Kafka and Redis.
+MINUTES ?= 30
+soak: install
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 bench-ingest: install
 	$(BIN)/python -m benchmarks.bench_ingest

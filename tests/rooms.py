@@ -66,6 +66,10 @@ class Rooms:
         self._running[room].send_signal(number)
         return self._running.pop(room).wait(PATIENCE)
 
+    def pid(self, room: str) -> int:
+        """Raises KeyError while it does not run."""
+        return self._running[room].pid
+
     def log(self, room: str) -> str:
         return (self.folder / f"{room}.log").read_text()
 

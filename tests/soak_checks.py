@@ -1,0 +1,78 @@
+"""What must be right after a soak (soak.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from consumer.edge.store import EdgeStore
+from serving.redis.contract import Recommendations
+from serving.redis.errors import RedisDown
+from tests.graphs import stored
+from tests.producers import log_of
+from tests.rooms import Rooms
+from tests.services import wait_for
+from trainer.lifecycle.manifest import VERSION
+from trainer.lifecycle.pruning import NEWEST, WERE_LIVE
+
+ROOMS = ("consumer", "trainer", "serving")
+GROUPS, OF_GROUP = 12, 10  # each user u0, u1, ... touches the items of one group alone
+GROWTH, SLACK = 1.25, 64e6  # a process may have so many times the memory of before, and more bytes
+
+
+def list_of(rooms: Rooms, user: str) -> Recommendations | None:
+    """The user's list; None also while Redis is away."""
+    try:
+        return rooms.store.user(user)
+    except RedisDown:
+        return None
+
+
+def check_edges(rooms: Rooms, kafka: str) -> None:
+    """The edge store has each message of the topic, and each once."""
+    published = log_of(kafka, rooms.settings.kafka_topic)
+    store = EdgeStore(rooms.settings.edge_store, rooms.settings.kafka_topic)
+    wait_for("all rows", lambda: store.count() >= len(published))
+    rows = stored(store)
+    places = list(
+        zip(rows["kafka_partition"].to_pylist(), rows["kafka_offset"].to_pylist(), strict=True)
+    )
+    assert len(places) == len(set(places)) == len(published)
+    assert set(places) == published.keys()
+    assert "rejected=0" in rooms.log("consumer")
+
+
+def check_lists(rooms: Rooms) -> None:
+    """Each user has a list of items that the user has not touched, the group's own ones first."""
+    edges = EdgeStore(rooms.settings.edge_store, rooms.settings.kafka_topic)
+    rows = stored(edges)
+    own: dict[str, set[str]] = {}
+    for user, item in zip(rows["user_id"].to_pylist(), rows["item_id"].to_pylist(), strict=True):
+        own.setdefault(user, set()).add(item)
+    wait_for("a list of each user", lambda: all(list_of(rooms, user) for user in own))
+    for user, items in own.items():
+        found = list_of(rooms, user)
+        assert found
+        assert found.scores == sorted(found.scores, reverse=True), user
+        assert not items & set(found.items), user
+        assert len(found.items) == len(set(found.items)), user
+        if user.startswith("u"):
+            group = int(user[1:]) % GROUPS * OF_GROUP
+            left = {f"i{group + n}" for n in range(OF_GROUP)} - items
+            assert set(found.items[: len(left)]) == left, user
+
+
+def check_memory(most: dict[tuple[str, bool], int]) -> None:
+    """No process has much more memory in the second half than in the first."""
+    for room in ROOMS:
+        before, after = most.get((room, False)), most.get((room, True))
+        assert before, f"{room} was never seen in the first half"
+        assert after, f"{room} was never seen in the second half"
+        assert after <= GROWTH * before + SLACK, f"{room}: {before} bytes, then {after}"
+
+
+def check_files(folder: Path, kills: int) -> None:
+    """No more snapshots than are kept, and no more drafts than trainers were killed."""
+    names = sorted(path.name for path in (folder / "models").iterdir())
+    drafts = [name for name in names if name.endswith(".draft")]
+    assert len([name for name in names if VERSION.fullmatch(name)]) <= NEWEST + WERE_LIVE, names
+    assert len(drafts) <= kills, drafts

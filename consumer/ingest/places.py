@@ -23,6 +23,7 @@ class Places:
         self._topic = topic
         self._log = log
         self._known: Log | None = None  # that was read last
+        self._known_id: str | None = None  # the id that the topic had then
         self._position: dict[int, int] = {}  # partition -> offset at which the next batch begins
         self.reading: Log | None = None  # that is read now
 
@@ -56,9 +57,12 @@ class Places:
     def begin_another(self, error: TopicShorter, reader: Reader) -> bool:
         """Begin another log, as what is behind the topic's end was lost; whether that worked."""
         try:
-            self._store.begin_log(reader.topic_id, self.reading or self._known)
+            self._known = self._store.begin_log(reader.topic_id, self.reading or self._known)
         except StoreError as failed:
-            self._log.warning("%s; the topic cannot be read from its start yet: %s.", error, failed)
+            self._log.warning(
+                "%s; the topic is to be read again from its start, but the edge store cannot "
+                "record that yet: %s.", error, failed,
+            )  # fmt: skip
             return False
         self._log.warning(
             "%s. Kafka has lost messages at an unknown place. The topic is read again from its "
@@ -88,6 +92,7 @@ class Places:
     def _find_log(self, reader: Reader) -> Log:
         """The log that the topic's name stands for now; the store learns of it if it is another."""
         before, topic_id = self._known, reader.topic_id
+        same_topic = topic_id is not None and topic_id == self._known_id
         found = self._store.log(topic_id)
         begun = found is None
         if found is None:
@@ -95,11 +100,18 @@ class Places:
             ends = reader.ends(stored) if stored else {}
             another = any(offset > ends.get(p, 0) for p, offset in stored.items())
             found = self._store.begin_log(topic_id, known=None, another=another)
-        if (begun and found.number) or (before and before != found and before.table == found.table):
+        another = bool(before and before != found and before.table == found.table)
+        if another and same_topic:
+            self._log.warning(
+                "Topic %s is read again from its start, with %d in the column log of the edge "
+                "store: another consumer has found that Kafka has lost messages of it.",
+                self._topic, found.number,
+            )  # fmt: skip
+        elif another or (begun and found.number):
             self._log.warning(
                 "Topic %s was created anew. The stored events of the topic before stay, and the "
                 "events of this one come after them, with %d in the column log of the edge store.",
                 self._topic, found.number,
             )  # fmt: skip
-        self._known = found
+        self._known, self._known_id = found, topic_id
         return found

@@ -31,6 +31,7 @@ class Partitions:
         self._topic, self._reader, self._growing = topic, reader, growing
         self._edges, self._due, self._log = edges, due, log
         self._edge_log: Log | None = None  # that is read
+        self._topic_id: str | None = None  # the id that the topic had then
         self._committed_at = 0.0
         self.mine: frozenset[int] = frozenset()
 
@@ -88,14 +89,21 @@ class Partitions:
     def _find_log(self) -> Log:
         """The topic's log in the edge store, as the consumer has numbered it."""
         store = self._growing.store
-        found = store.log(self._reader.topic_id)
+        topic_id = self._reader.topic_id
+        found = store.log(topic_id)
         if found is None:
             if not store.before_logs():
                 raise StoreError(f"the consumer has not begun with this log of topic {self._topic}")
             found = store.newest()
         if self._edge_log and found != self._edge_log:
-            self._log.warning(
-                "Topic %s was created anew; serving reads it from its start.", self._topic
-            )
-        self._edge_log = found
+            if topic_id is not None and topic_id == self._topic_id:
+                self._log.warning(
+                    "Serving reads topic %s again from its start, as the consumer does: Kafka has "
+                    "lost messages of it.", self._topic,
+                )  # fmt: skip
+            else:
+                self._log.warning(
+                    "Topic %s was created anew; serving reads it from its start.", self._topic
+                )
+        self._edge_log, self._topic_id = found, topic_id
         return found

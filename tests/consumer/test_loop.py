@@ -180,6 +180,25 @@ def test_a_topic_that_has_lost_its_end_is_read_again_as_another_log(
     consumer.store_all()
     assert items(tmp_path) == ["a", "b", "c", "a"]
     assert "Kafka has lost messages" in caplog.text
+    assert "was created anew" not in caplog.text
+
+
+def test_a_consumer_is_told_that_another_one_has_found_the_topic_to_have_lost_its_end(
+    topic: FakeTopic, consumers: list[Consumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = consumers
+    first.reader.assign(0)
+    second.reader.assign(1)
+    topic.publish(0, *likes("u", ["a", "b", "c"]))
+    topic.publish(1, *likes("v", ["a"]))
+    first.store_all()
+    second.store_all()
+    topic.lose_from(0, 1)
+    first.store_all()
+    second.reader.assign(1)
+    second.store_all()
+    assert "another consumer has found that Kafka has lost messages of it" in caplog.text
+    assert "was created anew" not in caplog.text
 
 
 def test_offsets_that_retention_deleted_unread_are_passed_over_and_told(

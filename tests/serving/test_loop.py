@@ -256,6 +256,19 @@ def test_where_the_edge_store_cannot_tell_the_place_the_log_is_told_to_ask_again
     assert loop.reader.started == {0: len(GRAPH)}
 
 
+def test_serving_says_that_kafka_has_lost_messages_where_the_same_topic_is_read_as_another_log(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop.topic.id = "an id"
+    known = loop.rows.begin_log("an id", known=None)
+    loop.start()
+    loop.rows.begin_log("an id", known)
+    loop.reader.restart()
+    loop.go_on("the place", lambda: loop.reader.started == {0: None})
+    assert "Kafka has lost messages of it" in caplog.text
+    assert "was created anew" not in caplog.text
+
+
 def test_lists_are_written_again_where_the_edge_store_tells_another_order_than_the_log(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,6 +191,9 @@ if __name__ == "__main__":
         "consumer.ingest.loop",
         "serving.serve",
         "trainer.retrain",
+        "streamgcn.backup",
+        "streamgcn.forget",
+        "streamgcn.replay.plot",
         "streamgcn.cli.main",
     ):
         import_module(name)

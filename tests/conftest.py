@@ -10,6 +10,10 @@ import pytest
 from tests import services
 from tests.secure import SecureKafka, secure_kafka
 
+# An Apache Kafka runs for minutes here: the best of the JVM's compilers would cost it more CPU
+# than the faster code gives back.
+os.environ.setdefault("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1")
+
 
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -76,15 +76,20 @@ class Topic:
         return store
 
 
-@contextmanager
-def consuming(settings: ConsumerSettings) -> Iterator[None]:
+def consuming(settings: ConsumerSettings) -> AbstractContextManager[None]:
     """Run a consumer while inside."""
+    return running(lambda stop: Ingest.join(settings, stop).run())
+
+
+@contextmanager
+def running(room: Callable[[threading.Event], object]) -> Iterator[None]:
+    """Run a room's loop on a thread while inside; the event tells the loop to stop."""
     stop = threading.Event()
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            Ingest.join(settings, stop).run()
+            room(stop)
         except BaseException as error:
             failed.append(error)
 

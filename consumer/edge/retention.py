@@ -14,6 +14,11 @@ OVERDUE = 0.01  # and at most this share of the retention,
 SHORTEST = 1.0  # but at least so many seconds
 
 
+def oldest(days: float) -> int:
+    """Epoch milliseconds of the oldest edge that stays now where edges stay for `days`."""
+    return int((time.time() - timedelta(days).total_seconds()) * 1000)
+
+
 class Retention:
     """The retention of a process."""
 
@@ -35,4 +40,4 @@ class Retention:
         if self._days is None or now < self._at:
             return None
         self._at = now + self.every
-        return int((time.time() - timedelta(self._days).total_seconds()) * 1000)
+        return oldest(self._days)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+from consumer.edge import retention
 from consumer.edge.schema import KEEP_REPLACED_HOURS
 from consumer.edge.table import Table
 from consumer.edge.traces import FORGET
@@ -16,7 +17,7 @@ def tidy(table: Table, retention_days: float | None) -> int:
     gone, delta = 0, table.delta
     with table.errors():
         if retention_days is not None:
-            oldest = datetime.now(UTC) - timedelta(days=retention_days)
+            oldest = datetime.fromtimestamp(retention.oldest(retention_days) / 1000, UTC)
             done = delta.delete(
                 f"timestamp < '{oldest.isoformat()}' AND type NOT IN ('remove', '{FORGET}')"
             )

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from serving.settings import ServingSettings
-from streamgcn import backup as backups
 from streamgcn.terminal import out, say
 
 
@@ -18,6 +17,8 @@ def backup(folder: Annotated[Path, typer.Argument(help="An empty or a new folder
     The copy is the edge store at one moment, with the offsets that belong to its rows, and the
     models that are or were live. Redis needs no backup: serving writes all lists again.
     """
+    from streamgcn import backup as backups
+
     about = backups.backup(ServingSettings.load(), folder)
     live = f"the live model {about.models[0]}" if about.models else "no model"
     older = f" and {len(about.models) - 1} that were live" if len(about.models) > 1 else ""
@@ -30,6 +31,8 @@ def restore(folder: Annotated[Path, typer.Argument(help="What `backup` has made.
     Start the processes afterwards. Where the topic is still there, the consumer goes on at the
     stored offsets; where it was created anew, at the topic's start, and what is stored stays.
     """
+    from streamgcn import backup as backups
+
     settings = ServingSettings.load()
     about = backups.restore(settings, folder)
     say(

@@ -13,7 +13,6 @@ from process.log import configure
 from process.settings import SettingsError
 from process.shutdown import Stopped, stop_on_signals
 from serving.settings import ServingSettings
-from streamgcn import forget as forgetting
 from streamgcn.cli.user_argument import User
 from streamgcn.terminal import err, out, say, show
 
@@ -36,6 +35,8 @@ def forget(
     Kafka itself keeps the user's messages until they expire; if they are read again, the user is
     erased again.
     """
+    from streamgcn import forget as forgetting
+
     settings = ServingSettings.load()
     configure(settings.log_format)
     try:

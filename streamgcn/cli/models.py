@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from process.text import visible
 from serving.settings import ServingSettings
 from streamgcn.terminal import err, out, say, show
-from trainer.lifecycle.manifest import Manifest, SnapshotError
-from trainer.lifecycle.promotion import named, promote, roll_back
-from trainer.lifecycle.snapshots import Snapshots
+
+if TYPE_CHECKING:  # torch comes with these, which no other command should wait for
+    from trainer.lifecycle.manifest import Manifest
+    from trainer.lifecycle.snapshots import Snapshots
 
 MEASURES = ["recall@20", "ndcg@20"]
 COLUMNS = ["version", "trained", "edges", "users", "items", "seconds", *MEASURES, "verdict"]
@@ -25,6 +26,8 @@ def list_models() -> None:
 
     Recall and NDCG are of the edges that the training held out: each user's newest ones.
     """
+    from trainer.lifecycle.promotion import named
+
     snapshots = _snapshots()
     live = named(snapshots)
     rows = [_row(snapshots, version, live) for version in snapshots.versions()]
@@ -35,6 +38,8 @@ def list_models() -> None:
 
 def show_model(version: Version) -> None:
     """Show all that a model's manifest says: its measures, its settings, the verdict on it."""
+    from trainer.lifecycle.manifest import SnapshotError
+
     snapshots = _snapshots()
     if version not in snapshots.versions():
         raise SnapshotError(
@@ -49,6 +54,8 @@ def promote_model(version: Version) -> None:
 
     The model's files are checked first. The next training goes on from this model.
     """
+    from trainer.lifecycle.promotion import promote
+
     snapshots = _snapshots()
     promote(snapshots, version)
     say(out, f"{version} is live.")
@@ -58,15 +65,21 @@ def promote_model(version: Version) -> None:
 
 def rollback() -> None:
     """Put the model live again that was live before the live one; once more goes further back."""
+    from trainer.lifecycle.promotion import roll_back
+
     left, live = roll_back(_snapshots())
     say(out, f"{live} is live; {left} was live before.")
 
 
 def _snapshots() -> Snapshots:
+    from trainer.lifecycle.snapshots import Snapshots
+
     return Snapshots(ServingSettings.load().model_store)
 
 
 def _row(snapshots: Snapshots, version: str, live: str | None) -> list[str]:
+    from trainer.lifecycle.manifest import SnapshotError
+
     shown = f"* {version}" if version == live else f"  {version}"
     try:
         manifest = snapshots.manifest(version)
@@ -84,6 +97,8 @@ def _row(snapshots: Snapshots, version: str, live: str | None) -> list[str]:
 
 
 def _facts(snapshots: Snapshots, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    from trainer.lifecycle.promotion import named
+
     yield "live", "yes" if named(snapshots) == manifest.version else "no"
     yield "verdict", _verdict(snapshots, manifest)
     yield "model", manifest.model

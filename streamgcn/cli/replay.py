@@ -16,7 +16,6 @@ from streamgcn.cli import file_options as given
 from streamgcn.files.columns import Columns
 from streamgcn.files.load import load
 from streamgcn.files.source import FileError
-from streamgcn.replay.plot import check_plot, plot
 from streamgcn.terminal import progress
 
 FEWEST = 100  # events before the first training
@@ -59,6 +58,7 @@ def replay(
     recommender), with refresh of the first model alone, and in the popular list. docs/replay.md
     says what is counted. Nothing is sent to Kafka or Redis.
     """
+    from streamgcn.replay.plot import check_plot, plot
     from streamgcn.replay.run import Replay
     from streamgcn.replay.stream import Stream
 

@@ -5,16 +5,24 @@ from pathlib import Path
 
 import pytest
 
+from consumer.edge import retention
 from consumer.edge.retention import Retention
-from consumer.event.json import Event, encode
+from consumer.event.json import Event
 from consumer.ingest.decode import Position
-from consumer.kafka.publisher import Publisher
+from process.health import Health
+from process.log import Figures
+from process.running import Running
+from serving import serve
 from serving.edges.user_edges import UserEdges
+from serving.redis.store import Store
+from serving.settings import ServingSettings
 from tests.graphs import append, pairs, store, stored
-from tests.rooms import Rooms, started
+from tests.ingesting import Topic, consuming, running
 from tests.services import wait_for
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import DAY_MS, Weighing
+from trainer.lifecycle import schedule
+from trainer.retrain import Retrain
 
 NOW = int(time.time() * 1000)
 OLD, LATE = NOW - 20 * DAY_MS, NOW - DAY_MS
@@ -83,54 +91,73 @@ def test_a_look_for_old_edges_is_due_so_often_that_none_stays_long() -> None:
     assert Retention(1 / 24).every == pytest.approx(36)
 
 
+class Clock:
+    """The `time` that tells which edges are old; the test moves this clock on."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0  # seconds
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
 def test_on_a_quiet_topic_old_edges_leave_the_store_the_trainer_and_the_lists(
-    embedded: str, redis_url: str, tmp_path: Path
+    embedded: str,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    kept = 240.0
-    settings = {
-        "STREAMGCN_RETENTION_DAYS": f"{kept / 86_400:.8f}",
-        "STREAMGCN_EPOCHS": "2",
-        "STREAMGCN_MIN_EDGES": "60",
-        "STREAMGCN_RETRAIN_SECONDS": "5",
-        "STREAMGCN_COMMIT_SECONDS": "0.2",
-    }
-    with started(Rooms(tmp_path, embedded, redis_url, **settings)) as rooms:
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
-        publisher, new = Publisher(rooms.settings), int(time.time() * 1000)
-
-        def publish(*events: Event) -> None:
-            for event in events:
-                publisher.send(rooms.settings.kafka_topic, encode(event), event.user_id.encode())
-            publisher.flush()
-
+    caplog.set_level("INFO")
+    clock, kept = Clock(), 7_200  # seconds
+    monkeypatch.setattr(retention, "time", clock)
+    monkeypatch.setattr(retention, "OVERDUE", 0.0)  # so that each process looks every second
+    monkeypatch.setattr(schedule, "REST", 0.0)
+    topic = Topic(embedded, tmp_path)
+    settings = ServingSettings(
+        **topic.settings.model_dump(exclude={"retention_days"}),
+        retention_days=kept / 86_400, epochs=2, min_edges=60, retrain_seconds=1,
+        model_store=str(tmp_path / "models"), device="cpu",
+        redis_url=redis_url, redis_prefix=topic.settings.kafka_topic,
+    )  # fmt: skip
+    new = int(time.time() * 1000)
+    old = new - (kept - 1_800) * 1_000  # expires in half an hour
+    lists = Store(redis_url, settings.redis_prefix)
+    with (
+        running(lambda stop: serve.run(settings, Running(stop, Figures("serving"), Health()))),
+        running(lambda stop: Retrain(settings, stop).run()),
+        consuming(settings),
+    ):
         for user in range(20):
-            publish(*(Event(f"u{user}", f"i{(user + n) % 12}", 1.0, new, "view") for n in range(5)))
-        wait_for("lists", lambda: rooms.store.user("u1"))
-        old = int((time.time() - kept) * 1000) + 45_000  # expires 45 s from now
-        publish(*(Event("lapsed", f"old{n}", 1.0, old, "view") for n in range(3)))
-        publish(Event("half", "old0", 1.0, old, "view"), Event("half", "i3", 1.0, new, "view"))
-        publisher.close()
-        wait_for("a list of the user whose edges expire", lambda: rooms.store.user("lapsed"))
-        first = wait_for("the other list", lambda: rooms.store.user("half"))
-        wait_for("the rows to leave", lambda: rooms.rows() == 101)
-        wait_for("the line", lambda: "4 rows older than" in rooms.log("consumer"))
-        wait_for("the edges to leave the graph", lambda: "4 edges older" in rooms.log("trainer"))
-        wait_for("the list to go", lambda: not rooms.store.user("lapsed"))
+            items = (f"i{(user + n) % 12}" for n in range(5))
+            topic.publish(*(Event(f"u{user}", item, 1.0, new, "view") for item in items))
+        topic.publish(*(Event("lapsed", f"old{n}", 1.0, old, "view") for n in range(3)))
+        topic.publish(
+            Event("half", "old0", 1.0, old, "view"), Event("half", "i3", 1.0, new, "view")
+        )
+        wait_for("a list of the user whose edges expire", lambda: lists.user("lapsed"))
+        wait_for("the model of all edges", lambda: lists.model().get("edges") == "105")
+        first = wait_for("the other list", lambda: lists.user("half"))
+        clock.ahead = 2_000.0
+        wait_for("the rows to leave", lambda: len(topic.rows()) == 101)
+        wait_for("the line", lambda: "4 rows older than" in caplog.text)
+        wait_for("the edges to leave the graph", lambda: "4 edges older" in caplog.text)
+        wait_for("the list to go", lambda: not lists.user("lapsed"))
 
         def rewritten() -> bool:
-            found = rooms.store.user("half")
+            found = lists.user("half")
             return bool(found and found.updated_at > first.updated_at)
 
         wait_for("the list of the user who has an edge left", rewritten)
 
         def without_old_items() -> bool:
-            popular = rooms.store.popular()
+            popular = lists.popular()
             return bool(popular and not any(item.startswith("old") for item in popular.items))
 
         wait_for("the popular list", without_old_items)
-
-        def learned() -> bool:
-            model = rooms.store.model()
-            return bool(model) and model["edges"] == "101"
-
-        wait_for("a model of what is left", learned)
+        wait_for("a model of what is left", lambda: lists.model().get("edges") == "101")
+    lists.close()
+    topic.publisher.close()

@@ -23,15 +23,18 @@ QUICK = {"STREAMGCN_EPOCHS": "20", "STREAMGCN_COMMIT_SECONDS": "0.2"}
 FIELDS = {"items", "scores", "because", "model", "source", "event_at", "updated_at"}
 
 
+@pytest.mark.parametrize("events", [30_000, pytest.param(100_004, marks=pytest.mark.long)])
 def test_published_ratings_become_lists_each_row_stored_once_although_the_consumer_is_killed(
-    kafka: str, redis_url: str, tmp_path: Path
+    kafka: str, redis_url: str, tmp_path: Path, events: int
 ) -> None:
     if not RATINGS.exists():
         pytest.skip(f"{RATINGS} is absent")
-    ratings = pd.read_csv(RATINGS, dtype={"user_id": str, "item_id": str})
+    ratings = pd.read_csv(RATINGS, dtype={"user_id": str, "item_id": str}).head(events)
+    file = tmp_path / "ratings.csv"
+    ratings.to_csv(file, index=False)
     rated = ratings.groupby("user_id")["item_id"].agg(set).to_dict()
     rooms = Rooms(
-        tmp_path, kafka, redis_url, STREAMGCN_MIN_EDGES="100000", STREAMGCN_TOP_K="50", **QUICK
+        tmp_path, kafka, redis_url, STREAMGCN_MIN_EDGES=str(events), STREAMGCN_TOP_K="50", **QUICK
     )
 
     def lists_are_valid() -> bool:
@@ -45,22 +48,23 @@ def test_published_ratings_become_lists_each_row_stored_once_although_the_consum
         return True
 
     with started(rooms):
-        rooms.start_publishing(RATINGS)
-        wait_for("a part of the events is stored", lambda: 0 < rooms.rows() < 100_004)
+        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        rooms.start_publishing(file)
+        wait_for("a part of the events is stored", lambda: 0 < rooms.rows() < events)
         rooms.kill("consumer")
         rooms.start("consumer")
-        wait_for("all rows", lambda: rooms.rows() >= 100_004, 120)
+        wait_for("all rows", lambda: rooms.rows() >= events, 120)
         wait_for("all lists", lambda: rooms.store.model() and lists_are_valid(), 240)
         with Redis.from_url(redis_url, decode_responses=True) as redis:
-            value = str(redis.get(f"{rooms.settings.redis_prefix}:rec:1"))
+            value = str(redis.get(f"{rooms.settings.redis_prefix}:rec:{min(map(str, rated))}"))
         assert json.loads(value).keys() == FIELDS
 
-        assert rooms.run("publish", str(RATINGS)).returncode == 0
-        wait_for("twice the rows", lambda: rooms.rows() >= 200_008, 120)
+        assert rooms.run("publish", str(file)).returncode == 0
+        wait_for("twice the rows", lambda: rooms.rows() >= 2 * events, 120)
         assert lists_are_valid()
         assert [rooms.stop(room) for room in ("consumer", "trainer", "serving")] == [0, 0, 0]
     stored = DeltaTable(str(tmp_path / "edges")).to_pandas()
-    assert len(stored) == 200_008
+    assert len(stored) == 2 * events
     place = ["kafka_partition", "kafka_offset", "user_id", "item_id"]  # of a row of a bulk message
     assert not stored.duplicated(place).any()
     pairs = stored.groupby(["user_id", "item_id", "interaction"]).size()

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 LOOPS = [
+    ("streamgcn.cli.main", ("torch", "scipy")),
     ("consumer.ingest.loop", ("torch", "redis", "duckdb")),
     ("trainer.retrain", ("torch_geometric", "torch._dynamo", "redis", "duckdb")),
     ("serving.serve", ("torch_geometric", "torch._dynamo", "duckdb")),

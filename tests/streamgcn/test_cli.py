@@ -1,11 +1,9 @@
 import json
 import re
-import signal
 import subprocess
 from pathlib import Path
 
 import msgspec
-import psutil
 import pytest
 
 from process.settings import variable
@@ -16,7 +14,7 @@ from serving.settings import ServingSettings
 from streamgcn.cli.settings_help import settings_help
 from streamgcn.demo import DemoFailed, check
 from streamgcn.up.up import Up
-from tests.commands import STREAMGCN, run, without_settings
+from tests.commands import run, without_settings
 from tests.graphs import blocks, pairs
 from tests.hostile import HOSTILE, is_safe
 from tests.rooms import Rooms
@@ -354,46 +352,6 @@ def test_status_gives_the_lag_also_where_the_broker_does_not_tell_who_runs(
 
 def test_up_prints_no_setting_that_it_was_given(tmp_path: Path) -> None:
     assert Up({"REDIS_URL": "redis://:hunter2@host"}, tmp_path).addresses() == {}
-
-
-def test_up_starts_what_is_not_named_and_leaves_no_process_behind(tmp_path: Path) -> None:
-    up = subprocess.Popen(
-        [*STREAMGCN, "up"],
-        env=without_settings() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    family: set[psutil.Process] = set()
-
-    def trainer() -> psutil.Process | None:
-        try:
-            running = psutil.Process(up.pid).children(recursive=True)
-            family.update(running)
-            return next((each for each in running if each.cmdline()[-1:] == ["trainer"]), None)
-        except psutil.NoSuchProcess:  # one ended while it was looked at, or is a zombie
-            return None
-
-    try:
-        assert up.stdout
-        lines = [up.stdout.readline() for _ in range(5)]
-        for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "EDGE_STORE", "MODEL_STORE"):
-            assert any(f"export {name}=" in line for line in lines)
-        first = wait_for("the trainer", trainer)
-        assert len(family) >= 5  # broker, Redis, three rooms
-        first.kill()
-        wait_for("the trainer to be started again", lambda: (trainer() or first) != first)
-        up.send_signal(signal.SIGTERM)
-        assert up.wait(60) == 0
-        assert not psutil.wait_procs(family, 10)[1]
-    finally:
-        up.kill()
-        up.wait()
-        if up.stdout:
-            up.stdout.close()
-        for each in psutil.wait_procs(family, 0)[1]:
-            each.kill()
 
 
 def test_the_demo_ends_by_itself_with_every_list_as_it_should_be() -> None:

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ import pytest
 
 from process.errors import StreamGCNError
 from serving.redis.store import Store
+from streamgcn.cli.main import _keep_private
 from streamgcn.services import redis
 from streamgcn.up.folder import FolderInUse, addresses, lock, write_addresses
 from tests.commands import STREAMGCN, run, without_settings
@@ -96,13 +96,13 @@ def test_a_child_that_dies_is_started_again_and_the_log_says_so(tmp_path: Path) 
         for child in psutil.Process(running.process.pid).children():
             with suppress(psutil.Error):
                 line = " ".join(child.cmdline())
-                for name in ("redis-server", "broker", "serving", "page"):
+                for name in ("redis-server", "broker", "trainer", "serving", "page"):
                     if name in line:
                         found[name] = child
         return found
 
     with up(tmp_path) as running:
-        wait_for("four of them", lambda: len(children(running)) == 4)
+        wait_for("five of them", lambda: len(children(running)) == 5)
         first = children(running)
         for child in first.values():
             child.kill()
@@ -113,7 +113,7 @@ def test_a_child_that_dies_is_started_again_and_the_log_says_so(tmp_path: Path) 
 
         wait_for("that all run again", started_again)
         said = (tmp_path / "up.log").read_text()
-        for name in ("Redis", "broker", "serving", "page"):
+        for name in ("Redis", "broker", "trainer", "serving", "page"):
             assert f"The {name} ended with code -9 and is started again in 0.5 s." in said
         assert "what the consumer had not stored is lost" in said
         store = Store(running.exports["REDIS_URL"], "streamgcn")
@@ -122,15 +122,19 @@ def test_a_child_that_dies_is_started_again_and_the_log_says_so(tmp_path: Path) 
         wait_for("the page", lambda: answers(running.page))
         assert (tmp_path / "data" / "redis.log").stat().st_size
         assert (tmp_path / "data" / "broker.log").exists()
-        with suppress(psutil.Error):
-            running.end(signal.SIGINT)
+        again = running.family()
+        assert running.end(signal.SIGTERM) == 0
+        assert not psutil.wait_procs(again, 10)[1]
 
 
-def test_up_started_again_in_the_same_folder_gives_the_same_lists(tmp_path: Path) -> None:
+def test_up_started_again_in_the_same_folder_gives_the_same_lists_also_after_a_kill(
+    tmp_path: Path,
+) -> None:
     events = tmp_path / "events.csv"
     rows = [f"{user},{item}" for user, item, *_ in pairs(blocks(users=20))]
     events.write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
     with up(tmp_path) as first:
+        assert first.exports.keys() >= {"KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"}
         assert {Path(first.exports[name]) for name in ("EDGE_STORE", "MODEL_STORE")} == {
             tmp_path / "data" / "edges",
             tmp_path / "data" / "models",
@@ -156,24 +160,18 @@ def test_up_started_again_in_the_same_folder_gives_the_same_lists(tmp_path: Path
 
         wait_for("that new events count as before", left_the_list)
         store.close()
-        assert second.end(signal.SIGHUP) == 0
-    assert "Traceback" not in (tmp_path / "up.log").read_text()
-
-
-def test_a_killed_up_leaves_no_process_and_the_next_one_starts_at_once(tmp_path: Path) -> None:
-    with up(tmp_path) as first:
-        family = first.family()
         refused = run(["up"], without_settings() | QUICK, tmp_path)
         assert refused.returncode == 1
-        assert f"another `streamgcn up` (process {first.process.pid}) uses" in refused.stderr
+        assert f"another `streamgcn up` (process {second.process.pid}) uses" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
         for folder in (tmp_path / "data", tmp_path / "data" / "edges"):
-            wait_for("the folder", folder.exists)
             assert folder.stat().st_mode & 0o777 == 0o700
-        first.end(signal.SIGKILL)
-        with up(tmp_path) as second:
+        family = second.family()
+        second.end(signal.SIGKILL)
+        with up(tmp_path) as third:
             assert not [each for each in family if each.is_running() and each.status() != "zombie"]
-            assert second.end(signal.SIGTERM) == 0
+            assert third.end(signal.SIGHUP) == 0
+    assert "Traceback" not in (tmp_path / "up.log").read_text()
 
 
 def test_only_a_running_up_lends_its_addresses_and_never_in_part(tmp_path: Path) -> None:
@@ -228,16 +226,15 @@ def test_a_broken_or_old_redis_on_path_is_passed_over(
         redis.redis_binary.cache_clear()
 
 
-def test_what_a_process_writes_is_for_its_owner_unless_another_umask_was_chosen() -> None:
-    code = (
-        "import os, sys; from streamgcn.cli.main import _keep_private; "
-        "os.umask(int(sys.argv[1], 8)); _keep_private(); print(oct(os.umask(0)))"
-    )
-    made = {
-        given: subprocess.run(
-            [sys.executable, "-c", code, given], env=os.environ | QUICK, check=True,
-            capture_output=True, text=True,
-        ).stdout.strip()
-        for given in ("022", "002", "027", "077")
-    }  # fmt: skip
-    assert made == ({"022": "0o77", "002": "0o77", "027": "0o27", "077": "0o77"})
+@pytest.mark.parametrize(
+    ("given", "kept"), [(0o022, 0o077), (0o002, 0o077), (0o027, 0o027), (0o077, 0o077)]
+)
+def test_what_a_process_writes_is_for_its_owner_unless_another_umask_was_chosen(
+    given: int, kept: int
+) -> None:
+    before = os.umask(given)
+    try:
+        _keep_private()
+    finally:
+        made = os.umask(before)
+    assert made == kept

@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch_geometric.nn import LGConv
 
 from tests.graphs import blocks, graph, own_block
 from trainer.device import device
@@ -30,6 +29,8 @@ def all_scores(left: Embeddings, made: InteractionGraph) -> torch.Tensor:
 
 
 def test_lightgcn_propagates_as_the_reference_layers_do() -> None:
+    from torch_geometric.nn import LGConv  # 4 s of CPU, which each worker would take
+
     made = blocks()
     adjacency = Adjacency.of(made, CPU)
     model = LightGCN(made.n_users, made.n_items, 8, 3)

@@ -6,6 +6,7 @@ import base64
 import logging
 import os
 import random
+import signal
 import subprocess
 import time
 import uuid
@@ -61,8 +62,13 @@ class Broker:
         self._child.kill()
         self._child.wait()
 
+    def freeze(self) -> None:
+        """Answer nothing any more; the connections stay open."""
+        self._child.send_signal(signal.SIGSTOP)
+
     def stop(self) -> None:
         self._child.terminate()
+        self._child.send_signal(signal.SIGCONT)
         try:
             self._child.wait(20)
         except subprocess.TimeoutExpired:

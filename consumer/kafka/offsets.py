@@ -9,7 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from consumer.kafka.client import CHECK_MS, TopicShorter, in_words
-from consumer.kafka.reach import log_reader
+from consumer.kafka.reach import log_reader, to_the_end
 from consumer.settings import ConsumerSettings
 
 
@@ -82,7 +82,7 @@ def read_end(settings: ConsumerSettings, tp: TopicPartition, end: int) -> int:
     with log_reader(settings) as reader:
         reader.assign([tp])
         reader.seek(tp, end)
-        while reader.poll(timeout_ms=500):
+        for _ in to_the_end(reader, [tp], {}):
             pass
         return int(reader.position(tp))
 

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer
-from kafka.errors import AuthorizationError, KafkaError
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import AuthorizationError, KafkaError, KafkaTimeoutError
 
 from consumer.kafka.access import check_access
-from consumer.kafka.client import AccessRefused, in_words, make_client, words
+from consumer.kafka.client import (
+    CHECK_MS,
+    AccessRefused,
+    Message,
+    in_words,
+    make_client,
+    words,
+)
 from consumer.kafka.records import reading_client
 from consumer.settings import ConsumerSettings
 from process.outage import Outage
 from process.retry import until_it_works
 
 Result = TypeVar("Result")
+POLL_MS = 500
+SILENT_SECONDS = 5.0  # after which a broker that gives no messages is asked whether it is there
+GIVE_UP_SECONDS = 60.0  # for which it may give none although more are there
 
 
 def until_it_answers(
@@ -101,6 +112,43 @@ def log_reader(settings: ConsumerSettings) -> Iterator[KafkaConsumer]:
             yield reader
         finally:
             reader.close(autocommit=False)
+
+
+def to_the_end(
+    reader: KafkaConsumer, partitions: Sequence[TopicPartition], ends: Mapping[TopicPartition, int]
+) -> Iterator[Sequence[Message]]:
+    """What a reader gets of its partitions, up to their ends and to a poll that brings nothing.
+
+    The poll matters because the embedded broker tells an end without the last batch. Nothing comes
+    from a broker that is away either, so it must have answered for each partition, and it is asked
+    where it is silent.
+
+    Args:
+        ends: to which the partitions are read at least.
+
+    Raises:
+        KafkaError: the broker does not answer, or gives nothing although more is there.
+    """
+    heard = time.monotonic()
+    while True:
+        polled = reader.poll(timeout_ms=POLL_MS)
+        yield from polled.values()
+        if polled:
+            heard = time.monotonic()  # now: whoever takes the messages may need long
+            continue
+        if all(_is_at(reader, tp, ends.get(tp, 0)) for tp in partitions):
+            return
+        silent = time.monotonic() - heard
+        if silent > SILENT_SECONDS:
+            reader.end_offsets(partitions, timeout_ms=CHECK_MS)
+        if silent > GIVE_UP_SECONDS:
+            topic = partitions[0].topic
+            raise KafkaTimeoutError(f"no further message of topic {topic} in {silent:.0f} s")
+
+
+def _is_at(reader: KafkaConsumer, tp: TopicPartition, end: int) -> bool:
+    heard = reader.highwater(tp) is not None
+    return heard and (reader.position(tp, timeout_ms=0) or 0) >= end
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from kafka.errors import (
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     KafkaError,
+    KafkaTimeoutError,
     NoError,
     NotCoordinatorError,
     TopicAlreadyExistsError,
@@ -32,7 +33,7 @@ from consumer.kafka.client import (
     make_client,
 )
 from consumer.kafka.publisher import REQUEST_BYTES
-from consumer.kafka.reach import admin_client, log_reader, until_it_answers
+from consumer.kafka.reach import POLL_MS, admin_client, log_reader, to_the_end, until_it_answers
 from consumer.settings import ConsumerSettings
 
 LAG_SECONDS = 10.0  # at most, to find what is left
@@ -128,12 +129,8 @@ def read_topic(settings: ConsumerSettings, topic: str) -> Iterator[Message]:
         ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS) if partitions else {}
         reader.assign(partitions)
         reader.seek_to_beginning(*partitions)
-        quiet = False  # an end may be told too low, so a poll that brings nothing confirms it
-        while not quiet or any((reader.position(tp) or 0) < end for tp, end in ends.items()):
-            polled = reader.poll(timeout_ms=500)
-            quiet = not polled
-            for messages in polled.values():
-                yield from messages
+        for messages in to_the_end(reader, partitions, ends):
+            yield from messages
 
 
 def group_lag(settings: ConsumerSettings, group: str) -> tuple[int, int | None]:
@@ -169,11 +166,14 @@ def _left(reader: KafkaConsumer, partitions: list[TopicPartition], done: Mapping
     quiet = 0
     until = time.monotonic() + LAG_SECONDS
     while len(at) < len(partitions) and quiet < QUIET_POLLS and time.monotonic() < until:
-        polled = reader.poll(timeout_ms=500)
+        polled = reader.poll(timeout_ms=POLL_MS)
         for tp, messages in polled.items():
             at.setdefault(tp, messages[0].offset)
             reader.pause(tp)
-        quiet = 0 if polled or any(reader.highwater(tp) is None for tp in partitions) else quiet + 1
+        unheard = any(reader.highwater(tp) is None for tp in partitions)
+        quiet = 0 if polled or unheard else quiet + 1
+    if unheard:
+        raise KafkaTimeoutError(f"no answer about all partitions within {LAG_SECONDS:.0f} s")
     places = {tp: at.get(tp, reader.position(tp, timeout_ms=0) or 0) for tp in partitions}
     return sum(max(0, (reader.highwater(tp) or 0) - place) for tp, place in places.items())
 

@@ -24,6 +24,7 @@ from tests import services
 
 TAKEOVER_LIMIT_SECONDS = 15.0
 REFILL_LIMIT_SECONDS = 60.0
+READING = "Reading partitions"  # a line of the log
 
 
 def takeover(sizes: Sizes, shop: Path, rate: int, seconds: float) -> Result:
@@ -34,7 +35,7 @@ def takeover(sizes: Sizes, shop: Path, rate: int, seconds: float) -> Result:
     with running(sizes, shop) as shown:
         rooms = shown.rooms
         other = rooms.start_another("serving")
-        services.wait_for("the second process", lambda: "Assigned" in rooms.log(other), 300)
+        services.wait_for("the second process", lambda: READING in rooms.log(other), 300)
         shown.send(rate, WARM_UP_SECONDS)
         services.wait_for("both to answer", lambda: not shown.observer.left())
         shown.observer.take()
@@ -45,7 +46,7 @@ def takeover(sizes: Sizes, shop: Path, rate: int, seconds: float) -> Result:
         timer.join()
     worst = cast(float | None, made["worst_s"])
     return {
-        "killed_had": [line for line in assigned if "Assigned" in line][-1].split("INFO ")[-1],
+        "killed_had": [line for line in assigned if READING in line][-1].split("INFO ")[-1],
         **made,
         "worst_over_limit": finite(worst / TAKEOVER_LIMIT_SECONDS) if worst else None,
     }

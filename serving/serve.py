@@ -50,7 +50,10 @@ def run(settings: ServingSettings, process: Running) -> None:
     growing = Growing(edge_store, topic, edges, forgetting, log)
     with process.health.busy("reading the edge store"):
         growing.read_now()
-    log.info("The edge store has %d edges of %d users.", len(edges.graph), edges.n_users)
+    log.info(
+        "Read the edge store: %d edges (pairs of user and item) of %d users.",
+        len(edges.graph), edges.n_users,
+    )  # fmt: skip
     on = device(settings.device)
 
     def prepare(snapshot: Snapshot) -> Recommender:

@@ -108,7 +108,7 @@ class Chaos:
 
     def _all_assigned(self) -> bool:
         logs = [self._log(number).read_bytes()[at:] for number, at in enumerate(self._begun)]
-        return all(log.rfind(b"Assigned") > log.rfind(b"Revoked") for log in logs)
+        return all(log.rfind(b"Reading partitions") > log.rfind(b"Stopped reading") for log in logs)
 
     def _log(self, number: int) -> Path:
         return self.folder / f"consumer-{number}.log"

@@ -179,9 +179,9 @@ class Retrain:
         if manifest.chosen_at:  # else the one with chosen numbers follows at once
             self._schedule.succeeded(self._edges.graph, began, time.monotonic())
         if manifest.rejected:
-            log.warning("Snapshot %s is rejected: %s.", manifest.version, manifest.rejected)
+            log.warning("Model %s is rejected: %s.", manifest.version, manifest.rejected)
         else:
-            log.info("Snapshot %s is live.", manifest.version)
+            log.info("Model %s is live; serving loads it next.", manifest.version)
         metrics.report(self._figures, manifest)
 
     def _trained(self) -> Manifest:

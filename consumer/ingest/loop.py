@@ -222,7 +222,7 @@ class Ingest:
             events=self._events,
             rate=f"{rate:.0f}/s",
             rejected=self._filling.rejected,
-            edges=self._rows,
+            rows=self._rows,
             lag=self._reader.lag(),
             commit_ms=round(self._writer.commit_ms),
             unforeseen=self._filling.unforeseen,

@@ -8,7 +8,7 @@ METRICS = (
     Metric("events", "counter", "events", "Events that were stored in the edge store."),
     Metric("rejected", "counter", "rejected", "Messages and rows that were rejected."),
     Metric("unforeseen", "counter", "unforeseen", "Messages with an error that nobody expected."),
-    Metric("edges", "gauge", "edge_store_rows", "Rows of the edge store."),
+    Metric("rows", "gauge", "edge_store_rows", "Rows of the edge store."),
     Metric("lag", "gauge", "lag_messages", "Messages that are not read yet."),
     Metric("commit", "histogram", "commit_seconds", "Time of a commit to the edge store."),
 )

@@ -85,7 +85,10 @@ class Subscription:
             return Polled(lost=self._start_over())
         lost, gained = self._assignment.changes(ask=can_be_placed)
         if lost:
-            self._log.info("Revoked partitions %s.", sorted(lost))
+            self._log.info(
+                "Stopped reading partitions %s: the consumer group shares the partitions anew.",
+                sorted(lost),
+            )
         if lost or gained:
             return Polled(lost, gained)
         try:
@@ -118,7 +121,7 @@ class Subscription:
                 self._ask_again_after(error)
                 break
         if placed:
-            self._log.info("Assigned partitions %s.", placed)
+            self._log.info("Reading partitions %s.", placed)
         if not self._assignment.waits:
             self._placing.worked()
             self._short_since = None

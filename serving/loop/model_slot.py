@@ -126,7 +126,7 @@ class ModelSlot:
         self._new_items = NewItems(model, self._edges)
         self.recommender = recommender
         self._log.info(
-            "Model %s is in use; loading it took %.1f s.",
+            "New lists are made from model %s; loading it took %.1f s.",
             model.version, time.monotonic() - self._begun_at,
         )  # fmt: skip
         gc.collect(1)  # what is young garbage now would stay for ever once it is frozen

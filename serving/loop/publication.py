@@ -95,11 +95,15 @@ class Publication:
         missing, version = self._missing(mine, edition), recommender.model.version
         if missing:
             self._log.info(
-                "Publishing all lists of model %s for the users of partitions %s.",
+                "Writing all lists of model %s for the users of partitions %s.",
                 version, sorted(missing),
             )  # fmt: skip
         elif self._lack_new_items & mine and self._new_items_are_due():
-            self._log.info("Publishing all lists of model %s again, with new items.", version)
+            self._log.info(
+                "Writing all lists of model %s again for the users of partitions %s: items that "
+                "are newer than the model can be recommended now.",
+                version, sorted(self._lack_new_items & mine),
+            )  # fmt: skip
         else:
             self._progress = 1.0  # another process may have written them
             return
@@ -129,7 +133,10 @@ class Publication:
             self._editions |= dict.fromkeys(lists.partitions, lists.edition)
             self._lists, self._progress, self._ended_at = None, 1.0, time.monotonic()
             version = lists.recommender.model.version
-            self._log.info("Published all lists of model %s.", version)
+            self._log.info(
+                "Wrote all lists of model %s for the users of partitions %s.",
+                version, sorted(lists.partitions),
+            )  # fmt: skip
         return block
 
     def written(self) -> None:

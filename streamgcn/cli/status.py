@@ -27,18 +27,18 @@ def new_edge_store() -> None:
 
 
 def status() -> None:
-    """Show the lag, the edges, the live model and which processes run."""
+    """Show the lag, the rows of the edge store, the model of the lists, and what runs."""
     settings = ServingSettings.load()
     rows = []
     whole = True
-    for room, group in (
-        ("consumer", settings.kafka_group),
-        ("serving", f"{settings.kafka_group}-serving"),
+    for room, group, done in (
+        ("consumer", settings.kafka_group, "stored"),
+        ("serving", f"{settings.kafka_group}-serving", "answered"),
     ):
         try:
             lag, members = group_lag(settings, group)
             who = "not running" if members == 0 else f"{members or 'unknown number'} running"
-            rows.append((room, f"{who}, lag {lag}"))
+            rows.append((room, f"{who}, lag {lag} (messages not {done} yet)"))
             whole = whole and members != 0
         except SettingsError:
             raise  # as for any other wrong setting

@@ -50,7 +50,7 @@ def redis_binary() -> str:
         reason = _unusable(path)
         if not reason:
             for each in reasons:
-                log.warning("%s; %s is used.", each, path)
+                log.warning("%s; the embedded Redis is %s.", each, path)
             return path
         reasons.append(reason)
     raise EmbeddedError(

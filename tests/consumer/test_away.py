@@ -183,7 +183,7 @@ def test_a_running_serving_process_takes_its_edges_from_a_store_that_was_replace
         rooms.start("consumer")
         wait_for("the store", lambda: (tmp_path / "edges" / "_delta_log").exists())
         rooms.start("serving")
-        wait_for("serving", lambda: "Assigned" in rooms.log("serving"))
+        wait_for("serving", lambda: "Reading partitions" in rooms.log("serving"))
         (tmp_path / "edges").rename(tmp_path / "old")
         wait_for("the line", lambda: "cannot be read" in rooms.log("serving"))
         assert rooms.run("new-edge-store").returncode == 0

@@ -81,7 +81,7 @@ def test_kafka_is_told_how_far_the_store_is_and_the_lag_is_what_is_not_polled(
             "the committed offsets",
             lambda: group_offsets(topic.settings, group) == {1: 2, 2: 1},
         )
-        wait_for("a line", lambda: "edges=3 lag=0" in caplog.text)
+        wait_for("a line", lambda: "rows=3 lag=0" in caplog.text)
 
 
 def test_a_forgotten_user_is_out_of_the_store_and_its_files_and_stays_out_after_a_replay(

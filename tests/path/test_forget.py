@@ -39,7 +39,7 @@ def test_a_forgotten_user_leaves_every_store_and_only_then_is_it_verified(
     store = EdgeStore.begin(rooms.settings.edge_store, rooms.settings.kafka_topic)
     snapshots = Snapshots(rooms.settings.model_store)
     with started(rooms):
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the topic", lambda: "Reading partitions" in rooms.log("consumer"))
         assert rooms.run("publish", str(file)).returncode == 0
         wait_for("the lists", lambda: rooms.store.model() and rooms.store.user("u7"))
         every = dict.fromkeys(range(4), 10**9)
@@ -66,7 +66,7 @@ def test_a_forgotten_user_leaves_every_store_and_only_then_is_it_verified(
         wait_for("the erasure", lambda: not store.of_user("u9", every))
         rooms.store.put_published(range(4), "something else")
         rooms.start("serving")
-        wait_for("the lists again", lambda: rooms.log("serving").count("Published all lists") == 2)
+        wait_for("the lists again", lambda: rooms.log("serving").count("Wrote all lists") == 2)
         assert rooms.store.user("u7") is None
         assert rooms.store.user("u9") is None
 
@@ -79,7 +79,7 @@ def test_a_list_that_serving_was_not_there_to_delete_goes_when_it_starts(
     rooms.store.put_users(["u[1]", "u2"], [value, value])
     with rooms:
         rooms.start("consumer")
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the topic", lambda: "Reading partitions" in rooms.log("consumer"))
         file = tmp_path / "events.csv"
         file.write_text("user_id,item_id\nu[1],i\nu2,i\n")
         assert rooms.run("publish", str(file)).returncode == 0
@@ -105,14 +105,14 @@ def test_forget_says_by_its_exit_code_whether_a_trace_is_left_and_reads_no_id_as
     user = "[/b]\x1b[31m"
     with Rooms(tmp_path, embedded, redis_url, **QUICK) as rooms:
         rooms.start("consumer")
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the topic", lambda: "Reading partitions" in rooms.log("consumer"))
         publisher = Publisher(rooms.settings)
         event = Event(user, "i", 1.0, 1_700_000_000_000, "view")
         for value in (encode(event), encode(event._replace(interaction=1e13))):
             publisher.send(rooms.settings.kafka_topic, value, user.encode())
         publisher.flush()
         publisher.close()
-        wait_for("the rows", lambda: "rejected=1 edges=1" in rooms.log("consumer"))
+        wait_for("the rows", lambda: "rejected=1 rows=1" in rooms.log("consumer"))
         proof = rooms.run("forget", user, "--verify")
         assert proof.returncode == 0, proof.stdout + proof.stderr
         assert "[/b]\\x1b[31m: before" in proof.stdout

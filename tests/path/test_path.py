@@ -88,7 +88,7 @@ def test_a_user_that_the_model_has_not_seen_reads_a_list_after_its_first_event(
         for i in rng.choice(30, 10, replace=False)
     ]
     with started(rooms):
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the topic", lambda: "Reading partitions" in rooms.log("consumer"))
         publisher = Publisher(rooms.settings)
 
         def touch(user: str, item: str, at: float | None = None) -> None:
@@ -154,7 +154,7 @@ def test_malformed_messages_end_in_the_dead_letter_topic_and_the_stream_goes_on(
     }
     with Rooms(tmp_path, kafka, redis_url, **QUICK) as rooms:
         rooms.start("consumer")
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the topic", lambda: "Reading partitions" in rooms.log("consumer"))
         topic = rooms.settings.kafka_topic
         publisher = Publisher(rooms.settings)
         for value in wrong:
@@ -163,7 +163,7 @@ def test_malformed_messages_end_in_the_dead_letter_topic_and_the_stream_goes_on(
         publisher.flush()
         publisher.close()
         wait_for("the good event", lambda: rooms.rows() == 1)
-        wait_for("the log line", lambda: "rejected=3 edges=1" in rooms.log("consumer"))
+        wait_for("the log line", lambda: "rejected=3 rows=1" in rooms.log("consumer"))
         letters = KafkaConsumer(
             f"{topic}.dead",
             bootstrap_servers=kafka,

@@ -150,7 +150,7 @@ def test_a_trainer_ends_when_told_in_the_middle_of_a_training_and_was_healthy_in
         events = tmp_path / "events.csv"
         lines = [f"u{u},i{(u * 7 + i) % 60}" for u in range(60) for i in range(30)]
         events.write_text("user_id,item_id\n" + "\n".join(lines) + "\n")
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the topic", lambda: "Reading partitions" in rooms.log("consumer"))
         assert rooms.run("publish", str(events)).returncode == 0
         trainer = Watched(rooms, "trainer")
         wait_for("the training", lambda: "training for" in get(trainer.port, "/healthz")[1])

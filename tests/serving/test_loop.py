@@ -163,7 +163,7 @@ def test_events_are_answered_from_the_model_in_use_while_the_next_one_is_loaded(
     assert loop.slot.version == FIRST
     loop.load_second.set()
     loop.go_on("the second model's lists", lambda: loop.published(SECOND, 0))
-    assert f"Model {SECOND} is in use" in caplog.text
+    assert f"New lists are made from model {SECOND}" in caplog.text
     for user in (f"newcomer {number}" for number in range(5)):
         found = loop.store.user(user)
         assert found

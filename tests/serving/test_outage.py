@@ -266,13 +266,13 @@ def test_a_redis_that_was_killed_and_comes_back_empty_gets_all_lists_again(
     assert len(sentences(caplog)) == 1
     redis_server.start()
     wait_for("the lists", serving.right)
-    wait_for("the last line", lambda: "Published all lists" in caplog.text)
+    wait_for("the last line", lambda: "Wrote all lists" in caplog.text)
     assert [line.split(" ")[:3] for line in sentences(caplog)] == [
         ["Redis", "does", "not"],
         ["Redis", "was", "restarted"],
-        ["Publishing", "all", "lists"],
+        ["Writing", "all", "lists"],
         ["Redis", "is", "back"],
-        ["Published", "all", "lists"],
+        ["Wrote", "all", "lists"],
     ]
 
 
@@ -317,8 +317,8 @@ def test_a_full_redis_begins_one_publish_which_goes_on_when_there_is_room(
     wait_for("the line", lambda: "out of memory" in caplog.text)
     wait_for("several tries", lambda: len(failed_tries) > 2)
     redis.config_set("maxmemory", 0)
-    wait_for("the end", lambda: "Published all lists of model 2" in caplog.text)
-    assert caplog.text.count("Publishing all lists") == 1
+    wait_for("the end", lambda: "Wrote all lists of model 2" in caplog.text)
+    assert caplog.text.count("Writing all lists") == 1
     assert caplog.text.count("out of memory") == 1
     wait_for("the lists", serving.right)
     serving.promote(FIRST)
@@ -344,7 +344,7 @@ def test_what_a_flush_takes_in_the_middle_of_a_publish_is_written_too(
     serving.promote(SECOND)
     wait_for("the flush", lambda: flushed)
     assert 0 < flushed[0] < 1  # users' lists were written, the rest was not
-    wait_for("the end", lambda: "Published all lists of model 2" in caplog.text)
+    wait_for("the end", lambda: "Wrote all lists of model 2" in caplog.text)
     wait_for("the lists", serving.right)
     serving.promote(FIRST)
     wait_for("the first model", lambda: serving.store.model().get("version") == FIRST)

@@ -72,7 +72,7 @@ def published(
 
 
 def begun(caplog: pytest.LogCaptureFixture) -> int:
-    return sum(line.startswith("Publishing") for line in caplog.messages)
+    return sum(line.startswith("Writing") for line in caplog.messages)
 
 
 def test_a_snapshot_is_published_once(

@@ -146,7 +146,7 @@ def test_serving_runs_with_these_rights_and_without_what_it_can_do_without(
         thread.start()
         try:
             wait_for("a list", lambda: made.store.user("0-1"))
-            wait_for("all lists", lambda: "Published all lists" in caplog.text)
+            wait_for("all lists", lambda: "Wrote all lists" in caplog.text)
             made.touch(("2-new", "2-1"))
             wait_for("the newcomer's list", lambda: made.store.user("2-new"))
             names = ("MSET", "INFO", "HSET", "HMGET")

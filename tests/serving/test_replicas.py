@@ -21,7 +21,7 @@ def test_when_one_of_two_serving_processes_is_killed_the_other_follows_its_users
     users = [f"{block}-{n}" for block in "xyz" for n in range(40)]
     with rooms:
         rooms.start("consumer", "trainer", "serving")
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the topic", lambda: "Reading partitions" in rooms.log("consumer"))
         publisher = Publisher(rooms.settings)
 
         def touch(user: str, item: str) -> None:
@@ -47,10 +47,10 @@ def test_when_one_of_two_serving_processes_is_killed_the_other_follows_its_users
         publisher.flush()
         wait_for("all lists", lambda: rooms.store.model() and len(first_items()) == len(users))
         other = rooms.start_another("serving")
-        wait_for("the other to share the users", lambda: "Assigned" in rooms.log(other))
+        wait_for("the other to share the users", lambda: "Reading partitions" in rooms.log(other))
         touch_the_first_of_each()
 
-        whole = "Assigned partitions [0, 1, 2, 3]"
+        whole = "Reading partitions [0, 1, 2, 3]"
         before = rooms.log("serving").count(whole)
         rooms.kill(other)
         touch_the_first_of_each()

@@ -43,7 +43,7 @@ def test_a_backup_of_running_processes_is_restored_and_goes_on_with_a_new_topic(
     settings = {"STREAMGCN_MIN_EDGES": "100", "STREAMGCN_EPOCHS": "10"}
     rooms = Rooms(first, embedded, redis_url, STREAMGCN_COMMIT_SECONDS="0.2", **settings)
     with started(rooms):
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the topic", lambda: "Reading partitions" in rooms.log("consumer"))
         publish(rooms, edges)
         wait_for("a model", rooms.store.model)
         publish(rooms, edges)  # commits go on while the copy is made

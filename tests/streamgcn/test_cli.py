@@ -332,7 +332,7 @@ def test_status_tells_who_runs_and_fails_while_somebody_does_not(
 ) -> None:
     with Rooms(tmp_path, apache, redis_url) as rooms:
         rooms.start("consumer")
-        wait_for("the consumer", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the consumer", lambda: "Reading partitions" in rooms.log("consumer"))
         ended = rooms.run("status")
         assert "1 running, lag 0" in ended.stdout
         assert "not running" in ended.stdout
@@ -344,7 +344,7 @@ def test_status_gives_the_lag_also_where_the_broker_does_not_tell_who_runs(
 ) -> None:
     with Rooms(tmp_path, embedded, redis_url) as rooms:
         rooms.start("consumer")
-        wait_for("the consumer", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the consumer", lambda: "Reading partitions" in rooms.log("consumer"))
         ended = rooms.run("status")
         assert "unknown number running, lag 0" in ended.stdout
         assert ended.returncode == 0

@@ -42,7 +42,7 @@ def test_the_services_as_they_stand_turn_events_into_lists(
             program, *arguments = shlex.split(service["command"])
             assert program == "streamgcn"
             rooms.start(*arguments, **own)
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the topic", lambda: "Reading partitions" in rooms.log("consumer"))
         publisher = Publisher(rooms.settings)
         for user in range(20):
             for item in range(10):

@@ -367,7 +367,7 @@ def test_with_wrong_edges_of_the_live_snapshot_nothing_is_compared_with_it(
     change(tensors)
     save_file(tensors, path)
     candidate(graph, SETTINGS, snapshots, live, quiet, READ)
-    assert f"the next model is not compared with {LIVE}" in caplog.text
+    assert f"the gate will not compare the new model with the live model {LIVE}" in caplog.text
 
 
 def test_the_first_editions_snapshot_is_read_and_gone_on_from(

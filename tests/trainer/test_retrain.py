@@ -135,7 +135,7 @@ def test_a_rejected_candidate_is_kept_and_said_and_the_live_model_stays(
     newest = again(trainer, snapshots)
     assert snapshots.marks.live() == first != newest
     assert snapshots.read(newest).manifest.rejected == "it is worse"
-    assert f"Snapshot {newest} is rejected: it is worse." in caplog.text
+    assert f"Model {newest} is rejected: it is worse." in caplog.text
 
 
 FAULTS = {
@@ -419,7 +419,7 @@ def test_a_model_that_is_live_is_said_to_be_live_where_old_ones_cannot_be_delete
     store(Path(settings.edge_store), pairs(blocks()))
     caplog.set_level(logging.INFO)
     once(Retrain(settings, threading.Event()))
-    assert f"Snapshot {snapshots.marks.live()} is live." in caplog.text
+    assert f"Model {snapshots.marks.live()} is live" in caplog.text
     assert "Old snapshots cannot be deleted: the folder is away." in caplog.text
     assert "Training failed" not in caplog.text
 

@@ -141,7 +141,10 @@ class Chooser:
             if weights[number] and sum(weights) == weights[number]
         ]
         words = ", ".join(f"{n}={v}" for n, v in asdict(self.settings).items() if n in USUAL)
-        log.info("On held-out edges: %s; ndcg@20 of each part alone: %s.", words, ", ".join(alone))
+        log.info(
+            "Numbers of the model, set or chosen on held-out edges: %s; ndcg@20 of each part "
+            "alone: %s.", words, ", ".join(alone),
+        )  # fmt: skip
 
     def _ndcg(self, scores: Scores) -> list[float]:
         self._tries += 1

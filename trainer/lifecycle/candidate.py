@@ -98,7 +98,10 @@ def _novelty(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> I
     try:
         trained = snapshots.trained(live.manifest)
     except SnapshotError as error:
-        log.warning("%s; the next model is not compared with %s.", error, live.manifest.version)
+        log.warning(
+            "%s; the gate will not compare the new model with the live model %s.",
+            error, live.manifest.version,
+        )  # fmt: skip
         return None
     return trained.novelty(live.user_ids, live.item_ids, graph) if trained else None
 

@@ -101,8 +101,10 @@ class Lease:
         self._held, self._told = True, ""
         if found and holder != self._me:
             log.warning(
-                "Took over %s; the trainer before has ended: %s.", self._path, holder or "unknown"
-            )
+                "Took over %s from the trainer %s, which has ended or did not write there for "
+                "%.0f s.",
+                self._path, holder or "unknown", EXPIRES,
+            )  # fmt: skip
         if not self._thread:
             self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
             self._thread.start()

@@ -1,6 +1,11 @@
 """What all settings share: they are environment variables, and a wrong one is refused in words.
 
 A secret may stand in a file instead, as Docker and Kubernetes give it: <VARIABLE>_FILE names it.
+
+A new setting is a field of the first class that needs it, with a description: ProcessSettings here,
+consumer/settings.py, trainer/settings.py or serving/settings.py; each has all of the ones before.
+It also gets a row in README.md and stands in the help of the commands that streamgcn/cli/main.py
+and settings_help.py name.
 """
 
 from __future__ import annotations

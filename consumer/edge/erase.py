@@ -132,7 +132,7 @@ def replaced_by(made: pa.Table, log: int) -> str:
 
 
 def _in_first(offsets: Offsets) -> pc.Expression:
-    """Rows before the offsets in a file of the first edition, which has no column `log`."""
+    """Rows before the offsets in a file of the first version, which has no column `log`."""
     spans = [
         (pc.field("kafka_partition") == partition) & (pc.field("kafka_offset") < offset)
         for partition, offset in offsets.items()

@@ -6,7 +6,7 @@ transactions of the table itself:
 
     <topic>/log/<topic id>     the log's number
     <topic>/logs               how many there are; two consumers that add one at once conflict
-    <topic>/<partition>        next offset of log 0, as in the first edition
+    <topic>/<partition>        next offset of log 0, as in the first version
     <topic>/<log>/<partition>  next offset of a later log
     <topic>/order              the newest ingest time, epoch microseconds
 """
@@ -61,7 +61,7 @@ class Logs:
         """
         owner = self._table.delta.metadata().configuration.get(TOPIC)
         if owner is None and self._count() is None:
-            topics = _topics(self._table)  # of the first edition, which did not write it down
+            topics = _topics(self._table)  # of the first version, which did not write it down
             owner = self._topic if not topics or self._topic in topics else topics[0]
         if owner not in (None, self._topic):
             raise WrongTopic(
@@ -108,14 +108,14 @@ class Logs:
         return f"{self._topic}/{log}/{partition}" if log else f"{self._topic}/{partition}"
 
     def is_known(self) -> bool:
-        """Whether the table knows any log; one of the first edition does not."""
+        """Whether the table knows any log; one of the first version does not."""
         return self._count() is not None
 
     def begin(self, topic_id: str | None, another: bool) -> int:
         """Add a log, and return its number.
 
         Args:
-            another: whether what a table of the first edition holds is of another log.
+            another: whether what a table of the first version holds is of another log.
 
         Raises:
             Conflict: another consumer was quicker; look again.
@@ -136,7 +136,7 @@ class Logs:
         return self._table.transaction(f"{self._topic}/logs")
 
     def _take_over(self) -> None:
-        """Give a table of the first edition the columns and properties that it lacks."""
+        """Give a table of the first version the columns and properties that it lacks."""
         table = self._table.delta
         with self._table.errors():
             names = {field.name for field in table.schema().fields}

@@ -3,7 +3,7 @@
 The ingest time is the consumer's clock at the poll that brought the message. Each commit moves
 the times of the commit's rows behind every time that the table holds. So the order of the rows is
 also the order of the commits and of the logs, and what a reader has not read yet comes after all
-that it has read. Rows of the first edition have no ingest time; they come first.
+that it has read. Rows of the first version have no ingest time; they come first.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ SCHEMA = pa.schema(
         pa.field("kafka_offset", pa.int64(), nullable=False),
     ]
 )
-# What the consumer adds. All three are null in rows that the first edition wrote.
+# What the consumer adds. All three are null in rows that the first version wrote.
 ADDED = pa.schema(
     [
         pa.field("log", pa.int32()),  # number of the log in this table; a null means 0

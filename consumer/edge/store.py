@@ -161,7 +161,7 @@ class EdgeStore:
         Args:
             known: the log of this topic id that the caller knows. Where the store now has a later
                 one, another consumer was quicker, and that log is returned.
-            another: whether what a store of the first edition holds is of another log than this.
+            another: whether what a store of the first version holds is of another log than this.
 
         Raises:
             StoreError: the store cannot be written.

@@ -66,7 +66,7 @@ def partitions(files: Sequence[File]) -> range:
 
 
 def unstamped(files: Sequence[File], past: Mapping[int, int]) -> Iterator[Window]:
-    """Windows of the rows that the first edition wrote, past a watermark of offsets."""
+    """Windows of the rows that the first version wrote, past a watermark of offsets."""
     held = [file for file in files if file.unstamped or not file.rows]
     held = [file for file in held if not _known(file, past)]
     if not held:

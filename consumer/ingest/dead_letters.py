@@ -7,6 +7,9 @@ the broker or the client does not take is left out: the headers, or else value a
 the third header is `truncated`. A consumer that was killed may write a letter again, so a source
 counts once.
 
+The reasons are made where the fault is found: by the rules (event/rules.py, columns.py, times.py),
+the decoders (event/json.py, arrow.py) and, for a whole message, decode.py.
+
 Among the letters, in the order of the events, stands who was forgotten: letters.py, which reads
 all this.
 """

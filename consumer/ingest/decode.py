@@ -57,8 +57,9 @@ class Position(NamedTuple):
 def rows(messages: Sequence[Message]) -> tuple[pa.Table, list[Rejected]]:
     """Rows of SCHEMA, in the order of the messages, and the rejected ones.
 
-    A row of type `forget` has no item_id but HERE; the store does not take it as it is. An event
-    without a time has the time of its message, or of now where that is none either.
+    The item_id of a row of type `forget` is empty, or HERE where it forgets in one partition alone;
+    such rows go to `EdgeStore.erase`, not to `append`. An event without a time has the time of its
+    message, or of now where that is none either.
     """
     tables: list[pa.Table] = []
     rejected: list[Rejected] = []

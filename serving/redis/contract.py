@@ -3,7 +3,7 @@
 <prefix>:rec:<user_id>         a user's list        STRING, JSON of Recommendations
 <prefix>:popular               for everyone else    STRING, the same
 <prefix>:neighbors:<item_id>   similar items        STRING, the same
-<prefix>:model                 the live model       HASH of MODEL
+<prefix>:model                 of the lists         HASH of MODEL
 <prefix>:generation            see life.py          STRING, random
 <prefix>:published             the edition of the lists of each Kafka partition   HASH
 """

@@ -190,7 +190,7 @@ def test_a_store_of_the_first_edition_is_read_and_written_on(tmp_path: Path) -> 
     for step in grow(graph, store, reader):
         reader = step.watermark
     edges = len(graph)
-    assert edges == 509  # as the first edition's snapshot of it says
+    assert edges == 509  # as the first version's snapshot of it says
 
     log = store.begin_log("an id of today's topic", None)
     assert log.number == 0

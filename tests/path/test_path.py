@@ -48,7 +48,7 @@ def test_published_ratings_become_lists_each_row_stored_once_although_the_consum
         return True
 
     with started(rooms):
-        wait_for("the topic", lambda: "Assigned" in rooms.log("consumer"))
+        wait_for("the topic", lambda: "Reading partitions" in rooms.log("consumer"))
         rooms.start_publishing(file)
         wait_for("a part of the events is stored", lambda: 0 < rooms.rows() < events)
         rooms.kill("consumer")

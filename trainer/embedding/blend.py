@@ -122,7 +122,7 @@ class BlendEmbeddings(Embeddings):
             "incoming": (items, max(dim, width)),
             "outgoing": (items, max(dim, width)),
             "strengths": (items,),
-            "scales": (3,) if n_scales == 3 else (4,),  # the first edition had no transitions
+            "scales": (3,) if n_scales == 3 else (4,),  # the first version had no transitions
         }
         if width > dim:
             made["squares"] = (width - dim,)

@@ -23,7 +23,7 @@ class Step(NamedTuple):
     """Rows that the graph has taken in: rows of the edge store, without those of type `forget`.
 
     notices: digest of a user who was forgotten -> ingest time of the notice, epoch microseconds,
-    0 in one of the first edition; watermark: how far the graph is after this step; new: how many
+    0 in one of the first version; watermark: how far the graph is after this step; new: how many
     rows were not read before, those of type `forget` included.
     """
 

@@ -1,7 +1,7 @@
 """The files of a snapshot: each says which version it belongs to and carries checksums.
 
 So a file that was damaged, or put there from another snapshot, is told from a right one although
-it is whole. Files of the first edition say neither.
+it is whole. Files of the first version say neither.
 """
 
 from __future__ import annotations

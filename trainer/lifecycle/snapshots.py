@@ -161,7 +161,7 @@ class Snapshots:
         """
         path = self._folder(manifest.version) / "trained.safetensors"
         if not path.exists():
-            return None  # the first edition wrote none
+            return None  # the first version wrote none
         with _named(path):
             return Trained(**checks.read_trained(path, manifest))
 

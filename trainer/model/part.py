@@ -1,7 +1,9 @@
 """The contract of a part of the model, and what all parts share.
 
 A part is fitted on a graph, goes on from a state, gives embeddings, and says what is to be tried.
-Each part is one file, with the part's settings and grid beside it.
+Each part is one file, with the part's settings and grid beside it. A new part also needs a place in
+hyperparameters.py (MODELS), in how new items are folded in (embedding/item_fold_in.py), and in how
+the scales of all parts become one set of tables (blend.py, embedding/blend.py).
 """
 
 from __future__ import annotations

@@ -1,18 +1,32 @@
-"""Fixtures: brokers and a Redis, started once by each worker of pytest-xdist."""
+"""Fixtures: brokers and a Redis. Each worker of pytest-xdist has its own, but for Apache Kafka."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests import services
 from tests.secure import SecureKafka, secure_kafka
+from tests.shared import common_folder, shared
 
+# Threads of several workers that wait for one another on few cores spin; torch is imported later.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # An Apache Kafka runs for minutes here: the best of the JVM's compilers would cost it more CPU
 # than the faster code gives back.
 os.environ.setdefault("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1")
+
+LONGEST = (
+    "tests/path/", "tests/streamgcn/test_up.py", "tests/consumer/test_messages.py",
+    "tests/consumer/test_ingest.py", "tests/consumer/test_rights.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no worker is left alone with one."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +36,18 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def apache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the Apache Kafka of `apache` keeps `logs`."""
+    return common_folder(tmp_path_factory, "apache")
+
+
+@pytest.fixture(scope="session")
+def apache(apache_folder: Path) -> Iterator[str]:
+    """The one of all workers: a JVM takes CPU for seconds until it serves, and is slow at first."""
     if "KAFKA_HOME" not in os.environ:
         pytest.skip("KAFKA_HOME does not name an Apache Kafka 4 distribution")
-    with services.apache_kafka(tmp_path_factory.mktemp("apache")) as broker:
-        yield broker.address
+    with shared(apache_folder, services.start_apache_kafka) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

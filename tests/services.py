@@ -53,6 +53,10 @@ class Broker:
         self._command, self._port, self._log = command, port, log
         self.start()
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def kill_and_restart(self) -> None:
         """SIGKILL, then the same again on what it left on disk."""
         self.kill()
@@ -96,9 +100,8 @@ def embedded_kafka(folder: Path) -> Iterator[Broker]:
         broker.stop()
 
 
-@contextmanager
-def apache_kafka(folder: Path) -> Iterator[Broker]:
-    """An Apache Kafka broker, from the distribution that KAFKA_HOME names."""
+def start_apache_kafka(folder: Path) -> Broker:
+    """Start an Apache Kafka broker, from the distribution that KAFKA_HOME names."""
     home = Path(os.environ["KAFKA_HOME"])
     port, controller = free_port(), free_port()
     text = (home / "config" / "server.properties").read_text()
@@ -111,7 +114,13 @@ def apache_kafka(folder: Path) -> Iterator[Broker]:
     command = [storage, "format", "--standalone", "-t", cluster_id(), "-c", str(config)]
     subprocess.run(command, check=True, capture_output=True)
     start = [str(home / "bin" / "kafka-server-start.sh"), str(config)]
-    broker = Broker(start, port, folder / "kafka.log")
+    return Broker(start, port, folder / "kafka.log")
+
+
+@contextmanager
+def apache_kafka(folder: Path) -> Iterator[Broker]:
+    """An Apache Kafka broker."""
+    broker = start_apache_kafka(folder)
     try:
         yield broker
     finally:

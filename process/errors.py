@@ -42,7 +42,7 @@ class StreamGCNError(Exception):
     """Something went wrong that a user can mend; the text says what and how."""
 
 
-def place_of(error: BaseException) -> str:
+def raised_at(error: BaseException) -> str:
     """File name and line where an error was raised."""
     frames = extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
@@ -53,4 +53,4 @@ def in_one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())[:TEXT]
     if isinstance(error, StreamGCNError):
         return text
-    return f"{type(error).__name__} at {place_of(error)}: {text}"
+    return f"{type(error).__name__} at {raised_at(error)}: {text}"

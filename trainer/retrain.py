@@ -18,7 +18,6 @@ from trainer.device import device
 from trainer.graph.stored import StoredGraph
 from trainer.lifecycle import metrics
 from trainer.lifecycle.candidate import candidate
-from trainer.lifecycle.current import CurrentTraining
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.lease import Lease, LeaseLost
 from trainer.lifecycle.live import LiveModel
@@ -26,6 +25,7 @@ from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError
 from trainer.lifecycle.progress import shown
 from trainer.lifecycle.promotion import LiveChanged, named, put_live
 from trainer.lifecycle.pruning import prune
+from trainer.lifecycle.running_training import RunningTraining
 from trainer.lifecycle.schedule import Schedule
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.memory import give_back
@@ -59,7 +59,7 @@ class Retrain:
         self._health = health or Health()
         self._snapshots = Snapshots(settings.model_store)
         self._lease = Lease(self._snapshots.root)
-        self._current = CurrentTraining(self._snapshots.root)
+        self._current = RunningTraining(self._snapshots.root)
         self._live_model = LiveModel(self._snapshots, log)
         self._threads = torch.get_num_threads()
         self._schedule = Schedule(settings)
@@ -160,7 +160,7 @@ class Retrain:
         began = time.monotonic()
         try:
             with self._current.of(len(self._edges.graph)):
-                manifest = self._trained()
+                manifest = self._train_and_promote()
         except TrainingStopped:
             log.info("The training was stopped, as the process ends; the live model stays in use.")
             return
@@ -184,10 +184,10 @@ class Retrain:
             log.info("Model %s is live; serving loads it next.", manifest.version)
         metrics.report(self._figures, manifest)
 
-    def _trained(self) -> Manifest:
+    def _train_and_promote(self) -> Manifest:
         """Train, write the snapshot, and put it live unless the gate or an operator is against."""
         before = named(self._snapshots)
-        snapshot = self._snapshot()
+        snapshot = self._train_candidate()
         manifest = snapshot.manifest
         self._lease.confirm()
         self._snapshots.write(snapshot)
@@ -204,7 +204,7 @@ class Retrain:
             log.warning("Old snapshots cannot be deleted: %s.", error)
         return manifest
 
-    def _snapshot(self) -> Snapshot:
+    def _train_candidate(self) -> Snapshot:
         graph, settings = self._edges.graph, self._hyperparameters
         # A small graph is as quick on one core, and leaves the others to those that share them.
         torch.set_num_threads(1 if len(graph) < SMALL else self._threads)

@@ -19,7 +19,7 @@ NEEDED = (
 _told: set[str] = set()  # places that were named in the log of this process
 
 
-def own(
+def only_valid(
     rows: pa.Table, uri: str, next_offset: Callable[[int, int], int | None], newest: int
 ) -> pa.Table:
     """The rows that a consumer can have written; others are named in the log once.

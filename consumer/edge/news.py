@@ -123,7 +123,7 @@ class News:
                 yield ordered(rows)
 
     def _own(self, rows: pa.Table) -> pa.Table:
-        return foreign.own(rows, self._table.uri, self._logs.next_offset, self._newest)
+        return foreign.only_valid(rows, self._table.uri, self._logs.next_offset, self._newest)
 
     def _windows(self) -> Iterator[windows.Window]:
         if self.watermark.stamp is None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from consumer.edge import erase, place, tidy, traces, windows
+from consumer.edge import erase, path, tidy, traces, windows
 from consumer.edge.logs import Log, Logs, WrongTopic
 from consumer.edge.news import Files, News, refuse_replaced
 from consumer.edge.order import Watermark, stamped
@@ -65,7 +65,7 @@ class EdgeStore:
             StoreMissing: there is no table.
             StoreError: the place cannot be reached or read.
         """
-        place.check(uri)
+        path.check(uri)
         self.uri = uri
         self._table = Table(uri)
         self._logs = Logs(self._table, topic)
@@ -77,7 +77,7 @@ class EdgeStore:
         Raises:
             SettingsError, StoreError: as the constructor, or the place cannot be written.
         """
-        place.check(uri)
+        path.check(uri)
         try:
             return cls(uri, topic)
         except StoreMissing:

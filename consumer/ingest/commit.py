@@ -33,7 +33,7 @@ class Writer:
 
     @property
     def busy(self) -> bool:
-        """Whether there is a batch of which `stored` has not told yet."""
+        """Whether there is a batch of which `wait_stored` has not told yet."""
         return self._batch is not None
 
     @property
@@ -47,7 +47,7 @@ class Writer:
         self._batch = batch
         self._written = self._thread.submit(self._write, batch, log)
 
-    def stored(self, seconds: float = 0.0) -> Batch | None:
+    def wait_stored(self, seconds: float = 0.0) -> Batch | None:
         """The batch once it is stored, waiting `seconds` for it; None before and without one.
 
         Raises:
@@ -65,8 +65,8 @@ class Writer:
         batch, self._batch, self._written = self._batch, None, None
         return batch if stored else None
 
-    def drop(self) -> Batch | None:
-        """End a write that has begun; its batch if it was stored in the end, else it is dropped."""
+    def abandon(self) -> Batch | None:
+        """Give up a write that has begun; the batch if it was stored in the end, else None."""
         self._give_up.set()
         batch, written = self._batch, self._written
         self._batch = self._written = None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from consumer.ingest.batch import Batch
 from consumer.ingest.decode import Rejected
-from consumer.ingest.places import Places
+from consumer.ingest.start_offsets import StartOffsets
 from consumer.ingest.stretches import stretches
 from consumer.kafka.client import Message
 from consumer.settings import ConsumerSettings
@@ -24,9 +24,11 @@ class Filling:
     that nobody expected.
     """
 
-    def __init__(self, settings: ConsumerSettings, places: Places, log: logging.Logger) -> None:
+    def __init__(
+        self, settings: ConsumerSettings, starts: StartOffsets, log: logging.Logger
+    ) -> None:
         self._settings = settings
-        self._places = places
+        self._starts = starts
         self._log = log
         self._waiting: deque[Sequence[Message]] = deque()  # stretches that are not decoded yet
         self._polled_at = 0  # epoch microseconds; no clock that is put back can turn the order
@@ -63,7 +65,7 @@ class Filling:
         rejected: list[Rejected] = []
         while self._waiting and not self.is_full:
             messages = self._waiting.popleft()
-            position = self._places.position(messages[0].partition)
+            position = self._starts.position(messages[0].partition)
             rejected += self.batch.take(messages, position, self._polled_at)
         if rejected:
             self.rejected += len(rejected)

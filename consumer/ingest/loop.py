@@ -18,7 +18,7 @@ from consumer.ingest.dead_letters import DeadLetters
 from consumer.ingest.filling import Filling
 from consumer.ingest.housekeeping import Housekeeping
 from consumer.ingest.opening import open_store
-from consumer.ingest.places import Places
+from consumer.ingest.start_offsets import StartOffsets
 from consumer.kafka.client import TopicShorter
 from consumer.kafka.reading import Polled, Reader
 from consumer.kafka.subscription import Subscription
@@ -62,9 +62,9 @@ class Ingest:
         self._figures = figures or Figures("consumer")
         self._health = health or Health()
         self._store_away = Outage(log, "The edge store cannot be read", "The edge store is back")
-        self._places = Places(store, settings.kafka_topic, log)
+        self._starts = StartOffsets(store, settings.kafka_topic, log)
         self._housekeeping = Housekeeping(settings, log)
-        self._filling = Filling(settings, self._places, log)
+        self._filling = Filling(settings, self._starts, log)
         self._events = self._reported = self._rows = 0
         self._reported_at = time.monotonic()
 
@@ -132,31 +132,31 @@ class Ingest:
 
     def _place(self, polled: Polled) -> None:
         try:
-            starts = self._places.find(polled.gained, self._reader)
+            starts = self._starts.find(polled.gained, self._reader)
         except StreamGCNError as error:
             self._reader.postpone(error)
             return
         try:
             self._reader.place(starts)
         except TopicShorter as error:
-            if self._places.begin_another(error, self._reader):
+            if self._starts.begin_another(error, self._reader):
                 self._start_anew()
 
     def _begin_commit(self) -> None:
-        if not self._places.reading:
+        if not self._starts.reading:
             return  # nothing is read before it is known
         if not self._reader.is_same_log():
             self._start_anew()
             return
         batch = self._filling.batch
-        self._writer.begin(batch, self._places.reading)
-        self._places.move_on(batch.after)
+        self._writer.begin(batch, self._starts.reading)
+        self._starts.move_on(batch.after)
         self._filling.begin_next()
 
     def _finish_commit(self, seconds: float = 0.0) -> None:
         """Take note of a batch that is stored; drop everything if another consumer was quicker."""
         try:
-            stored = self._writer.stored(seconds)
+            stored = self._writer.wait_stored(seconds)
         except Fenced as error:
             log.warning(
                 "Another consumer has stored events of the same partition (%s). What this one has "
@@ -178,8 +178,8 @@ class Ingest:
 
     def _drop(self) -> None:
         """Drop what is not stored: it is the next owner's, or will be read again."""
-        self._places.drop()
-        stored = self._writer.drop()
+        self._starts.drop()
+        stored = self._writer.abandon()
         if stored:
             self._events += stored.events
         self._filling.drop()
@@ -199,7 +199,7 @@ class Ingest:
         """Count its rows; notice that it is away, or not what it was."""
         try:
             self._rows = self._store.count()
-            changed = self._places.what_became_of_the_store(self._writer.busy)
+            changed = self._starts.what_became_of_the_store(self._writer.busy)
         except StoreError as error:
             if not self._writer.busy:  # which says so itself
                 self._store_away.failed(error)

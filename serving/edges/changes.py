@@ -1,4 +1,4 @@
-"""What the log says of one user since the edge store was read last."""
+"""What the topic has told of one user since the edge store was read last."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from dataclasses import dataclass
 from consumer.ingest.decode import Position
 from serving.edges.edge import Edges
 
-Places = dict[int, Position]  # partition -> place of an event in it
+Positions = dict[int, Position]  # partition -> place of an event in it
 
 
 @dataclass
 class Changed:
-    """All edges of a user whom the log changed.
+    """All edges of a user whom the topic changed.
 
-    partition, at: the place of the newest event in Kafka; forgotten: the user was forgotten, and
-    has not come again; elsewhere: the newest places in other partitions, if there are any.
+    partition, at: the place of the newest event in Kafka; gone: the user was forgotten, or all
+    edges of the user have expired, and the user has not come again; elsewhere: the newest places in
+    other partitions, if there are any.
     """
 
     items: Edges
     partition: int
     at: Position
-    forgotten: bool = False
-    elsewhere: Places | None = None
+    gone: bool = False
+    elsewhere: Positions | None = None
 
     @property
-    def places(self) -> Places:
+    def positions(self) -> Positions:
         """The place of the newest event in each partition."""
         return {**(self.elsewhere or {}), self.partition: self.at}
 
     def move(self, partition: int, at: Position) -> bool:
         """Note the place of an event; False if an event at or behind this place is known."""
-        known = self.places.get(partition)
+        known = self.positions.get(partition)
         if known and at <= known:
             return False
         if partition != self.partition:
@@ -42,6 +43,6 @@ class Changed:
         return True
 
 
-def are_before(places: Places, offsets: Mapping[int, int]) -> bool:
+def are_before(positions: Positions, offsets: Mapping[int, int]) -> bool:
     """Whether all places are before the offsets, partition -> offset."""
-    return all(at.offset < offsets.get(partition, 0) for partition, at in places.items())
+    return all(at.offset < offsets.get(partition, 0) for partition, at in positions.items())

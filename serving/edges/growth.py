@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from consumer.edge.store import EdgeStore
-from serving.edges.changes import Places
+from serving.edges.changes import Positions
 from serving.edges.stored_edges import GrowthResult, StoredEdges
 
 
@@ -13,12 +13,12 @@ from serving.edges.stored_edges import GrowthResult, StoredEdges
 class Growth:
     """What is read into, and what was read.
 
-    cut: as LogChanges.cut, of the log of this number; version: of the stored edges that it began
-    with; result: None until it has run.
+    cut: as UnstoredChanges.cut, of the log of this number; version: of the stored edges that it
+    began with; result: None until it has run.
     """
 
     stored: StoredEdges
-    cut: dict[str, Places]
+    cut: dict[str, Positions]
     log: int
     version: int
     result: GrowthResult | None = None

@@ -1,4 +1,4 @@
-"""How popular each item is of late: the stored edges, and what the log changes of them.
+"""How popular each item is of late: the stored edges, and what the topic changes of them.
 
 An edge counts 1 when it is new, and half as much with each half-life, whatever its strength, so
 that one user's large number does not outweigh many users. An edge that tells a dislike, or whose
@@ -29,10 +29,10 @@ class ItemPopularity:
         # Counts are kept as of `_reference`, and given as of `_latest`; epoch milliseconds.
         self._reference = self._latest = 0
         self._stored: Float64s = np.empty(0)  # [items of the graph]
-        self._changes: dict[str, float] = {}  # what the log adds to and takes from them
+        self._changes: dict[str, float] = {}  # what the topic adds to and takes from them
 
     def recount(self, graph: InteractionGraph) -> None:
-        """Count the edges of the graph; what the log changes is to be counted again after it."""
+        """Count the edges of the graph; what the topic changes is to be counted again after it."""
         newest = int(graph.timestamps.max(initial=0))
         self._reference, self._latest = newest, max(self._latest, newest)
         halvings = (newest - graph.timestamps) / HALF_LIFE_MS
@@ -42,7 +42,7 @@ class ItemPopularity:
         self._changes.clear()
 
     def add(self, item: str, edge: Edge) -> None:
-        """Count an edge that the log tells."""
+        """Count an edge that the topic tells."""
         self._latest = max(self._latest, edge.timestamp)
         self.change(item, edge, 1)
 
@@ -63,7 +63,7 @@ class ItemPopularity:
         """
         changed = pa.array(self._changes, pa.string())
         places = pc.index_in(changed, value_set=item_ids).fill_null(-1).to_numpy()
-        # Nothing behind these can be among the first n, however the log has changed those before.
+        # Nothing behind these can be among the first n, however the topic has changed those before.
         first = np.argsort(-self._stored, kind="stable")[: n + len(changed)]
         first = np.union1d(first, places[places >= 0])
         names = item_ids.take(pa.array(first)).to_pylist()

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from consumer.edge.store import EdgeStore, Watermark
-from serving.edges.changes import Places, are_before
+from serving.edges.changes import Positions, are_before
 from serving.edges.edge import Edge, Edges
 from trainer.graph.arrays import Int32s, Int64s
 from trainer.graph.growth import grow, read_again
@@ -51,7 +51,7 @@ class StoredEdges:
         same._partitions, same._several = self._partitions, self._several
         return same
 
-    def grow(self, store: EdgeStore, cut: Mapping[str, Places], log: int) -> GrowthResult:
+    def grow(self, store: EdgeStore, cut: Mapping[str, Positions], log: int) -> GrowthResult:
         """Read the store's new rows.
 
         Args:

@@ -1,4 +1,4 @@
-"""Every user's edges as of now: the edge store's, and above them what the log says since."""
+"""Every user's edges as of now: the edge store's, and above them what the topic has told since."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from consumer.ingest.decode import Position
 from serving.edges.changes import Changed
 from serving.edges.edge import Edge, Edges, ages
 from serving.edges.growth import Growth
-from serving.edges.log_changes import LogChanges
 from serving.edges.popularity import ItemPopularity
 from serving.edges.stored_edges import StoredEdges
+from serving.edges.unstored_changes import UnstoredChanges
 from trainer.embedding.edges import Own
 from trainer.graph.arrays import Float32s, Int64s
 from trainer.graph.interactions import InteractionGraph
@@ -25,12 +25,12 @@ NO_EDGES = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
 
 
 class UserEdges:
-    """Grows from the edge store in bulk and from the log event by event."""
+    """Grows from the edge store in bulk and from the topic event by event."""
 
     def __init__(self, weighing: Weighing) -> None:
         self._stored = StoredEdges(weighing)
         self._popularity = ItemPopularity()
-        self._log = LogChanges(self._stored, self._popularity)
+        self._unstored = UnstoredChanges(self._stored, self._popularity)
         self._version = 0  # of the stored edges; a growth that began with another is of no use
         self._newest = 0  # epoch milliseconds of the newest stored edge
 
@@ -46,16 +46,16 @@ class UserEdges:
 
     @property
     def changed(self) -> Mapping[str, Changed]:
-        """Users whom the log changed since the store was read, with all their edges."""
-        return self._log.changed
+        """Users whom the topic changed since the store was read, with all their edges."""
+        return self._unstored.changed
 
     @property
     def unsettled(self) -> set[str]:
         """Users with events in several partitions, whose order the store will tell."""
-        return self._log.unsettled
+        return self._unstored.unsettled
 
     def grow(self, store: EdgeStore) -> set[str]:
-        """Read the store's new rows, and drop what the log had told of them.
+        """Read the store's new rows, and drop what the topic had told of them.
 
         Returns:
             The digests of the ids of users who were forgotten in them.
@@ -65,7 +65,7 @@ class UserEdges:
         """
         if not store.changed(self.watermark):
             return set()
-        growth = Growth(self._stored, self._log.cut(), self._log.log, self._version)
+        growth = Growth(self._stored, self._unstored.cut(), self._unstored.log, self._version)
         try:
             growth.result = self._stored.grow(store, growth.cut, growth.log)
         finally:
@@ -82,15 +82,15 @@ class UserEdges:
             StoreError: the store cannot be read; the edges are what they were.
         """
         stored = StoredEdges(self.graph.weighing)
-        result = stored.grow(store, {}, self._log.log)
-        self._stored, self._log = stored, LogChanges(stored, self._popularity)
+        result = stored.grow(store, {}, self._unstored.log)
+        self._stored, self._unstored = stored, UnstoredChanges(stored, self._popularity)
         self._version += 1
         self._count()
         return result.digests
 
     def begin_growth(self) -> Growth:
         """A growth to be run on another thread and finished here."""
-        return Growth(self._stored.copy(), self._log.cut(), self._log.log, self._version)
+        return Growth(self._stored.copy(), self._unstored.cut(), self._unstored.log, self._version)
 
     def finish_growth(self, growth: Growth) -> set[str] | None:
         """Use what a growth has read, if the stored edges are still what it began with.
@@ -101,7 +101,7 @@ class UserEdges:
         if growth.version != self._version or growth.result is None:
             return None
         growth.stored.graph.dampen(self.graph.weighing.dampened)
-        self._stored = self._log.stored = growth.stored
+        self._stored = self._unstored.stored = growth.stored
         self._use(growth)
         return growth.result.digests
 
@@ -111,15 +111,15 @@ class UserEdges:
 
     def begin(self, log: int, partition: int, offset: int) -> None:
         """The store has all of the partition before this offset, and so has the graph."""
-        if log != self._log.log:
-            self._log.begin(log)
+        if log != self._unstored.log:
+            self._unstored.begin(log)
             self._count()
         self._stored.watermark = self.watermark.begin(log, partition, offset)
         self._version += 1
 
     def apply(self, event: Event, partition: int, at: Position) -> None:
-        """Take one event of the log; a stretch of the log that is read again changes nothing."""
-        self._log.apply(event, partition, at)
+        """Take one event; a stretch of the topic that is read again changes nothing."""
+        self._unstored.apply(event, partition, at)
 
     def expire(self, oldest: int) -> dict[str, int]:
         """Take out the edges whose last event is older than `oldest`, epoch milliseconds.
@@ -132,31 +132,31 @@ class UserEdges:
         touched = self._stored.expire(oldest)
         if touched:
             self._version += 1
-        gone = self._log.expire(oldest, touched)
+        gone = self._unstored.expire(oldest, touched)
         self._count()
         return gone
 
     def take_settled(self) -> set[str]:
-        """Users whose edges are others than the log had told, since the last call."""
-        settled, self._log.settled = self._log.settled, set()
+        """Users whose edges are others than the topic had told, since the last call."""
+        settled, self._unstored.settled = self._unstored.settled, set()
         return settled
 
     def partition(self, user: str) -> int | None:
         """The partition of the user's newest event; None for a user whom `has` denies."""
-        return self._log.partition(user)
+        return self._unstored.partition(user)
 
     def has(self, user: str) -> bool:
-        """Whether the user has come, and was not forgotten since."""
-        return self._log.has(user)
+        """Whether the user has come, and was not forgotten since, nor have all edges expired."""
+        return self._unstored.has(user)
 
     def likes(self, user: str, item: str) -> bool:
         """Whether the user has an edge of some strength to the item."""
-        edge = self._log.edges(user).get(item)
+        edge = self._unstored.edges(user).get(item)
         return edge is not None and edge.weight > 0
 
     def items(self, user: str) -> Edges:
         """The user's edges with their strengths, as of the newest event in the graph."""
-        edges = self._log.edges(user).items()
+        edges = self._unstored.edges(user).items()
         return {item: Edge(edge.timestamp, self._strength(edge)) for item, edge in edges}
 
     def touch(self, user: str, item: str) -> tuple[float, int] | None:
@@ -205,15 +205,15 @@ class UserEdges:
     @property
     def n_users(self) -> int:
         """Users with or without an edge."""
-        return len(self._stored.numbers) + len(self._log.new_users())
+        return len(self._stored.numbers) + len(self._unstored.new_users())
 
     def users(self, partitions: Set[int] | None = None) -> list[str]:
-        """Users with or without an edge, those that only the log knows last.
+        """Users with or without an edge, those that only the topic knows last.
 
         Args:
             partitions: only users whose newest event is in one of these.
         """
-        new = self._log.new_users()
+        new = self._unstored.new_users()
         if partitions is None:
             return [*self._stored.numbers, *new]
         mine = (user for user in new if self.changed[user].partition in partitions)
@@ -230,11 +230,11 @@ class UserEdges:
         """The stored edges have grown."""
         self._version += 1
         result = growth.result
-        self._log.drop_stored({u: growth.cut[u] for u in result.read_again} if result else {})
+        self._unstored.drop_stored({u: growth.cut[u] for u in result.read_again} if result else {})
         self._count()
 
     def _count(self) -> None:
         """Derive anew what depends on the stored edges."""
         self._newest = int(self.graph.timestamps.max(initial=0))
         self._popularity.recount(self.graph)
-        self._log.count()
+        self._unstored.count()

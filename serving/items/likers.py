@@ -72,7 +72,7 @@ class Likers:
 def likes_of_new_items(edges: UserEdges, known: set[str]) -> list[tuple[str, str]]:
     """User and item of edges of some strength to items that are not `known`, the oldest first.
 
-    Of the store's edges and of the log's the newest ones, as many as are remembered.
+    Of the store's edges and of the topic's the newest ones, as many as are remembered.
     """
     graph = edges.graph
     new = ~pc.is_in(graph.item_ids.values, value_set=pa.array(list(known), pa.string())).to_numpy(

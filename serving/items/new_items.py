@@ -32,7 +32,7 @@ class NewItems:
         self.find()
 
     def find(self) -> None:
-        """Look for them in all edges: of the store, and what the log says since."""
+        """Look for them in all edges: of the store, and what the topic has told since."""
         if self._foldable:
             for user, item in likes_of_new_items(self._edges, self._known):
                 self._note_like(user, item)

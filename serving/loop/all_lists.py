@@ -62,23 +62,23 @@ class AllLists:
         """Begin the next block; the same again if that was not `written`. None after the last.
 
         Args:
-            take_due: at most so many users with new events. They take places in a block, where a
+            take_due: at most so many users with new events. They take slots of a block, where a
                 list costs far less than alone.
         """
         size, item = self.recommender.block_size, self._done - len(self._users)
         if item >= len(self._items):
             return None
-        live = [] if self.careful else take_due(size // 2)
+        with_events = [] if self.careful else take_due(size // 2)
         self._begun = 0  # so that a failure in what follows passes over nothing
         if item < 0:
-            places = 1 if self.careful else size - len(live)
-            others = self._users[self._done : self._done + places]
+            slots = 1 if self.careful else size - len(with_events)
+            others = self._users[self._done : self._done + slots]
             self._begun = len(others)
-            return ListBlock.begin(self.recommender, self._edges, popular, live, others)
+            return ListBlock.begin(self.recommender, self._edges, popular, with_events, others)
         # Similar items are made in half the time of lists.
         items = self._items[item : item + (1 if self.careful else 2 * size)]
         self._begun = len(items)
-        return ListBlock.begin(self.recommender, self._edges, popular, live, items=items)
+        return ListBlock.begin(self.recommender, self._edges, popular, with_events, items=items)
 
     def written(self) -> None:
         """The block that was begun is written."""

@@ -1,6 +1,6 @@
 """Which block of lists is made next: of users with new events, of a publication, or of both.
 
-A block is begun, its lists are made on other threads while the log is read, and it is written
+A block is begun, its lists are made on other threads while the topic is read, and it is written
 before anything newer is.
 """
 
@@ -111,16 +111,16 @@ class Blocks:
         self._is_of_publication = publication.running
         if self._is_of_publication:
             self._turn = (self._turn + 1) % TURNS
-            # Lists of a publication that are made one at a time have no places for others.
+            # Lists of a publication that are made one at a time have no slots for others.
             first = full or (publication.careful and self._due and not self._gathering())
             if not first or not (self._turn or (full and publication.is_for_new_items)):
-                return publication.begin_block(self._popular.list, self._due.take)
+                return publication.next_block_or_end(self._popular.list, self._due.take)
             self._is_of_publication = False
         elif not full and (not self._due or self._gathering() > 0):
             return None
         self._live_at = time.monotonic()
-        live = self._due.take(recommender.block_size)
-        return ListBlock.begin(recommender, self._edges, self._popular.list, live)
+        with_events = self._due.take(recommender.block_size)
+        return ListBlock.begin(recommender, self._edges, self._popular.list, with_events)
 
     def _give_up(self) -> None:
         """Nobody knows which list of the block failed: each is tried alone."""

@@ -1,6 +1,6 @@
 """The users' edges grow by what the edge store has new, on a thread of its own.
 
-What the log has told of a user takes far more memory than the same edges of the store do, and the
+What the topic has told of a user takes far more memory than the same edges of the store do, and the
 store alone tells the order of a user's events of several partitions.
 """
 
@@ -16,7 +16,7 @@ from serving.edges.growth import Growth
 from serving.edges.user_edges import UserEdges
 from serving.loop.forgetting import Forgetting
 
-CHANGED_USERS = 50_000  # changed by the log, from which the store's rows are read
+CHANGED_USERS = 50_000  # changed by the topic, from which the store's rows are read
 LOOK_EVERY = 5.0  # seconds between two looks whether the edge store is there
 # Seconds from one reading to the next for users with events of several partitions, at least,
 SETTLE_AFTER = 2.0

@@ -31,19 +31,19 @@ class ListBlock:
         recommender: Recommender,
         edges: UserEdges,
         popular: PopularList,
-        live: Sequence[str],
+        with_events: Sequence[str],
         others: Sequence[str] = (),
         items: Sequence[int] = (),
     ) -> ListBlock:
         """Begin, with the edges as they are now. A user who is forgotten gets no list.
 
         Args:
-            live: users with new events.
+            with_events: users with new events.
             others: users without, whose lists are written again.
             items: numbers of items whose similar items are written.
         """
-        known = set(live)
-        users = [*live, *(user for user in others if user not in known)]
+        known = set(with_events)
+        users = [*with_events, *(user for user in others if user not in known)]
         users = [user for user in users if edges.has(user)]
         sources: list[ListSource] = ["live" if user in known else "model" for user in users]
         lists = recommender.lists(users, edges, sources, popular)

@@ -1,8 +1,8 @@
 """The loop of serving: an event -> its user's edges -> that user's list in Redis.
 
-Each round reads the log, writes the block of lists that was begun, sees to all else, and begins the
-next block, which is made on other threads while the log is read again. So no list is overwritten by
-one of older edges. Several processes share the topic's partitions: a process writes the lists of
+Each round reads the topic, writes the block of lists that was begun, sees to all else, and begins
+the next block, which is made on other threads while the topic is read again. So no list is
+overwritten by one of older edges. Several processes share the topic's partitions: a process writes the lists of
 the users whose events are in the partitions that the process reads.
 """
 
@@ -72,7 +72,7 @@ class ServingLoop:
             self.round()
 
     def round(self) -> None:
-        """Read what the log has, and write lists if Redis takes them."""
+        """Read what the topic has, and write lists if Redis takes them."""
         self._read()
         self._net.run("looking at the edge store and the model", self._look_at_stores)
         if not self._outage.paused:
@@ -81,7 +81,7 @@ class ServingLoop:
         self._report()
 
     def _read(self) -> None:
-        """Take the log's next events, and wait for them if there is nothing else to do."""
+        """Take the topic's next events, and wait for them if there is nothing else to do."""
         wait = self._wait()
         if 0.0 < wait < GATHER:
             self._process.stop.wait(wait)  # more users become due meanwhile

@@ -113,7 +113,7 @@ class Publication:
         self._lack_new_items -= partitions
         self._began_at = time.monotonic()
 
-    def begin_block(
+    def next_block_or_end(
         self, popular: PopularList, take_due: Callable[[int], list[str]]
     ) -> ListBlock | None:
         """The next block of what runs; None if it is done, which is noted in Redis and the log.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from process.errors import StreamGCNError, place_of
+from process.errors import StreamGCNError, raised_at
 from process.text import visible
 
 FIRST_SECONDS = 0.5  # that a step is left out after its first failure; then twice as long, up to
@@ -61,7 +61,7 @@ class SafetyNet:
         state = self._steps.setdefault(step, _Step())
         wait = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(state.failures, 30))
         state.failures, state.next_at = state.failures + 1, time.monotonic() + wait
-        place = place_of(error)
+        place = raised_at(error)
         last = self._said.get((step, place))
         if last is None or time.monotonic() - last > SAY_AGAIN_AFTER:
             self._said[step, place] = time.monotonic()

@@ -1,4 +1,4 @@
-"""The log's messages -> the users' edges, and the users whose lists are due."""
+"""The topic's messages -> the users' edges, and the users whose lists are due."""
 
 from __future__ import annotations
 

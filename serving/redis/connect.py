@@ -2,7 +2,7 @@
 
 Nothing is asked for that: a node of a Cluster answers MOVED where a key is another node's, and then
 the call is made again with the client of a Cluster. Every wait ends within seconds, so that a Redis
-that hangs holds up neither the log's reading nor the end of the process.
+that hangs holds up neither the topic's reading nor the end of the process.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def status() -> None:
         except StreamError as error:
             rows.append((room, str(error)))
             whole = False
-    from trainer.lifecycle.current import doing
+    from trainer.lifecycle.running_training import doing
 
     rows.append(("trainer", doing(Path(settings.model_store))))
     try:

@@ -24,9 +24,9 @@ from process.errors import StreamGCNError
 from process.text import visible
 from serving.redis.store import Store
 from serving.settings import ServingSettings
-from trainer.lifecycle.current import doing, training
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.promotion import named
+from trainer.lifecycle.running_training import doing, training
 from trainer.lifecycle.snapshots import Snapshots
 
 SECONDS = 2.0  # between two questions

@@ -13,7 +13,7 @@ WINDOWS = 40  # of equal numbers of events, over which figures are given
 Figures = dict[str, Any]
 
 
-def place(items: Iterable[str], wanted: str, owned: Collection[str]) -> int:
+def rank(items: Iterable[str], wanted: str, owned: Collection[str]) -> int:
     """The place of `wanted` in a list without what the user has, from 0; K if it is not before."""
     at = 0
     for item in items:

@@ -11,7 +11,7 @@ import torch
 from consumer.event.json import FORGET, REMOVE, Event
 from consumer.ingest.decode import events, rows
 from serving.settings import ServingSettings
-from streamgcn.replay.figures import Figures, Tally, place
+from streamgcn.replay.figures import Figures, Tally, rank
 from streamgcn.replay.learner import Learner
 from streamgcn.replay.served import List, Served
 from streamgcn.replay.stream import Stream, spans
@@ -144,7 +144,7 @@ class Replay:
                 "popularity": self._popular,
             }
             wanted = event.item_id
-            places = {way: place(items, wanted, owned) for way, items in lists.items()}
+            places = {way: rank(items, wanted, owned) for way, items in lists.items()}
             self._tally.note(number, batch is None, places)
         self._waiting.clear()
 

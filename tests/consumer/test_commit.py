@@ -79,7 +79,7 @@ def written(writer: Writer) -> Batch | None:
     found: list[Batch] = []
 
     def ended() -> bool:
-        found.extend(filter(None, [writer.stored(0.1)]))
+        found.extend(filter(None, [writer.wait_stored(0.1)]))
         return not writer.busy
 
     wait_for("the end of the write", ended)
@@ -87,12 +87,12 @@ def written(writer: Writer) -> Batch | None:
 
 
 def test_a_batch_is_told_once_when_it_is_stored(store: EdgeStore, writer: Writer) -> None:
-    assert writer.stored() is None
+    assert writer.wait_stored() is None
     given = batch("a", "b")
     writer.begin(given, store.newest())
     assert writer.busy
     assert written(writer) is given
-    assert (writer.stored(), writer.busy, writer.trouble) == (None, False, "")
+    assert (writer.wait_stored(), writer.busy, writer.trouble) == (None, False, "")
     assert items(store) == ["a", "b"]
     assert writer.commit_ms > 0
 
@@ -123,7 +123,7 @@ def test_nothing_is_stored_before_the_letters_are_and_a_batch_that_is_given_up_s
     letters.away = True
     writer.begin(batch("a", also=b"no event"), store.newest())
     wait_for("the trouble", lambda: "Kafka is away" in writer.trouble)
-    assert writer.drop() is None
+    assert writer.abandon() is None
     assert not writer.busy
     assert items(store) == []
     letters.away = False
@@ -136,7 +136,7 @@ def test_a_batch_that_is_dropped_is_no_trouble_any_more(writer: Writer, letters:
     letters.away = True
     writer.begin(batch("a", also=b"no event"), Log("", 0))
     wait_for("the trouble", lambda: "away" in writer.trouble)
-    writer.drop()
+    writer.abandon()
     assert writer.trouble == ""
 
 
@@ -146,8 +146,8 @@ def test_a_batch_that_was_stored_when_it_is_dropped_counts(
     given = batch("a")
     writer.begin(given, store.newest())
     wait_for("the commit", lambda: store.next_offset(0) == 1)
-    assert writer.drop() is given
-    assert writer.drop() is None
+    assert writer.abandon() is given
+    assert writer.abandon() is None
 
 
 def test_a_batch_of_which_another_consumer_has_stored_some_is_refused_whole(
@@ -167,7 +167,7 @@ def test_a_batch_of_another_table_is_dropped_without_an_error_where_it_is_given_
     store: EdgeStore, writer: Writer
 ) -> None:
     writer.begin(batch("a"), Log("another table", 0))
-    assert writer.drop() is None
+    assert writer.abandon() is None
     assert items(store) == []
 
 

@@ -42,7 +42,7 @@ class Published:
         """What the loop does between `blocks` blocks and a few more looks."""
         for _ in range(blocks):
             self.publication.begin_if_due(self.recommender, self.edges, {0, 1}, 2, edition)
-            block = self.publication.begin_block(POPULAR, lambda n: [])
+            block = self.publication.next_block_or_end(POPULAR, lambda n: [])
             if block:
                 block.write(self.store)
                 self.publication.written()
@@ -147,7 +147,7 @@ def test_a_publication_whose_lists_are_made_one_at_a_time_goes_on_while_users_ar
     due, running = DueUsers(), published.publication
     made = Blocks(published.store, published.edges, due, running, Popular(4))
     running.begin_if_due(published.recommender, published.edges, {0, 1}, 2, "v1 word")
-    running.begin_block(POPULAR, lambda n: [])
+    running.next_block_or_end(POPULAR, lambda n: [])
     running.failed()
     assert running.careful
     for offset in range(5 * TURNS):

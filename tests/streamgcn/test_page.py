@@ -22,8 +22,8 @@ from streamgcn.services.ports import free_port
 from tests.graphs import append, store
 from tests.services import wait_for
 from tests.trainer.test_snapshots import NAMES, filled
-from trainer.lifecycle.current import CurrentTraining
 from trainer.lifecycle.lease import Lease
+from trainer.lifecycle.running_training import RunningTraining
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"> \x1b[31m</script>"
 
@@ -137,7 +137,7 @@ def test_the_page_shows_the_stages_of_a_running_training(
     browser: webdriver.Chrome, redis_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "models").mkdir()
-    lease, current = Lease(tmp_path / "models"), CurrentTraining(tmp_path / "models")
+    lease, current = Lease(tmp_path / "models"), RunningTraining(tmp_path / "models")
     assert lease.take()
     with page(settings_of(tmp_path, redis_url)) as url, current.of(7):
         browser.get(url)

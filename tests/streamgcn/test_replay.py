@@ -9,7 +9,7 @@ import pytest
 
 from serving.settings import ServingSettings
 from streamgcn.replay import plot as plotting
-from streamgcn.replay.figures import Figures, Tally, place
+from streamgcn.replay.figures import Figures, Tally, rank
 from streamgcn.replay.learner import Learner
 from streamgcn.replay.run import WAYS, Replay
 from streamgcn.replay.stream import Stream, spans
@@ -119,14 +119,14 @@ def test_repeated_and_disliked_events_and_removals_are_learned_but_not_counted()
 
 def test_the_place_in_a_list_passes_over_what_the_user_has() -> None:
     items = [f"i{n}" for n in range(30)]
-    assert place(items, "i0", set()) == 0
-    assert place(items, "i5", {"i0", "i3", "i9"}) == 3
-    assert place(items, "i19", set()) == 19
-    assert place(items, "i20", set()) == 20  # one too far
-    assert place(items, "i20", {"i1"}) == 19
-    assert place(items, "i21", {"i1"}) == 20
-    assert place(items, "elsewhere", set()) == 20
-    assert place([], "i0", set()) == 20
+    assert rank(items, "i0", set()) == 0
+    assert rank(items, "i5", {"i0", "i3", "i9"}) == 3
+    assert rank(items, "i19", set()) == 19
+    assert rank(items, "i20", set()) == 20  # one too far
+    assert rank(items, "i20", {"i1"}) == 19
+    assert rank(items, "i21", {"i1"}) == 20
+    assert rank(items, "elsewhere", set()) == 20
+    assert rank([], "i0", set()) == 20
 
 
 def test_figures_are_the_ones_worked_out_by_hand() -> None:

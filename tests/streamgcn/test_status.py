@@ -13,8 +13,8 @@ from consumer.kafka.client import StreamError
 from consumer.kafka.topics import group_lag
 from tests.ingesting import Topic, consuming, likes
 from tests.services import wait_for
-from trainer.lifecycle.current import TRAINING, CurrentTraining, doing
 from trainer.lifecycle.lease import EXPIRES, LEASE, Lease
+from trainer.lifecycle.running_training import TRAINING, RunningTraining, doing
 
 
 def transaction(topic: Topic, name: str) -> Producer:
@@ -102,7 +102,7 @@ def test_status_tells_of_a_training_that_runs_and_of_a_trainer_that_was_killed(
     tmp_path: Path,
 ) -> None:
     assert doing(tmp_path) == "not running"
-    lease, current = Lease(tmp_path), CurrentTraining(tmp_path)
+    lease, current = Lease(tmp_path), RunningTraining(tmp_path)
     wait_for("the lease", lease.take)
     assert doing(tmp_path).endswith("waiting for new edges")
     with current.of(edges=7):

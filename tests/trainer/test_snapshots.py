@@ -12,7 +12,7 @@ from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_version
 from trainer.lifecycle.pruning import ABANDONED_AFTER, NEWEST, prune
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.lifecycle.trained import Trained
+from trainer.lifecycle.trained_edges import Trained
 
 VERSION = "20260101T000000.0Z"
 NAMES = [f"202601{day:02}T000000.0Z" for day in range(1, 20)]

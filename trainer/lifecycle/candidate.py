@@ -13,7 +13,7 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.gate import objection
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_version
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.lifecycle.trained import Trained
+from trainer.lifecycle.trained_edges import Trained
 from trainer.lifecycle.warm import aligned_start, chosen, goes_on, tensors
 from trainer.model.hyperparameters import USUAL, Hyperparameters
 from trainer.model.part import State

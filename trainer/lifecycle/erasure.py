@@ -18,7 +18,7 @@ from trainer.lifecycle import files
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.promotion import locked, named
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.lifecycle.trained import Trained
+from trainer.lifecycle.trained_edges import Trained
 
 log = logging.getLogger("trainer")
 

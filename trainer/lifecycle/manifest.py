@@ -14,7 +14,7 @@ from torch import Tensor
 
 from process.errors import StreamGCNError
 from trainer.embedding.embeddings import Embeddings
-from trainer.lifecycle.trained import Trained
+from trainer.lifecycle.trained_edges import Trained
 
 FORMAT = 1  # of a snapshot; raised when what is written cannot be read by older code
 VERSION = re.compile(r"\d{8}T\d{6}\.\d{1,6}Z", re.ASCII)

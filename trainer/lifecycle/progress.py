@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from process.log import Figures
-from trainer.lifecycle.current import CurrentTraining
+from trainer.lifecycle.running_training import RunningTraining
 from trainer.model.progress import Progress
 
 LINE_EVERY = 10.0  # seconds between two log lines of a training
@@ -19,7 +19,7 @@ LINE_EVERY = 10.0  # seconds between two log lines of a training
 
 @contextmanager
 def shown(
-    figures: Figures, current: CurrentTraining, look: Callable[[], None]
+    figures: Figures, current: RunningTraining, look: Callable[[], None]
 ) -> Iterator[Progress]:
     """The progress of one training; the bar is gone when the inside ends, however it ends.
 

@@ -26,7 +26,7 @@ from trainer.embedding.kinds import KINDS
 from trainer.lifecycle import checks, files
 from trainer.lifecycle.manifest import VERSION, Manifest, Snapshot, SnapshotError, parse
 from trainer.lifecycle.marks import Marks
-from trainer.lifecycle.trained import Trained
+from trainer.lifecycle.trained_edges import Trained
 
 PRIVATE = 0o700  # of folders
 UNREADABLE = (OSError, SafetensorError, msgspec.MsgspecError, pa.ArrowException, ValueError)

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainer.embedding.embeddings import Embeddings
 from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.manifest import Manifest, Snapshot
-from trainer.lifecycle.trained import places
+from trainer.lifecycle.trained_edges import places
 from trainer.model.hyperparameters import SETTINGS, Hyperparameters
 from trainer.model.part import State
 

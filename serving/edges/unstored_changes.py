@@ -1,6 +1,6 @@
-"""What the log says of the users since the edge store was read, event by event.
+"""What the topic has told of the users since the edge store was read, event by event.
 
-A user's events are in the order of the log as long as all are in one partition. Where they are in
+A user's events are in the order of the topic as long as all are in one partition. Where they are in
 several, their order is known once the edge store has them; until then it is the order in which
 they came here.
 """
@@ -12,17 +12,17 @@ import time
 from consumer.event.json import FORGET, REMOVE, Event
 from consumer.event.rules import HERE
 from consumer.ingest.decode import Position
-from serving.edges.changes import Changed, Places, are_before
+from serving.edges.changes import Changed, Positions, are_before
 from serving.edges.edge import Edge, Edges
 from serving.edges.popularity import ItemPopularity
 from serving.edges.stored_edges import StoredEdges
 
 
-class LogChanges:
-    """The users whom the log changed, above the stored edges.
+class UnstoredChanges:
+    """The users whom the topic changed, above the stored edges.
 
     changed: these users, with all their edges. unsettled: users with events in several partitions.
-    settled: users who turned out to have other edges in the store than the log had told here.
+    settled: users who turned out to have other edges in the store than the topic had told here.
     log: the number of the log whose events are taken.
     """
 
@@ -41,9 +41,9 @@ class LogChanges:
         return change.items if change else self.stored.of(user)
 
     def has(self, user: str) -> bool:
-        """Whether the user has come, and was not forgotten since."""
+        """Whether the user has come, and was not forgotten since, nor have all edges expired."""
         change = self.changed.get(user)
-        return not change.forgotten if change else user in self.stored.numbers
+        return not change.gone if change else user in self.stored.numbers
 
     def partition(self, user: str) -> int | None:
         """The partition of the user's newest event; None for a user whom `has` denies."""
@@ -53,9 +53,9 @@ class LogChanges:
         return change.partition if change else self.stored.partition(user)
 
     def new_users(self) -> list[str]:
-        """Users whom only the log knows."""
+        """Users whom only the topic has told of."""
         known = self.stored.numbers
-        return [u for u, change in self.changed.items() if u not in known and not change.forgotten]
+        return [u for u, change in self.changed.items() if u not in known and not change.gone]
 
     def begin(self, log: int) -> None:
         """Take the events of another log: what only the last one has told is gone."""
@@ -65,7 +65,7 @@ class LogChanges:
         self.unsettled.clear()
 
     def apply(self, event: Event, partition: int, at: Position) -> None:
-        """Take one event; a stretch of the log that is read again changes nothing."""
+        """Take one event; a stretch of the topic that is read again changes nothing."""
         user = event.user_id
         if at.offset < self.stored.watermark.offsets(self.log).get(partition, 0):
             return  # the stored edges have it
@@ -83,7 +83,7 @@ class LogChanges:
             change = self.changed[user] = Changed(self.stored.of(user), partition, at)
         elif not change.move(partition, at):
             return
-        change.forgotten = False
+        change.gone = False
         self._change_edge(change, event)
 
     def expire(self, oldest: int, touched: dict[str, int]) -> dict[str, int]:
@@ -107,18 +107,18 @@ class LogChanges:
                 continue
             gone[user] = partition
             if told:
-                told.forgotten = True
+                told.gone = True
         return gone if touched else {}
 
-    def cut(self) -> dict[str, Places]:
+    def cut(self) -> dict[str, Positions]:
         """Users who were forgotten in one of several partitions, and their newest places.
 
         Their edges are to be read again once the store has all of these.
         """
         changed = self.changed
-        return {user: changed[user].places if user in changed else {} for user in self._cut}
+        return {user: changed[user].positions if user in changed else {} for user in self._cut}
 
-    def drop_stored(self, cut: dict[str, Places]) -> None:
+    def drop_stored(self, cut: dict[str, Positions]) -> None:
         """Drop what the stored edges, which have grown, hold by now.
 
         Args:
@@ -129,7 +129,7 @@ class LogChanges:
         offsets = self.stored.watermark.offsets(self.log)
         kept = {}
         for user, change in self.changed.items():
-            if not are_before(change.places, offsets):
+            if not are_before(change.positions, offsets):
                 kept[user] = change
             elif user in self.unsettled:
                 self.unsettled.discard(user)

@@ -14,7 +14,7 @@ from consumer.kafka.client import TopicShorter
 from consumer.kafka.reading import Reader
 
 
-class Places:
+class StartOffsets:
     """The log that is read, and how far each partition is stored or about to be."""
 
     def __init__(self, store: EdgeStore, topic: str, log: logging.Logger) -> None:

@@ -32,7 +32,7 @@ class Training(msgspec.Struct):
         return f"training on {self.edges} edges since {self.since}: {self.stage}{step}"
 
 
-class CurrentTraining:
+class RunningTraining:
     """The file as the trainer keeps it. A disk that refuses costs no training."""
 
     def __init__(self, folder: Path) -> None:

@@ -27,14 +27,14 @@ TIMES_AS_LONG = 20.0  # and this many times as long as the last one took
 class Growing:
     """Reads the edge store's new rows into the users' edges.
 
-    store: the edge store, for the thread of the loop.
+    edge_store: for the thread of the loop.
     """
 
     def __init__(
-        self, store: EdgeStore, topic: str, edges: UserEdges, forgetting: Forgetting,
+        self, edge_store: EdgeStore, topic: str, edges: UserEdges, forgetting: Forgetting,
         log: logging.Logger,
     ) -> None:  # fmt: skip
-        self.store = store
+        self.edge_store = edge_store
         self._topic, self._edges, self._forgetting, self._log = topic, edges, forgetting, log
         self._away = Outage(log, "The edge store cannot be read", "The edge store is back")
         self._thread = ThreadPoolExecutor(1, "edge store")
@@ -53,7 +53,7 @@ class Growing:
         Raises:
             StoreError: the store cannot be read.
         """
-        self._forgetting.note_digests(self._edges.grow(self.store))
+        self._forgetting.note_digests(self._edges.grow(self.edge_store))
 
     def step(self) -> None:
         """Use what the thread has read; have it read again if that is due."""
@@ -61,7 +61,7 @@ class Growing:
             if self._running:
                 if self._running.done():
                     self._finish(self._running)
-            elif self._is_due() and self.store.changed(self._edges.watermark):
+            elif self._is_due() and self.edge_store.changed(self._edges.watermark):
                 self._begun_at = time.monotonic()
                 growth = self._edges.begin_growth()
                 self._running = self._thread.submit(self._read, growth)
@@ -75,7 +75,7 @@ class Growing:
             return None
         self._look_at = time.monotonic() + LOOK_EVERY
         try:
-            self.store.look(self._edges.watermark)
+            self.edge_store.look(self._edges.watermark)
         except Replaced as replaced:
             return replaced
         except StoreError as error:
@@ -87,7 +87,7 @@ class Growing:
     def read_anew(self, replaced: Replaced) -> bool:
         """Read all edges of a store that is another one; returns whether that could be done."""
         try:
-            self._forgetting.note_digests(self._edges.read_anew(self.store))
+            self._forgetting.note_digests(self._edges.read_anew(self.edge_store))
         except StoreError as error:
             self._away.failed(error)
             return False
@@ -105,7 +105,7 @@ class Growing:
         return many or (bool(self._edges.unsettled) and now >= self._settle_at)
 
     def _read(self, growth: Growth) -> Growth:
-        growth.run(EdgeStore(self.store.uri, self._topic))  # a thread has a store of its own
+        growth.run(EdgeStore(self.edge_store.uri, self._topic))  # a thread has a store of its own
         return growth
 
     def _finish(self, running: Future[Growth]) -> None:

@@ -2,8 +2,8 @@
 
 Each round reads the topic, writes the block of lists that was begun, sees to all else, and begins
 the next block, which is made on other threads while the topic is read again. So no list is
-overwritten by one of older edges. Several processes share the topic's partitions: a process writes the lists of
-the users whose events are in the partitions that the process reads.
+overwritten by one of older edges. Several processes share the topic's partitions: a process writes
+the lists of the users whose events are in the partitions that the process reads.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Partitions:
         The edge store may hold it already: then it changes nothing, but its user is due.
         """
         edge_log = self._find_log()
-        stored = self._growing.store.next_offset(partition, edge_log)
+        stored = self._growing.edge_store.next_offset(partition, edge_log)
         answered = self._reader.committed(partition)
         self._growing.read_now()
         # Of a log that is new nothing is stored, and none of its events is known from another log.
@@ -88,7 +88,7 @@ class Partitions:
 
     def _find_log(self) -> Log:
         """The topic's log in the edge store, as the consumer has numbered it."""
-        store = self._growing.store
+        store = self._growing.edge_store
         topic_id = self._reader.topic_id
         found = store.log(topic_id)
         if found is None:

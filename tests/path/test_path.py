@@ -103,8 +103,7 @@ def test_a_user_that_the_model_has_not_seen_reads_a_list_after_its_first_event(
         wait_for("both models", lambda: rooms.log("trainer").count("trainer trained ") == 2)
         live = (tmp_path / "models" / "live").read_text().strip()
         wait_for("the lists of the second", lambda: rooms.store.model().get("version") == live)
-        popular = rooms.store.popular()
-        assert popular is not None
+        popular = wait_for("the popular list", rooms.store.popular)
         assert popular.source == "popular"
         assert len(popular.items) == 20
         assert rooms.store.user("newcomer") is None

@@ -1,6 +1,7 @@
 """docker-compose.yml: its services' own commands, run here on a real broker and a real Redis."""
 
 import os
+import re
 import shlex
 import subprocess
 import tomllib
@@ -77,6 +78,15 @@ def test_every_service_is_checked_and_restarted_and_images_are_the_official_ones
     images = {name: service["image"].split(":")[0] for name, service in SERVICES.items()}
     assert images["kafka"] == images["topics"] == "apache/kafka"
     assert images["redis"] == "redis"
+    assert all(
+        re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+        for service in SERVICES.values()
+        if "build" not in service
+    )
+    for name in ROOMS:
+        assert SERVICES[name]["read_only"]
+        assert SERVICES[name]["volumes"] == ["data:/data"]
+        assert SERVICES[name]["tmpfs"] == ["/tmp"]  # noqa: S108
     for name in ("kafka", "redis", *ROOMS):
         assert SERVICES[name]["healthcheck"]["test"]
         assert SERVICES[name]["restart"] == "unless-stopped"

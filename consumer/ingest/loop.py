@@ -144,7 +144,7 @@ class Ingest:
 
     def _begin_commit(self) -> None:
         if not self._starts.reading:
-            return  # nothing is read before it is known
+            return  # the store has not told yet where to begin, so no batch is filled
         if not self._reader.is_same_log():
             self._start_anew()
             return

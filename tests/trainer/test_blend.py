@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import trainer.fit.fit
+import trainer.model.gradient_training
 import trainer.model.lightgcn
-import trainer.model.loop
 import trainer.model.low_pass
 from tests.graphs import blocks, graph, own_block
 from trainer.embedding.blend import BlendEmbeddings
@@ -157,7 +157,7 @@ def test_the_number_of_steps_is_chosen_unless_it_is_set(
     rows = blocks()
     newest = newest_edges(rows, 0.2)
 
-    train = trainer.model.loop.train
+    train = trainer.model.gradient_training.train
 
     def noise(network: Network, graph: InteractionGraph, *rest: Any) -> None:
         if rest[3] == 10:  # epochs

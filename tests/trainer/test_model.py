@@ -14,9 +14,9 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
 from trainer.model import losses, parallel
 from trainer.model.gcn import Gcn, RecommenderGCN
+from trainer.model.gradient_training import Diverged
 from trainer.model.hyperparameters import USUAL, Hyperparameters
 from trainer.model.lightgcn import Learned, LightGCN
-from trainer.model.loop import Diverged
 from trainer.model.objectives import objective
 from trainer.model.parallel import OneProcess
 from trainer.model.progress import TrainingStopped

@@ -23,7 +23,7 @@ from trainer.lifecycle.manifest import Snapshot, SnapshotError
 from trainer.lifecycle.promotion import promote
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model import hyperparameters
-from trainer.model.loop import Diverged
+from trainer.model.gradient_training import Diverged
 from trainer.retrain import Retrain
 from trainer.settings import TrainerSettings
 

@@ -17,7 +17,7 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
 from trainer.model import parallel
 from trainer.model.biases import user_item_biases
-from trainer.model.loop import EarlyStopping, begin, train
+from trainer.model.gradient_training import EarlyStopping, begin, train
 from trainer.model.network import Network, NetworkSettings
 from trainer.model.parallel import OneProcess
 from trainer.model.part import Fitted, Part, State

@@ -14,7 +14,7 @@ from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import TINY
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency, power
-from trainer.model.loop import begin, train
+from trainer.model.gradient_training import begin, train
 from trainer.model.network import Network, NetworkSettings
 from trainer.model.parallel import summed
 from trainer.model.part import Fitted, Part, Round, State, given

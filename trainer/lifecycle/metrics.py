@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from process.log import Figures
 from process.metrics import Metric
-from trainer.lifecycle.manifest import Manifest
+
+if TYPE_CHECKING:  # torch comes with it, and the command imports this file for the metrics
+    from trainer.lifecycle.manifest import Manifest
 
 LIVE, REJECTED, FAILED = "live", "rejected", "failed"  # outcomes of a training
 

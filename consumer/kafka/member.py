@@ -151,12 +151,13 @@ class Member:
 
         A member that joins without is given none, and rejoins at once when it learns of them.
         """
-        deadline = time.monotonic() + PARTITIONS_SECONDS
+        deadline, wait = time.monotonic() + PARTITIONS_SECONDS, 0.1
         while self._topic not in client.topics():
             if time.monotonic() > deadline:
                 raise UnknownTopicOrPartitionError(self._topic)
-            if self._stop.wait(0.1):
+            if self._stop.wait(wait):
                 raise Stopped(f"waiting for topic {self._topic}")
+            wait = min(2 * wait, 1.0)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types

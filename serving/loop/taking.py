@@ -16,6 +16,8 @@ from serving.loop.forgetting import Forgetting
 from serving.loop.model_slot import ModelSlot
 from serving.loop.partitions import Partitions
 
+SAY_SECONDS = 60.0  # between two lines about skipped messages, at least
+
 
 class Taking:
     """Takes event after event.
@@ -30,6 +32,7 @@ class Taking:
         self._edges, self._due, self._forgetting, self._slot = edges, due, forgetting, slot
         self._partitions, self._log = partitions, log
         self.events = self.unforeseen = 0
+        self._said_at: float | None = None  # monotonic seconds
 
     def take(self, messages: Sequence[Message]) -> None:
         """Take the messages of one partition, in their order."""
@@ -59,11 +62,13 @@ class Taking:
         self._due.add(event.user_id, partition, at.offset, sent)
 
     def _skip(self, partition: int, offset: int, reason: str) -> None:
-        """Count what nobody foresaw, and say it the first time."""
+        """Count what nobody foresaw, and say it now and then."""
         self.unforeseen += 1
-        if self.unforeseen == 1:
+        now = time.monotonic()
+        if self._said_at is None or now - self._said_at >= SAY_SECONDS:
+            self._said_at = now
             self._log.error(
-                "Offset %d of partition %d is skipped (%s); further skipped messages are only "
-                "counted, in the figure unforeseen.",
-                offset, partition, visible(reason, 200),
+                "Offset %d of partition %d is skipped (%s). Messages skipped so far: %d; this is "
+                "said once a minute at most.",
+                offset, partition, visible(reason, 200), self.unforeseen,
             )  # fmt: skip

@@ -3,6 +3,7 @@
 <DIR>/edges         the edge store at one moment
 <DIR>/models        the live model and those that were live before
 <DIR>/backup.json   written last: a folder without it is no backup
+<DIR>/unfinished    there while the backup is made, or where it was killed
 
 The models are copied first, so the edges are never behind what a model was trained on.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import shutil
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,6 +28,8 @@ from trainer.lifecycle.snapshots import Snapshots
 
 ABOUT = "backup.json"
 FORMAT = 1
+UNFINISHED = "unfinished"  # a file that is in the folder while the backup is made
+DRAFT = ".restoring"
 
 
 class BackupError(StreamGCNError):
@@ -50,16 +54,24 @@ def backup(settings: ServingSettings, folder: Path) -> About:
     Raises:
         BackupError, StoreError, SnapshotError, SettingsError: the text says what is wrong.
     """
+    if (folder / UNFINISHED).exists():
+        raise BackupError(
+            f"{folder} has a backup that did not end, or is being made: if no backup runs, delete "
+            "the folder and run this command again"
+        )
     _refuse_filled(folder, "give an empty or a new folder")
     with ExitStack() as undo:
         undo.callback(_remove, folder, itself=not folder.exists())
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / UNFINISHED).touch()
             models = _copy_models(Snapshots(settings.model_store), folder / "models")
             rows = edges.copy(settings.edge_store, folder / "edges")
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             about = About(settings.kafka_topic, now, rows, models)
             atomic.write(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about)))
+            (folder / UNFINISHED).unlink()
+            atomic.sync(folder)
             atomic.sync(folder.parent)
         except OSError as error:
             raise BackupError(f"cannot write the backup {folder}: {error}") from error
@@ -85,7 +97,7 @@ def restore(settings: ServingSettings, folder: Path) -> About:
         )
     places = {"edges": edges.local(settings.edge_store), "models": Path(settings.model_store)}
     for place in places.values():
-        _refuse_filled(place, "a backup is restored to an empty place only")
+        _refuse_filled(place, "a backup is restored to an empty place only", besides=DRAFT)
     with ExitStack() as undo:
         try:
             for name, place in places.items():
@@ -94,11 +106,7 @@ def restore(settings: ServingSettings, folder: Path) -> About:
                 undo.callback(shutil.rmtree, _draft(place), ignore_errors=True)
                 _copy(folder / name, _draft(place))
             for place in places.values():
-                if place.is_dir():
-                    place.rmdir()
-                _draft(place).rename(place)
-                undo.callback(shutil.rmtree, place, ignore_errors=True)
-                atomic.sync(place.parent)
+                _put_in_place(_draft(place), place, undo)
         except OSError as error:
             raise BackupError(f"cannot restore {folder} to {place}: {error}") from error
         undo.pop_all()
@@ -127,14 +135,35 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _draft(place: Path) -> Path:
-    """Where a copy is made that is to be put at the place."""
-    return place.with_name(f".{place.name}.restoring")
+    """Where a copy is made that is to be put at the place: on the same disk."""
+    if place.is_mount():
+        return place / DRAFT
+    return place.with_name(f".{place.name}{DRAFT}")
+
+
+def _put_in_place(draft: Path, place: Path, undo: ExitStack) -> None:
+    """Make the copy what the place is; where a disk is mounted there, what the place holds."""
+    empty = partial(shutil.rmtree, place, ignore_errors=True)
+    if not place.is_mount():
+        if place.is_dir():
+            place.rmdir()
+        draft.rename(place)
+        undo.callback(empty)
+        atomic.sync(place.parent)
+        return
+    undo.callback(empty)
+    # What tells a reader that a table or a model is there comes last.
+    for path in sorted(draft.iterdir(), key=lambda path: path.name in (edges.LOG, LIVE)):
+        path.rename(place / path.name)
+    draft.rmdir()
+    atomic.sync(place)
 
 
 def _remove(folder: Path, itself: bool) -> None:
     """Remove what a backup has made in an empty folder, and the folder where it made that too."""
     with suppress(OSError):
-        (folder / ABOUT).unlink(missing_ok=True)
+        for name in (ABOUT, UNFINISHED):
+            (folder / name).unlink(missing_ok=True)
     for path in [folder] if itself else [folder / "edges", folder / "models"]:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -149,9 +178,9 @@ def _about(folder: Path) -> About:
     return about
 
 
-def _refuse_filled(folder: Path, advice: str) -> None:
+def _refuse_filled(folder: Path, advice: str, besides: str = "") -> None:
     try:
-        filled = folder.exists() and any(folder.iterdir())
+        filled = folder.exists() and any(path.name != besides for path in folder.iterdir())
     except OSError as error:
         raise BackupError(f"{folder} cannot be used: {error}") from error
     if filled:

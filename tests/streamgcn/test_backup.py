@@ -192,3 +192,53 @@ def test_the_models_are_on_the_disk_before_the_backup_is_said_to_be_whole(
 def settings_of(folder: Path) -> ServingSettings:
     places = {"edge_store": str(folder / "edges"), "model_store": str(folder / "models")}
     return ServingSettings.model_validate(places | {"kafka_topic": "t"})
+
+
+def test_a_backup_that_was_killed_is_named_and_what_to_do_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, copied = settings_of(tmp_path), tmp_path / "backup"
+    store(tmp_path / "edges", [("u", "i")])
+
+    def killed(uri: str, target: Path) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(copy, "copy", killed)
+        patched.setattr("streamgcn.backup._remove", lambda *_, **__: None)  # nothing runs any more
+        with pytest.raises(KeyboardInterrupt):
+            backup(settings, copied)
+    with pytest.raises(BackupError, match=f"{copied} has a backup that did not end.*delete the"):
+        backup(settings, copied)
+    shutil.rmtree(copied)
+    backup(settings, copied)
+    assert sorted(path.name for path in copied.iterdir()) == ["backup.json", "edges", "models"]
+
+
+@pytest.mark.parametrize("killed_before", [False, True])
+def test_a_backup_is_restored_to_where_a_disk_is_mounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_before: bool
+) -> None:
+    settings = settings_of(tmp_path)
+    store(tmp_path / "edges", [("u", "i")])
+    filled(tmp_path / "models", *NAMES[:2])
+    backup(settings, tmp_path / "backup")
+    again = settings_of(tmp_path / "again")
+    mounts = [tmp_path / "again" / "edges", tmp_path / "again" / "models"]
+    for place in mounts:
+        place.mkdir(parents=True)
+    if killed_before:
+        (mounts[0] / ".restoring" / "half").mkdir(parents=True)
+    rmdir = Path.rmdir
+
+    def busy(path: Path) -> None:
+        if path in mounts:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", busy)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path in mounts)
+    restore(again, tmp_path / "backup")
+    assert EdgeStore(again.edge_store, again.kafka_topic).count() == 1
+    assert Snapshots(again.model_store).marks.live() == NAMES[1]
+    assert not list(tmp_path.glob("again/**/.*restoring*"))

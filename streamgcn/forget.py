@@ -55,7 +55,7 @@ def publish(settings: ConsumerSettings, user: str) -> dict[int, int]:
                 for partition in publisher.partitions(topic)
             ]
             publisher.flush()
-            places = dict(place() for place in sent)
+            places = dict(message.place for message in sent)
             mark, headers = mark_forgotten(user, places)
             for partition in publisher.partitions(settings.dead_letter_topic):
                 publisher.send(settings.dead_letter_topic, mark, None, headers, partition)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -218,12 +218,13 @@ class _Letters(DeadLetters):
     count = size = 0
     reason = ""
 
-    def put(self, noted: Sequence[Rejected | Forget]) -> None:
+    def put(self, noted: list[Rejected | Forget]) -> None:
         for each in noted:
             assert isinstance(each, Rejected)
             self.count += 1
             self.size += len(each.value or b"")
             self.reason = self.reason or each.reason
+        noted.clear()
 
     def close(self) -> None: ...
 

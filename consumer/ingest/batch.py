@@ -75,7 +75,7 @@ class Batch:
 def _size(rejected: Rejected) -> int:
     """Bytes in memory, about: a letter is a handful of objects beside its bytes."""
     message = rejected.message
-    held = len(rejected.value or b"") + len(message.key or b"") + headers_size(message)
+    held = len(rejected.value or b"") + len(message.key or b"") + headers_size(message.headers)
     return held + len(rejected.reason) + OBJECTS_BYTES
 
 

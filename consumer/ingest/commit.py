@@ -89,8 +89,7 @@ class Writer:
 
         def write() -> None:
             started = time.monotonic()
-            self._letters.put(batch.noted)
-            batch.noted.clear()  # acknowledged: not again, if the store refuses
+            self._letters.put(batch.noted)  # and takes off what is acknowledged
             batch.write(self._store, log)
             self.commit_ms = (time.monotonic() - started) * 1000
 

@@ -24,7 +24,7 @@ from consumer.event.errors import EventError
 from consumer.event.json import Event, Wire
 from consumer.event.times import is_time
 from consumer.ingest.stretches import MESSAGE_BYTES, stretches
-from consumer.kafka.client import Message
+from consumer.kafka.client import Headers, Message
 from consumer.kafka.records import Unreadable
 from process.text import visible
 
@@ -178,7 +178,10 @@ def _bulk(message: Message, rejected: list[Rejected]) -> pa.Table:
     checked = rules.check(given)
     wrong, n = len(checked.bad), given.num_rows
     bare = _without_value(message)
-    spent, beside = 0, len(message.key or b"") + headers_size(message)  # that each letter has
+    spent, beside = (
+        0,
+        len(message.key or b"") + headers_size(message.headers),
+    )  # that each letter has
     for row, reason in checked.bad:
         value = arrow.alone(given, row) if wrong <= BAD_ROWS else b""
         spent += len(value) + beside
@@ -188,9 +191,9 @@ def _bulk(message: Message, rejected: list[Rejected]) -> pa.Table:
     return _table(checked.table, [message], np.zeros(len(checked.rows), np.int64))
 
 
-def headers_size(message: Message) -> int:
+def headers_size(headers: Headers) -> int:
     """Bytes of a message's headers."""
-    return sum(len(name) + len(content or b"") for name, content in message.headers)
+    return sum(len(name) + len(content or b"") for name, content in headers)
 
 
 def _check_length(message: Message) -> None:

@@ -1,15 +1,22 @@
 """Dead letters as they are read: which there are, and which of them hold a user who was forgotten.
 
+A letter is known by the digest of its source, time, key and value. The source alone is not enough:
+the offsets of a topic that was created anew begin at 0 again. Letters that are equal in all of this
+were written twice, and count once.
+
 Beside the letters the topic `<topic>.dead` holds two kinds of marks. One, with the headers `source`
-and `reinjected`, says that a letter was put back. The other, with the header `forgotten`, has the
-digest of a user's id, and for a value the places in the topic at which the user was forgotten:
-a JSON object, partition -> offset. Letters of messages from before these places are not put back.
-The partition EVERYWHERE stands for all partitions; there the place of the mark among the letters
-counts.
+and `reinjected`, says that a letter was put back, and names the letter's digest. In the first
+version the digest was empty; such a mark counts for the letters of the source that are not newer
+than the mark. The other kind, with the header `forgotten`, has the digest of a user's id, and for
+a value the places in the topic at which the user was forgotten: a JSON object, partition -> offset.
+Letters of messages from before these places are not put back. The partition EVERYWHERE stands for
+all partitions; there the place of the mark among the letters counts, so the mark stands in each
+partition of the topic `<topic>.dead`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +33,7 @@ from consumer.kafka.topics import read_topic
 from consumer.settings import ConsumerSettings
 
 FORGOTTEN = "forgotten"
+REINJECTED = "reinjected"
 EVERYWHERE = -1
 _SOURCE = re.compile(r"[^/]+/[0-9]{1,9}/[0-9]{1,18}(/[0-9]{1,9})?", re.ASCII)
 _MILLISECONDS = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -52,6 +60,7 @@ class Letter:
     headers: Headers  # of the original
     whole: bool  # False: value and key were too large to keep, only the source tells them
     timestamp: int | None  # of the original, epoch milliseconds; None if none is known
+    id: str  # by which it is known, as above
     at: tuple[int, int]  # partition and offset of the letter itself
 
     @property
@@ -120,7 +129,7 @@ def mark_forgotten(user: str, places: Mapping[int, int]) -> tuple[bytes, Headers
 class Letters:
     """The dead letters of a topic that were not put back, as of when this was made.
 
-    The topic is read twice, so that of a letter only the source is held in memory: first for the
+    The topic is read twice, so that of a letter only the digest is held in memory: first for the
     marks, then for the letters.
     """
 
@@ -132,11 +141,12 @@ class Letters:
         """
         self._settings = settings
         self.forgotten = Forgotten()
-        self._done: set[str] = set()
+        self._done: set[str] = set()  # the ids of letters that were put back
+        self._done_until: dict[str, int] = {}  # source -> time of the newest mark without an id
         for message in self._read():
             names = [name for name, _ in message.headers]
-            if names[-2:] == ["source", "reinjected"]:
-                self._done.add(_text(message.headers[-2][1]))
+            if names[-2:] == ["source", REINJECTED]:
+                self._note_done(message)
             elif names == [FORGOTTEN]:
                 self.forgotten.note(message)
 
@@ -149,9 +159,11 @@ class Letters:
         seen = set(self._done)
         for message in self._read():
             letter = _letter(message)
-            if letter is None or letter.source in seen:
+            if letter is None or letter.id in seen:
                 continue
-            seen.add(letter.source)
+            if (message.timestamp or 0) <= self._done_until.get(letter.source, -2):
+                continue
+            seen.add(letter.id)
             if reason is None or reason in letter.reason:
                 yield letter
 
@@ -163,8 +175,21 @@ class Letters:
         """
         return sum(user in (self.forgotten.among(letter) or ()) for letter in self.letters())
 
+    def _note_done(self, message: Message) -> None:
+        (_, source), (_, letter) = message.headers[-2:]
+        if letter:
+            self._done.add(_text(letter))
+        else:
+            newest = max(message.timestamp or 0, self._done_until.get(_text(source), 0))
+            self._done_until[_text(source)] = newest
+
     def _read(self) -> Iterator[Message]:
         return read_topic(self._settings, self._settings.dead_letter_topic)
+
+
+def mark_put_back(letter: Letter) -> Headers:
+    """Headers of the mark that a letter was put back."""
+    return [("source", letter.source.encode()), (REINJECTED, letter.id.encode())]
 
 
 def _letter(message: Message) -> Letter | None:
@@ -176,6 +201,7 @@ def _letter(message: Message) -> Letter | None:
         reason, source, *more = (_text(value) for _, value in message.headers[-len(ours) :])
         if not _SOURCE.fullmatch(source):
             return None  # another's
+        time = _time(more[0]) if "timestamp" in ours else None
         return Letter(
             source=source,
             reason=reason,
@@ -183,10 +209,17 @@ def _letter(message: Message) -> Letter | None:
             value=message.value,
             headers=message.headers[: -len(ours)],
             whole="truncated" not in ours,
-            timestamp=_time(more[0]) if "timestamp" in ours else None,
+            timestamp=time,
+            id=_id(source, time, message.key, message.value),
             at=(message.partition, message.offset),
         )
     return None
+
+
+def _id(source: str, time: int | None, key: bytes | None, value: bytes | None) -> str:
+    # With the length of the key, so that no part can pass for a part of another.
+    about = f"{source} {time} {None if key is None else len(key)}\n"
+    return hashlib.sha256(about.encode() + (key or b"") + (value or b"")).hexdigest()
 
 
 def _time(text: str) -> int | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from consumer.event.holders import without
-from consumer.ingest.letters import Letter, Letters
+from consumer.ingest.decode import headers_size
+from consumer.ingest.letters import Letter, Letters, mark_put_back
 from consumer.kafka.publisher import Publisher
 from consumer.settings import ConsumerSettings
 
-TOGETHER = 500  # letters put back in one transaction
+TOGETHER = 500  # letters put back in one transaction, at most
+TOGETHER_BYTES = 16 * 1024 * 1024  # of these letters, at which no further one is taken
 
 
 def transactional_id(settings: ConsumerSettings) -> str:
@@ -48,16 +50,29 @@ def reinject(
     done = Done()
     try:
         partitions = publisher.partitions(settings.kafka_topic)
-        chosen = islice(_allowed(Letters(settings), reason, done), limit)
-        while block := list(islice(chosen, TOGETHER)):
+        for block in _blocks(islice(_allowed(Letters(settings), reason, done), limit)):
             with publisher.transaction():
                 for letter in block:
-                    _put_back(publisher, settings.kafka_topic, partitions, letter)
+                    _put_back(publisher, settings, partitions, letter)
             done.put_back += len(block)
             yield replace(done)
         yield replace(done)
     finally:
         publisher.close()
+
+
+def _blocks(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
+    """Letters to be put back together: TOGETHER of them, or fewer that have TOGETHER_BYTES."""
+    block: list[Letter] = []
+    size = 0
+    for letter in letters:
+        block.append(letter)
+        size += len(letter.key or b"") + len(letter.value or b"") + headers_size(letter.headers)
+        if len(block) == TOGETHER or size >= TOGETHER_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 def _allowed(found: Letters, reason: str | None, done: Done) -> Iterator[Letter]:
@@ -76,10 +91,12 @@ def _allowed(found: Letters, reason: str | None, done: Done) -> Iterator[Letter]
             yield replace(letter, value=left)
 
 
-def _put_back(publisher: Publisher, topic: str, partitions: list[int], letter: Letter) -> None:
+def _put_back(
+    publisher: Publisher, settings: ConsumerSettings, partitions: list[int], letter: Letter
+) -> None:
     partition, _ = letter.place
     publisher.send(
-        topic,
+        settings.kafka_topic,
         # The client sends no message that has neither value nor key.
         b"" if letter.value is None and letter.key is None else letter.value,
         letter.key,
@@ -87,5 +104,4 @@ def _put_back(publisher: Publisher, topic: str, partitions: list[int], letter: L
         partition if partition in partitions else None,
         letter.timestamp,
     )
-    mark = [("source", letter.source.encode()), ("reinjected", b"")]
-    publisher.send(f"{topic}.dead", b"", None, mark)
+    publisher.send(settings.dead_letter_topic, b"", None, mark_put_back(letter))

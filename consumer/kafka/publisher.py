@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka.errors import KafkaError, MessageSizeTooLargeError, UnknownError
 from kafka.partitioner.default import murmur2
+from kafka.producer.future import FutureRecordMetadata
 
 from consumer.kafka.access import check_access
 from consumer.kafka.client import (
@@ -22,8 +24,26 @@ from consumer.kafka.client import (
 from consumer.settings import ConsumerSettings
 
 DELIVERY_MS = 60_000  # after which a message counts as not delivered
+SPLIT_SECONDS = 0.01  # between two looks at messages that were split
 CLOSE_SECONDS = 1.0  # for what is on its way
 REQUEST_BYTES = 16 * 1024 * 1024  # of one message; a broker's own limit is mostly 1 MiB
+
+
+class Sent:
+    """A message that was queued, and what became of it; known after `flush`."""
+
+    def __init__(self, future: FutureRecordMetadata) -> None:
+        self._future = future
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the broker has taken it."""
+        return bool(self._future.succeeded())
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Partition and offset of an acknowledged message."""
+        return int(self._future.value.partition), int(self._future.value.offset)
 
 
 class Publisher:
@@ -77,8 +97,8 @@ class Publisher:
         headers: Headers = (),
         partition: int | None = None,
         timestamp: int | None = None,
-    ) -> Callable[[], tuple[int, int]]:
-        """Queue one message; what is returned gives its partition and offset, after `flush`.
+    ) -> Sent:
+        """Queue one message.
 
         Args:
             partition: None for the one that Kafka's partitioner chooses by the key.
@@ -100,7 +120,7 @@ class Publisher:
         except KafkaError as error:
             raise self._not_delivered(error) from error
         future.add_errback(self._failed)
-        return lambda: (int(future.value.partition), int(future.value.offset))
+        return Sent(future)
 
     def flush(self) -> None:
         """Wait until every message is acknowledged.
@@ -109,10 +129,17 @@ class Publisher:
             TooLarge: one is larger than the broker takes.
             StreamError: one could not be delivered.
         """
-        try:
-            self._producer.flush()
-        except KafkaError as error:
-            self._failure = error
+        while True:
+            try:
+                self._producer.flush()
+                break
+            except UnknownError:
+                # The client has split messages that were too large together, and does not wait for
+                # the parts; they are acknowledged or failed within DELIVERY_MS.
+                time.sleep(SPLIT_SECONDS)
+            except KafkaError as error:
+                self._failed(error)
+                break
         if self._failure:
             failure, self._failure = self._failure, None
             raise self._not_delivered(failure)
@@ -158,7 +185,9 @@ class Publisher:
             self._producer._sender.force_close()
 
     def _failed(self, error: BaseException) -> None:
-        self._failure = error
+        # After the broker has refused a message the client gives up all others: not the cause.
+        if not isinstance(self._failure, MessageSizeTooLargeError):
+            self._failure = error
 
     def _not_delivered(self, error: BaseException) -> StreamError:
         if re.search("ProducerFenced|InvalidProducerEpoch", repr(error)):  # or an error since

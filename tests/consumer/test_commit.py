@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,10 +33,11 @@ class Letters(DeadLetters):
         self.away = False
         self.kept: list[Rejected | Forget] = []
 
-    def put(self, noted: Sequence[Rejected | Forget]) -> None:
+    def put(self, noted: list[Rejected | Forget]) -> None:
         if self.away:
             raise StreamError("Kafka is away")
         self.kept += noted
+        noted.clear()
 
 
 @pytest.fixture

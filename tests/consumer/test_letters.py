@@ -4,19 +4,26 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from kafka import KafkaAdminClient
 
 from consumer.event import arrow
 from consumer.event.json import Event, encode
-from consumer.ingest.letters import Letters
+from consumer.ingest.dead_letters import DeadLetters
+from consumer.ingest.decode import Rejected
+from consumer.ingest.letters import Forget, Letters
 from consumer.ingest.reinject import Done, reinject
-from consumer.kafka.client import Headers, StreamError
+from consumer.kafka.client import Headers, Message, StreamError
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import read_topic
+from consumer.settings import ConsumerSettings
 from streamgcn import forget
+from tests.consumer.test_logs import create_anew
 from tests.ingesting import Topic, consuming
+from tests.services import wait_for
 
 LONG_AGO = 1_700_000_000_000
 
@@ -109,6 +116,142 @@ def test_a_forget_that_a_client_of_another_partitioner_sends_keeps_letters_of_al
         topic.send(too_much("sent"), key=b"sent", partition=2)  # after the user has come again
         topic.wait_stored()
     assert list(reinject(topic.settings))[-1] == Done(put_back=1, of_forgotten=1)
+
+
+def test_a_forget_that_a_client_sends_keeps_letters_back_in_every_partition_of_the_dead_letters(
+    apache: str, tmp_path: Path
+) -> None:
+    topic = Topic(apache, tmp_path)
+    admin = KafkaAdminClient(bootstrap_servers=apache)
+    admin.create_partitions({topic.settings.dead_letter_topic: 4})
+    admin.close()
+    keys = [b"k%d" % n for n in range(20)]
+    with consuming(topic.settings):
+        for key in keys:
+            topic.send(too_much("gone"), key=key, partition=2)
+        topic.wait_stored()
+        topic.send(encode(Event("gone", "", 1.0, LONG_AGO, "forget")), key=b"gone", partition=1)
+        topic.wait_stored()
+    topic.publisher.close()
+    letters = [m for m in read_topic(topic.settings, topic.settings.dead_letter_topic) if m.key]
+    assert len({letter.partition for letter in letters}) == 4
+    assert list(reinject(topic.settings))[-1] == Done(put_back=0, of_forgotten=len(keys))
+
+
+@pytest.mark.parametrize("put_back_before", [False, True])
+def test_letters_of_a_topic_that_was_created_anew_are_no_doubles_of_those_of_the_old_one(
+    topic: Topic, put_back_before: bool
+) -> None:
+    with consuming(topic.settings):
+        topic.send(too_much("old"), key=b"old")
+        topic.wait_stored()
+    if put_back_before:
+        assert list(reinject(topic.settings))[-1] == Done(put_back=1)
+    create_anew(topic.settings)
+    topic.send(too_much("new"), key=b"new")
+    topic.publisher.flush()
+
+    def users() -> list[bytes | None]:
+        return [letter.key for letter in Letters(topic.settings).letters()]
+
+    waiting = [b"new"] if put_back_before else [b"old", b"new"]
+    with consuming(topic.settings):
+        wait_for("the new letter", lambda: users() == waiting)
+    assert list(reinject(topic.settings))[-1] == Done(put_back=len(waiting))
+    assert users() == []
+
+
+def test_a_mark_of_the_first_version_counts_for_the_letters_before_it_alone(topic: Topic) -> None:
+    source = ("source", f"{topic.settings.kafka_topic}/0/0".encode())
+    time = ("timestamp", str(LONG_AGO).encode())
+    sent: list[tuple[bytes, Headers, int]] = [
+        (b"old", [("error", b"e"), source, time], LONG_AGO),
+        (b"old", [("error", b"e"), source, time], LONG_AGO + 1),  # written twice
+        (b"", [source, ("reinjected", b"")], LONG_AGO + 2),
+        (b"new", [("error", b"e"), source, time], LONG_AGO + 3),
+    ]
+    for value, headers, at in sent:
+        topic.publisher.send(topic.settings.dead_letter_topic, value, None, headers, None, at)
+    topic.publisher.flush()
+    assert [letter.value for letter in Letters(topic.settings).letters()] == [b"new"]
+
+
+def test_letters_are_put_back_in_blocks_that_are_small_in_bytes_too(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.ingest.reinject.TOGETHER_BYTES", 1_000)
+    for _ in range(5):
+        topic.send(b"x" * 600)
+    with consuming(topic.settings):
+        topic.wait_stored()
+    steps = [each.put_back for each in reinject(topic.settings)]
+    assert steps == [2, 4, 5, 5]
+
+
+def test_a_letter_that_the_broker_finds_too_large_doubles_no_other_one_and_shortens_none(
+    apache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.kafka.topics.REQUEST_BYTES", 50_000)  # of the broker's limit
+    topic = Topic(apache, tmp_path)
+    for size in [1_000] * 20 + [60_000] + [1_000] * 20:
+        topic.send(b"x" * size)
+    topic.publisher.flush()  # so that one batch has them all
+    topic.publisher.close()
+    with consuming(topic.settings):
+        topic.wait_stored()
+    found = [
+        (dict(m.headers)["source"], len(m.value or b""))
+        for m in read_topic(topic.settings, topic.settings.dead_letter_topic)
+    ]
+    assert Counter(found) == Counter(
+        {
+            (f"{topic.settings.kafka_topic}/0/{n}".encode(), 0 if n == 20 else 1_000): 1
+            for n in range(41)
+        }
+    )
+
+
+class _Publisher:
+    """Acknowledges what it is not told to refuse."""
+
+    refused: bytes | None = None
+
+    def __init__(self, settings: ConsumerSettings) -> None:
+        self.sent: list[bytes | None] = []
+
+    def send(self, topic: str, value: bytes | None, *rest: object) -> object:
+        self.sent.append(value)
+        return SimpleNamespace(acknowledged=value != self.refused)
+
+    def partitions(self, topic: str) -> list[int]:
+        return [0, 1]
+
+    def flush(self) -> None:
+        if self.refused in self.sent:
+            raise StreamError("the broker is away")
+
+    def close(self) -> None: ...
+
+
+def test_what_was_acknowledged_is_not_put_again_but_a_mark_stays_behind_the_letter_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("consumer.ingest.dead_letters.Publisher", _Publisher)
+    monkeypatch.setattr(_Publisher, "refused", b"second")
+    letters = DeadLetters(ConsumerSettings())
+    values = [b"first", b"second", b"third"]
+    first, second, third = (
+        Rejected(Message("t", 0, n, LONG_AGO, b"k", value, []), "wrong", value)
+        for n, value in enumerate(values)
+    )
+    early, late = Forget("early", 0, 0), Forget("late", 0, 2)
+    noted: list[Rejected | Forget] = [first, early, second, late, third]
+    with pytest.raises(StreamError, match="away"):
+        letters.put(noted)
+    assert noted == [second, late]
+    monkeypatch.setattr(_Publisher, "refused", None)
+    letters.put(noted)
+    assert noted == []
 
 
 def test_a_re_injection_that_has_begun_ends_when_a_user_is_forgotten(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from tests.services import wait_for
 class NoLetters(DeadLetters):
     """Stands for a topic of dead letters that takes all."""
 
-    def put(self, noted: Sequence[Rejected | Forget]) -> None: ...
+    def put(self, noted: list[Rejected | Forget]) -> None:
+        noted.clear()
 
 
 @dataclass

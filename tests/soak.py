@@ -10,8 +10,10 @@ embedded broker loses all messages when it is killed.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
+import shutil
 import tempfile
 import threading
 import time
@@ -144,8 +146,13 @@ def client(kafka: str) -> confluent.Producer:
 
 def send(producer: confluent.Producer, topic: str, user: str, item: str) -> None:
     event = Event(user, item, 1.0, int(time.time() * 1000), "view")
-    producer.produce(topic, encode(event), user.encode())
+    producer.produce(topic, encode(event), user.encode(), on_delivery=_delivered)
     producer.poll(0)
+
+
+def _delivered(error: confluent.KafkaError | None, _: confluent.Message) -> None:
+    if error:
+        raise confluent.KafkaException(error)
 
 
 def blows(rooms: Rooms, kafka: Broker, redis: Broker) -> dict[str, Callable[[], object]]:
@@ -185,6 +192,7 @@ def run(kafka: Broker, redis: Broker, folder: Path, minutes: float, seed: int) -
         while time.monotonic() < end:
             name = chance.choice(list(kinds))
             hit.append(time.monotonic())
+            services.log.info("%s is killed.", name)
             kinds[name]()
             kills[name] += 1
             time.sleep(chance.uniform(BETWEEN, 2 * BETWEEN))
@@ -220,18 +228,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000)
     given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if "KAFKA_HOME" not in os.environ:
         parser.error("KAFKA_HOME does not name an Apache Kafka 4 distribution")
-    with tempfile.TemporaryDirectory() as name:
-        folder, port = Path(name), free_port()
-        home = folder / "rooms"
-        home.mkdir()
-        with services.apache_kafka(folder) as kafka:
-            redis = Broker(redis_command(port), port, folder / "redis.log")
-            try:
-                result = run(kafka, redis, home, given.minutes, given.seed)
-            finally:
-                redis.stop()
+    folder, port = Path(tempfile.mkdtemp("-soak")), free_port()
+    print(f"Logs and data are in {folder}; they stay there if something is wrong.")
+    home = folder / "rooms"
+    home.mkdir()
+    with services.apache_kafka(folder) as kafka:
+        redis = Broker(redis_command(port), port, folder / "redis.log")
+        try:
+            result = run(kafka, redis, home, given.minutes, given.seed)
+        finally:
+            redis.stop()
+    shutil.rmtree(folder)
     print({"seed": given.seed, **result})
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from consumer.edge import tidy
 from consumer.edge.store import Conflict, EdgeStore, StoreError
+from consumer.edge.table import Table
 from consumer.ingest.housekeeping import COMMITS, Housekeeping
 from consumer.settings import ConsumerSettings
+from tests.graphs import append, store, stored
 from tests.services import wait_for
 
 
@@ -37,6 +40,18 @@ def test_an_unexpected_error_is_one_line_and_a_quiet_store_is_tidied_all_the_sam
     wait_for("the next try", again, 30)
     housekeeping.close()
     assert len([each for each in caplog.messages if "nobody foresaw it" in each]) == 1
+
+
+def test_consumers_that_merge_the_same_files_at_once_leave_each_row_once(tmp_path: Path) -> None:
+    made = store(tmp_path, [("u", "a")])
+    for number in range(1, 4):
+        append(made, [("u", f"i{number}")], number)
+    handles = [Table(made.uri) for _ in range(2)]  # both have read the same version
+    tidy.tidy(handles[0], None)
+    with pytest.raises(Conflict):
+        tidy.tidy(handles[1], None)
+    assert made.count() == 4
+    assert sorted(stored(made)["item_id"].to_pylist()) == ["a", "i1", "i2", "i3"]
 
 
 class Tidied:

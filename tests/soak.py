@@ -61,7 +61,7 @@ class Load(threading.Thread):
     """Publishes events of known users; `published` counts them."""
 
     def __init__(self, kafka: str, topic: str, seed: int) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._kafka, self._topic, self._random = kafka, topic, random.Random(seed)
         self._over = threading.Event()
         self.published = 0
@@ -87,7 +87,7 @@ class Freshness(threading.Thread):
     """
 
     def __init__(self, rooms: Rooms, kafka: str, seed: int) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._rooms, self._kafka, self._random = rooms, kafka, random.Random(seed)
         self._over = threading.Event()
         self.delays: list[tuple[float, float]] = []
@@ -112,7 +112,7 @@ class Memory(threading.Thread):
     """Looks at the memory of each process, once a second; bytes by process and half of the time."""
 
     def __init__(self, rooms: Rooms, half: float) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._rooms, self._half = rooms, half
         self._over = threading.Event()
         self.most: dict[tuple[str, bool], int] = {}

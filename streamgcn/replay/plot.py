@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from process.errors import StreamGCNError
 from streamgcn.replay.figures import Figures, K
 from streamgcn.replay.run import WAYS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LABELS = ("refresh and retrains", "retrains alone", "refresh alone", "popularity")
 COLORS = ("#0b6e4f", "#d1495b", "#30638e", "#8d8d8d")
@@ -43,6 +47,14 @@ def plot(result: Figures, file: Path) -> None:
     Raises:
         PlotError: the file cannot be written.
     """
+    try:
+        drawn(result).savefig(file, format="png", metadata={"Software": None})
+    except OSError as error:
+        raise PlotError(f"the picture cannot be written to {file}: {error.strerror}") from error
+
+
+def drawn(result: Figures) -> Figure:
+    """The picture of what a replay returned."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,20 +67,18 @@ def plot(result: Figures, file: Path) -> None:
         (everyone, "all users", windows),
         (new, "users who are new since the last training", [w["new_users"] for w in windows]),
     ):
-        for way, label, color in zip(WAYS, LABELS, COLORS, strict=True):
-            axes.plot(until, smoothed(groups, way), label=label, color=color, linewidth=1.6)
+        for way, color in zip(WAYS, COLORS, strict=True):
+            axes.plot(until, smoothed(groups, way), color=color, linewidth=1.6)
         for training in result["trainings"]:
             axes.axvline(training["before_event"], color="#dddddd", linewidth=0.8, zorder=0)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("events")
-        axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
     everyone.set_ylabel(f"NDCG@{K}")
-    everyone.legend(frameon=False, fontsize=8)
-    try:
-        figure.savefig(file, format="png", metadata={"Software": None})
-    except OSError as error:
-        raise PlotError(f"the picture cannot be written to {file}: {error.strerror}") from error
+    everyone.set_ylim(bottom=0)  # both, once all lines are there
+    lines = everyone.lines[: len(WAYS)]
+    figure.legend(lines, LABELS, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
 
 
 def smoothed(windows: list[Figures], way: str) -> list[float]:

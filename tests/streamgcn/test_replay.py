@@ -159,6 +159,19 @@ def drawn() -> Figures:
     return {"over_time": tally.over_time(0, 400), "trainings": [{"before_event": 0}]}
 
 
+def test_no_line_of_the_plot_goes_out_of_the_picture() -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    tally = Tally(WAYS)
+    for event in range(400):
+        known = event % 4 > 0
+        tally.note(event, not known, dict.fromkeys(WAYS, 20 if known else 1))
+    result = {"over_time": tally.over_time(0, 400), "trainings": [{"before_event": 0}]}
+    for axes in plotting.drawn(result).axes:
+        assert axes.get_ylim()[0] == 0
+        lines = [np.asarray(line.get_ydata(), np.float64) for line in axes.lines[: len(WAYS)]]
+        assert axes.get_ylim()[1] > np.max(lines)
+
+
 def test_the_plot_is_a_png_of_a_few_kilobytes(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
     file = tmp_path / "replay.png"

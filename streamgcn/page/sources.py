@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,14 @@ def sources(settings: ServingSettings) -> list[Source]:
     if settings.metrics_port:
         for number, room in enumerate(ROOMS):
             url = _url(settings, number)
-            found.append(Source(room, lambda url=url: {"series": scrape(url)}))  # type: ignore[misc]
+            found.append(Source(room, partial(_series, url)))
     else:
         found.append(Source("Kafka", lambda: _lag(settings), LAG_SECONDS))
     return found
+
+
+def _series(url: str) -> Values:
+    return {"series": scrape(url)}
 
 
 def scrape(url: str) -> Series:
@@ -98,7 +103,7 @@ def scrape(url: str) -> Series:
         OSError: the process does not answer.
     """
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310  _url made it
             text = answer.read().decode()
     except urllib.error.URLError as error:
         raise OSError(f"the process does not answer at {url}: {error.reason}") from error

@@ -34,7 +34,7 @@ def check_plot(file: Path) -> None:
     if not file.absolute().parent.is_dir():
         raise PlotError(f"--plot {file} is refused: there is no folder {file.absolute().parent}")
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401  only to see that it can be imported
     except ImportError:
         raise PlotError(
             "--plot needs matplotlib, which is not installed; pip install 'streamgcn[plot]'"

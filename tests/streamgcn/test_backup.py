@@ -139,14 +139,19 @@ def test_a_backup_that_failed_leaves_nothing_and_can_be_repeated(
     assert backup(settings, copied).models == [NAMES[1], NAMES[0]]
 
 
+def backed_up(folder: Path) -> ServingSettings:
+    """A backup at folder/backup; returns the settings of an empty place to restore it to."""
+    settings = settings_of(folder)
+    store(folder / "edges", [("u", "i")])
+    filled(folder / "models", *NAMES[:2])
+    backup(settings, folder / "backup")
+    return settings_of(folder / "again")
+
+
 def test_a_restore_that_failed_leaves_nothing_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = settings_of(tmp_path)
-    store(tmp_path / "edges", [("u", "i")])
-    filled(tmp_path / "models", *NAMES[:2])
-    backup(settings, tmp_path / "backup")
-    again = settings_of(tmp_path / "again")
+    again = backed_up(tmp_path)
     rename = Path.rename
 
     def full(path: Path, target: Path) -> Path:
@@ -219,11 +224,7 @@ def test_a_backup_that_was_killed_is_named_and_what_to_do_with_its_folder(
 def test_a_backup_is_restored_to_where_a_disk_is_mounted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_before: bool
 ) -> None:
-    settings = settings_of(tmp_path)
-    store(tmp_path / "edges", [("u", "i")])
-    filled(tmp_path / "models", *NAMES[:2])
-    backup(settings, tmp_path / "backup")
-    again = settings_of(tmp_path / "again")
+    again = backed_up(tmp_path)
     mounts = [tmp_path / "again" / "edges", tmp_path / "again" / "models"]
     for place in mounts:
         place.mkdir(parents=True)

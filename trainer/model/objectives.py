@@ -79,7 +79,7 @@ def _bpr(
     def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
         edges = (asked & liked_at_all).nonzero()[:, 0]
         if not len(edges):
-            return 0.0 * (users.sum() + items.sum())
+            return 0.0 * (users.sum() + items.sum())  # nothing to learn; the step goes on
         drawn = edges[torch.randint(len(edges), (draws,)).to(where)].cpu()
         other = torch.randint(graph.n_items, (draws,)).to(where)
         of, liked = user[drawn].to(where), item[drawn].to(where)

@@ -16,6 +16,7 @@ from trainer.embedding.predictions import predictions, rmse
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
 from trainer.model import parallel
+from trainer.model.adam import Adam
 from trainer.model.biases import user_item_biases
 from trainer.model.gradient_training import EarlyStopping, begin, train
 from trainer.model.network import Network, NetworkSettings
@@ -165,16 +166,15 @@ class Gcn(Part[NetworkSettings]):
             if held_out is not None and len(held_out):
                 stopping = EarlyStopping(_error(graph, held_out))
         network = network.to(where)
-        # The features decay, so that they add to the biases only what generalises.
-        groups: list[dict[str, object]] = [
-            {"params": [network.features], "weight_decay": DECAY},
-            {"params": list(network.convs.parameters())},
-            {"params": [network.bias], "lr": BIAS_RATE},
-        ]
-        optimizer = torch.optim.Adam(groups, lr=RATE)
         drop = DROP if settings.edge_drop is None else settings.edge_drop
         epochs = settings.epochs or EPOCHS
-        train(network, graph, settings, loss, optimizer, epochs, drop, progress, stopping)
+        # The features decay, so that they add to the biases only what generalises.
+        optimizers = [
+            Adam([network.features], RATE, epochs, decay=DECAY),
+            Adam(network.convs.parameters(), RATE, epochs),
+            Adam([network.bias], BIAS_RATE, epochs),
+        ]
+        train(network, graph, settings, loss, optimizers, epochs, drop, progress, stopping)
         return FittedGcn(network, stopping.epoch if stopping else None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from trainer.device import device
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
 from trainer.model import parallel
+from trainer.model.adam import Adam
 from trainer.model.network import Network, NetworkSettings, Tables
 from trainer.model.objectives import objective
 from trainer.model.parallel import summed
@@ -59,7 +60,7 @@ def train(
     graph: InteractionGraph,
     settings: NetworkSettings,
     loss: str,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[Adam],
     epochs: int,
     drop: float,
     progress: Progress,
@@ -70,6 +71,7 @@ def train(
     Args:
         network: on the device that `begin` gave.
         loss: softmax, bpr or mse.
+        optimizers: have each parameter once, and as many steps as there are epochs.
         drop: share of the edges that is left out of the graph in each step.
         stopping: looks after every tenth epoch; without it the last parameters are kept.
 
@@ -81,7 +83,6 @@ def train(
     mine = parallel.own_edges(graph)
     adjacency = Adjacency.of(graph, where, mine)
     loss_of = objective(loss, graph, graph.subset(mine), network, settings, where)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     asked = torch.ones(int(mine.sum()), dtype=torch.bool, device=where)
     stage = settings.model
     for epoch in range(1, epochs + 1):
@@ -92,14 +93,13 @@ def train(
             shown = adjacency.thinned(~asked)
         users, items = network(shown)
         error = loss_of(users, items, asked)
-        optimizer.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         parallel.sum_gradients(network.parameters())
         value = float(summed(error.detach()))
         if not np.isfinite(value):
             raise Diverged(f"the loss is {value} in epoch {epoch}; nothing of it is kept")
-        optimizer.step()
-        schedule.step()
+        for each in optimizers:
+            each.step()
         progress(stage, epoch, epochs, value)
         if stopping and (epoch % 10 == 0 or epoch == epochs):
             stopping.look(network, epoch)

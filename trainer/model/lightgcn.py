@@ -14,6 +14,7 @@ from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import TINY
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency, power
+from trainer.model.adam import Adam
 from trainer.model.gradient_training import begin, train
 from trainer.model.network import Network, NetworkSettings
 from trainer.model.parallel import summed
@@ -152,9 +153,9 @@ class Learned(Part[LearnedSettings]):
         if tables:
             network.load_state_dict(tables)
             epochs, rate = max(1, epochs // share), WARM_RATE
-        optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+        optimizer = Adam(network.parameters(), rate, epochs)
         loss, drop = settings.loss or self.loss, settings.edge_drop or 0.0
-        train(network, graph, settings, loss, optimizer, epochs, drop, progress)
+        train(network, graph, settings, loss, [optimizer], epochs, drop, progress)
         return FittedLearned(network, settings)
 
     def grid(self, settings: LearnedSettings) -> Sequence[Round]:

@@ -1,0 +1,49 @@
+"""Our Adam: the steps of torch's class, without what the class imports."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from tests.services import ROOT
+from trainer.model.adam import Adam
+
+EPOCHS = 7
+TRAINED = """
+import sys
+from tests.graphs import blocks
+from tests.trainer.test_parallel import SETTINGS
+from trainer.model.lightgcn import Learned
+Learned().fit(blocks(), SETTINGS)
+print("torch._dynamo" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_each_step_is_that_of_the_class_of_torch_with_the_cosine_of_torch(decay: float) -> None:
+    torch.manual_seed(0)
+    start, wanted = torch.randn(5, 3), torch.randn(5, 3)
+    ours, theirs, unused = (Parameter(start.clone()) for _ in range(3))
+    mine = Adam([ours, unused], 0.1, EPOCHS, decay=decay)
+    reference = torch.optim.Adam([theirs], lr=0.1, weight_decay=decay)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(reference, EPOCHS)
+    for _ in range(EPOCHS):
+        for parameter in (ours, theirs):
+            (parameter - wanted).square().sum().backward()  # type: ignore[no-untyped-call]
+        mine.step()
+        reference.step()
+        cosine.step()
+        reference.zero_grad()
+        torch.testing.assert_close(ours.data, theirs.data)
+    assert not torch.equal(ours.data, start)
+    assert torch.equal(unused.data, start)
+    assert mine.rate() == pytest.approx(0)
+
+
+def test_a_training_does_not_import_the_compiler_of_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINED], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Files of tests that run at once; more than the cores, as most tests wait.
-WORKERS ?= 4
+WORKERS ?= 5
 AT_ONCE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-long check format chaos soak bench-extra bench-gowalla bench-train bench-ingest bench-serving
@@ -16,6 +16,9 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/streamgcn demo
+
+# The tests start hundreds of processes, and each would compile all sources anew.
+test test-long: export PYTHONDONTWRITEBYTECODE =
 
 test: install
 	$(BIN)/python -m pytest $(AT_ONCE)

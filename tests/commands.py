@@ -195,7 +195,6 @@ if __name__ == "__main__":
         "streamgcn.forget",
         "streamgcn.replay.plot",
         "streamgcn.cli.main",
-        "torch._dynamo",  # 3 s of CPU, when the first optimizer of a process is made
     ):
         import_module(name)
     from streamgcn.__main__ import main

@@ -19,8 +19,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1")
 
 LONGEST = (
-    "tests/path/", "tests/streamgcn/test_up.py", "tests/consumer/test_messages.py",
-    "tests/consumer/test_ingest.py", "tests/consumer/test_rights.py",
+    "tests/path/", "tests/streamgcn/test_up.py", "tests/streamgcn/test_cli.py",
+    "tests/consumer/test_rights.py", "tests/consumer/test_messages.py",
+    "tests/consumer/test_bombs.py", "tests/serving/test_outage.py",
+    "tests/consumer/test_letters.py", "tests/consumer/test_ingest.py",
 )  # fmt: skip
 
 
@@ -59,9 +61,11 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
         yield broker
 
 
-@pytest.fixture(scope="session", params=["embedded", "apache"])
+@pytest.fixture(
+    scope="session", params=["apache", pytest.param("embedded", marks=services.BESIDE_APACHE)]
+)
 def kafka(request: pytest.FixtureRequest) -> str:
-    """Address of a broker; each test of the path runs with both kinds."""
+    """Address of a broker, of each kind."""
     address: str = request.getfixturevalue(request.param)
     return address
 

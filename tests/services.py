@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 from redis import Redis
 
 from streamgcn.services.broker import kafka_command
@@ -25,6 +26,8 @@ log = logging.getLogger("services")
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
+# For the second run of a test on the embedded broker, where the first one is on Apache Kafka.
+BESIDE_APACHE = [pytest.mark.long] if "KAFKA_HOME" in os.environ else []
 PATIENCE = 120.0  # seconds that a server may take to start, or a condition to become true
 
 

@@ -128,9 +128,18 @@ def _message(each: Sent, offset: int) -> Message:
     return Message("t", 0, offset, each.timestamp, each.key, each.value, each.headers)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(sent, min_size=1, max_size=6))
-def test_every_message_becomes_rows_or_letters_in_both_processes(messages: list[Sent]) -> None:
+@pytest.mark.parametrize("examples", [100, pytest.param(600, marks=pytest.mark.long)])
+def test_every_message_becomes_rows_or_letters_in_both_processes(examples: int) -> None:
+    @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(sent, min_size=1, max_size=6))
+    def check(messages: list[Sent]) -> None:
+        _account(messages)
+
+    check()
+
+
+def _account(messages: list[Sent]) -> None:
+    """Take the messages as the consumer and as serving do: none is lost, both agree."""
     polled = [_message(each, offset) for offset, each in enumerate(messages)]
     batch = Batch()
     rejected = batch.take(polled, None, 0)

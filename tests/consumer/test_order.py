@@ -112,18 +112,27 @@ event = st.tuples(
     st.sampled_from("ijkl"),
     st.sampled_from(["view", "view", "view", "remove", "remove", "forget"]),
 )
+Poll = dict[int, list[tuple[str, str, str]]]  # by partition
+Story = list[tuple[Poll, bool, list[int]]]
 poll = st.dictionaries(st.integers(0, 3), st.lists(event, min_size=1, max_size=4), max_size=3)
 # The partition's number, and whether the reader looks after the poll.
 polls = st.lists(st.tuples(poll, st.booleans(), st.permutations(range(4))), max_size=12)
 
 
-@settings(deadline=None, max_examples=25)
-@given(polls)
+@pytest.mark.parametrize("examples", [10, pytest.param(50, marks=pytest.mark.long)])
 def test_live_and_read_again_the_edges_are_the_same_whatever_came_by_which_partition(
-    tmp_path_factory: pytest.TempPathFactory,
-    story: list[tuple[dict[int, list[tuple[str, str, str]]], bool, list[int]]],
+    tmp_path_factory: pytest.TempPathFactory, examples: int
 ) -> None:
-    store = EdgeStore.begin(str(tmp_path_factory.mktemp("edges")), "t")
+    @settings(deadline=None, max_examples=examples)
+    @given(polls)
+    def check(story: Story) -> None:
+        _compare(EdgeStore.begin(str(tmp_path_factory.mktemp("edges")), "t"), story)
+
+    check()
+
+
+def _compare(store: EdgeStore, story: Story) -> None:
+    """The edges in serving and in a trainer, after these polls, with those of the store."""
     live, trained = UserEdges(Weighing()), InteractionGraph()
     seen = Watermark()
     offsets = dict.fromkeys(range(4), 0)

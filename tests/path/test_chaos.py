@@ -11,14 +11,14 @@ from itertools import product
 
 import pytest
 
+from tests import services
 from tests.producers import CLIENTS, CODECS, MODES, PARTITIONERS, ways
-from tests.services import ROOT
 
 
 def chaos(*arguments: str, without: str = "") -> None:
     env = {name: value for name, value in os.environ.items() if name != without}
     command = [sys.executable, "-m", "tests.chaos", *arguments]
-    ended = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(command, env=env, cwd=services.ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -33,7 +33,7 @@ def test_the_producers_of_the_chaos_have_every_codec_partitioner_and_mode_of_eac
 
 
 @pytest.mark.parametrize(
-    ("events", "kills"), [("4000", "2"), pytest.param("20000", "5", marks=pytest.mark.long)]
+    ("events", "kills"), [("2000", "1"), pytest.param("20000", "5", marks=pytest.mark.long)]
 )
 def test_every_event_is_stored_once_while_consumers_and_an_apache_kafka_are_killed(
     events: str, kills: str
@@ -44,7 +44,11 @@ def test_every_event_is_stored_once_while_consumers_and_an_apache_kafka_are_kill
 
 
 @pytest.mark.parametrize(
-    ("events", "kills"), [("2000", "1"), pytest.param("10000", "3", marks=pytest.mark.long)]
+    ("events", "kills"),
+    [
+        pytest.param("2000", "1", marks=services.BESIDE_APACHE),
+        pytest.param("10000", "3", marks=pytest.mark.long),
+    ],
 )
 def test_every_event_is_stored_once_while_consumers_of_the_embedded_broker_are_killed(
     events: str, kills: str

@@ -1,6 +1,7 @@
 """Serving against its limits and rivals, one JSON object a part; names choose among them.
 
 freshness  seconds from an event to its user's new list in Redis, at 100, 1,000 and 5,000 events/s
+retraining the same at 1,000 events/s while a trainer trains and the new model is taken up
 takeover   the same when one of two serving processes is killed, at the first of the rates
 refill     seconds until all lists are back when Redis is killed and comes back empty
 publish    lists from arrays to Redis against redis-benchmark's SETs of the same size
@@ -8,9 +9,9 @@ scoring    users/s against torch's matmul and topk and against faiss' exact sear
 bytes      bytes a user in Redis against the README's formula
 fold_in    recall of folded-in lists against that of retrained ones, on Gowalla
 
-freshness, takeover and refill need an Apache Kafka, named by KAFKA_HOME; publish redis-benchmark
-on PATH (Debian's redis-tools); fold_in the data that bench_gowalla.py needs. Each part's file says
-what it does.
+freshness, retraining, takeover and refill need an Apache Kafka, named by KAFKA_HOME; publish
+redis-benchmark on PATH (Debian's redis-tools); fold_in the data that bench_gowalla.py needs. Each
+part's file says what it does.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from pathlib import Path
 
 from benchmarks.faults import refill, takeover
 from benchmarks.fold_in import fold_in
-from benchmarks.freshness import freshness
+from benchmarks.freshness import freshness, retraining
 from benchmarks.lists import memory, publish
 from benchmarks.scoring import scoring
 from benchmarks.synthetic import Sizes
+
+RETRAINING_RATE = 1_000  # events/s
 
 
 def main() -> None:
@@ -50,6 +53,7 @@ def main() -> None:
         shop.mkdir(exist_ok=True)
         parts = {
             "freshness": lambda: freshness(sizes, shop, given.rates, given.seconds),
+            "retraining": lambda: retraining(sizes, shop, RETRAINING_RATE, given.seconds),
             "takeover": lambda: takeover(sizes, shop, given.rates[0], given.seconds),
             "refill": lambda: refill(sizes, shop, given.rates[0]),
             "publish": lambda: publish(given.users),

@@ -1,6 +1,7 @@
 """How soon an event is readable in Redis as its user's new list, seen from outside.
 
-A broker, a Redis, `streamgcn consumer` and `streamgcn serving` run as they would; no trainer. One
+A broker, a Redis, `streamgcn consumer` and `streamgcn serving` run as they would; in `retraining` a
+trainer as well. One
 JSON event a message is sent at an even pace, stamped with the moment of sending. Nine of ten are of
 a known user and item, drawn as those of two edges of the shop's graph, so by power laws; one of
 twenty is of one of 1,000 new users, one of twenty is to one of 200 new items. The observer
@@ -12,13 +13,14 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -29,6 +31,7 @@ import redis
 from kafka import KafkaProducer
 
 from benchmarks import synthetic
+from benchmarks.bench_gowalla import published
 from benchmarks.observer import Observer
 from benchmarks.synthetic import Result, Sizes
 from process.log import FIGURES_EVERY
@@ -37,12 +40,15 @@ from streamgcn.services.redis import redis_command
 from tests import services
 from tests.rooms import Rooms
 from tests.services import Broker
+from trainer.model.model_file import written
 
 LEFT_SECONDS = 60.0  # that the events of one rate have to be answered after the last was sent
 NEW, NEW_USERS, NEW_ITEMS = 0.05, 1_000, 200
 WARM_UP_RATE, WARM_UP_SECONDS = 100, 3.0
 LOGGED = re.compile(r"(freshness_p\d+_ms)=(\d+)")
 LIMIT_SECONDS = 1.0
+LOOK_SECONDS = 0.5  # between two looks whether it is over
+EPOCHS, VECTORS = 30, 256  # of the training in `retraining`, which is measured to its end
 
 
 class Events:
@@ -78,6 +84,27 @@ def freshness(sizes: Sizes, shop: Path, rates: Sequence[int], seconds: float) ->
     return made
 
 
+def retraining(sizes: Sizes, shop: Path, rate: int, seconds: float) -> Result:
+    """Seconds until an event is readable: alone, while a trainer trains, while all lists are
+    written anew from the new model.
+    """
+    with running(sizes, shop) as shown:
+        rooms = shown.rooms
+        made: Result = {"alone": measure(shown, rate, seconds)}
+        file = rooms.folder / "model.toml"
+        file.write_text(written(replace(published(), epochs=EPOCHS, vectors=VECTORS)))
+        rooms.start("trainer", STREAMGCN_MODEL_FILE=str(file))
+        for name, log, line in (
+            ("training", "trainer", " is live"),
+            ("snapshot_taken_up", "serving", "Wrote all lists"),
+        ):
+            before = rooms.log(log).count(line)
+            made[name] = measure(
+                shown, rate, 0, lambda log=log, line=line, n=before: rooms.log(log).count(line) > n
+            )
+    return made
+
+
 @dataclass(frozen=True)
 class Running:
     """What runs in this benchmark. ready: seconds until all lists were there."""
@@ -89,12 +116,16 @@ class Running:
     events: Events
     ready: float
 
-    def send(self, rate: int, seconds: float) -> float:
-        """Send at an even pace; returns the events a second that were sent."""
-        begun, sent = time.monotonic(), 0
-        while sent < rate * seconds:
-            due = int((time.monotonic() - begun) * rate) + 1
-            while sent < min(due, rate * seconds):
+    def send(self, rate: int, seconds: float, over: Callable[[], bool] = lambda: True) -> float:
+        """Send at an even pace so long, and until `over`; returns the events/s that were sent."""
+        begun, sent, looked = time.monotonic(), 0, 0.0
+        while True:
+            lasted = time.monotonic() - begun
+            if lasted >= max(seconds, looked + LOOK_SECONDS):
+                looked = lasted
+                if over():
+                    break
+            while sent < lasted * rate:
                 user, item = self.events.next()
                 value = msgspec.json.encode({"user_id": user, "item_id": item})
                 now = int(time.time() * 1000)
@@ -120,7 +151,8 @@ def running(sizes: Sizes, shop: Path) -> Iterator[Running]:
         server = Broker(redis_command(port), port, folder / "redis.log")
         stack.callback(server.stop)
         url = f"redis://{server.address}/0"
-        rooms = Rooms(folder, broker.address, url, MODEL_STORE=str(shop / "models"))
+        shutil.copytree(shop / "models", folder / "models")
+        rooms = Rooms(folder, broker.address, url)
         rooms.env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
         stack.enter_context(rooms)
         ready = start(rooms, url, shop, sizes)
@@ -155,11 +187,13 @@ def start(rooms: Rooms, url: str, shop: Path, sizes: Sizes) -> float:
     return round(time.monotonic() - begun, 1)
 
 
-def measure(shown: Running, rate: int, seconds: float) -> Result:
+def measure(
+    shown: Running, rate: int, seconds: float, over: Callable[[], bool] = lambda: True
+) -> Result:
     """One rate: what the observer saw, what serving logged meanwhile, what the processes used."""
     rooms, seen = shown.rooms, shown.observer
-    logged, before, begun = len(rooms.log("serving")), used(), time.monotonic()
-    sent_per_s = shown.send(rate, seconds)
+    logged, before, begun = len(rooms.log("serving")), used(rooms), time.monotonic()
+    sent_per_s = shown.send(rate, seconds, over)
     deadline = time.monotonic() + LEFT_SECONDS
     while seen.left() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -167,7 +201,7 @@ def measure(shown: Running, rate: int, seconds: float) -> Result:
     time.sleep(FIGURES_EVERY)  # for the log line of the last events
     waits = np.sort(seen.take())
     p50, p95, p99 = (waits[int(len(waits) * share)] for share in (0.5, 0.95, 0.99))
-    after = used()
+    after = used(rooms)
     return {
         "sent_per_s": round(sent_per_s),
         "sampled": len(waits),
@@ -195,13 +229,12 @@ def logged_figures(text: str) -> dict[str, list[int]]:
     return {name: [int(np.median(each)), max(each)] for name, each in found.items()}
 
 
-def used() -> dict[str, float]:
+def used(rooms: Rooms) -> dict[str, float]:
     """CPU seconds of each process of the benchmark."""
-    made = {"observer and producer": sum(psutil.Process().cpu_times()[:2])}
+    found = {"observer and producer": psutil.Process()}
     for child in psutil.Process().children():
-        command = child.cmdline()
-        name = {"consumer": "consumer", "serving": "serving"}.get(
-            command[-1], Path(command[0]).name.split()[0]
-        )
-        made[name] = sum(child.cpu_times()[:2])
-    return made
+        found[Path(child.cmdline()[0]).name.split()[0]] = child
+    for room in ("consumer", "trainer", "serving"):
+        with suppress(KeyError):
+            found[room] = psutil.Process(rooms.pid(room))
+    return {name: sum(process.cpu_times()[:2]) for name, process in found.items()}

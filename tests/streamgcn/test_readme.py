@@ -1,4 +1,4 @@
-"""The reading examples of README.md, each run as it stands there against a real Redis."""
+"""The reading examples of README.md and docs/reading.md, each run as it stands there."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from serving.redis.store import Store
 from streamgcn.services.redis import redis_command
 from tests.services import ROOT, real_redis
 
-README = (ROOT / "README.md").read_text()
+DOCS = [(ROOT / name).read_text() for name in ("README.md", "docs/reading.md")]
 BINARIES = Path(redis_command(0)[0]).parent  # redis-cli is beside redis-server
 
 
@@ -35,7 +35,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def example(language: str, folder: Path, name: str) -> Path:
-    [code] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    found = [re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) for text in DOCS]
+    [code] = [code for codes in found for code in codes]
     assert len(code.strip().splitlines()) <= 10
     path = folder / name
     path.write_text(code)

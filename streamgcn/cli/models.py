@@ -104,7 +104,8 @@ def _facts(snapshots: Snapshots, manifest: Manifest) -> Iterator[tuple[str, str]
     yield "model", manifest.model
     yield "trained", _time(manifest.trained_at)
     promoted = snapshots.marks.promoted_at(manifest.version)
-    yield "live since, or last", "never" if promoted is None else _time(promoted)
+    when = _time(promoted) if promoted else "unknown"
+    yield "live since, or last", "never" if promoted is None else when
     for name in ("edges", "users", "items", "store_version", "log", "offsets"):
         yield name, str(getattr(manifest, name))
     for name, value in manifest.metrics.items():

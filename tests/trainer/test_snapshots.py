@@ -1,5 +1,8 @@
 import os
+import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,6 +47,17 @@ def filled(folder: Path, *versions: str) -> Snapshots:
         snapshots.write(snapshot(version))
         snapshots.promote(version)
     return snapshots
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file takes a byte."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -197,3 +211,44 @@ def test_a_broken_snapshot_does_not_keep_others_from_being_forgotten(
     assert snapshots.versions() == [NAMES[0], *NAMES[2:4]]
     assert snapshots.user_ids(NAMES[2]).to_pylist() == ["", "b"]
     assert f"delete {tmp_path / NAMES[0]}" in caplog.text
+
+
+def test_a_disk_that_is_full_in_an_erasure_costs_no_snapshot(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, VERSION)
+    before = snapshots.read(VERSION)
+    with full_disk(), pytest.raises(SnapshotError, match=r"tables\.safetensors.*too large"):
+        erase(snapshots, {digest("a"): 8})
+    torch.testing.assert_close(
+        snapshots.read(VERSION).embeddings.tensors, before.embeddings.tensors
+    )
+    assert not list(tmp_path.rglob(".draft"))
+    assert erase(snapshots, {digest("a"): 8}) == [VERSION]
+    assert snapshots.holding("a") == []
+
+
+def test_a_snapshot_that_lacks_a_file_is_erased_from_the_others(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, VERSION)
+    (tmp_path / VERSION / "start.safetensors").unlink()
+    assert erase(snapshots, {digest("a"): 8}) == [VERSION]
+    assert snapshots.read(VERSION).user_ids.to_pylist() == ["", "b"]
+    assert not snapshots.read(VERSION).embeddings.tensors["base"][0].any()
+
+
+def test_a_mark_that_cannot_be_read_costs_no_snapshot_that_was_live(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, *NAMES[:3])
+    for name in NAMES[3:12]:
+        snapshots.write(snapshot(name, rejected="it is worse"))
+    mark = tmp_path / NAMES[1] / "promoted"
+    mark.unlink()
+    mark.mkdir()
+    prune(snapshots)
+    assert erase(snapshots, {digest("a"): 8}) == [*NAMES[:3], *NAMES[7:12]]
+    assert snapshots.versions() == NAMES[:3]
+
+
+def test_while_nobody_knows_what_is_live_an_erasure_deletes_no_snapshot(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, VERSION)
+    (tmp_path / VERSION / "promoted").unlink()
+    (tmp_path / "live").write_bytes(b"damaged")
+    assert erase(snapshots, {digest("a"): 8}) == [VERSION]
+    assert snapshots.read(VERSION).user_ids.to_pylist() == ["", "b"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,12 +17,14 @@ from process import atomic
 from trainer.graph.ids import Ids
 from trainer.lifecycle import files
 from trainer.lifecycle.manifest import SnapshotError
-from trainer.lifecycle.promotion import locked, named
+from trainer.lifecycle.promotion import locked
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained_edges import Trained
 
 log = logging.getLogger("trainer")
 
+TRAINED = "trained.safetensors"
+FILES = "tables.safetensors", "start.safetensors", TRAINED
 USER_TABLES = {"base", "user_bias", "users"}  # tensors with a row a user
 BROKEN = (SnapshotError, SafetensorError, ValueError, IndexError, TypeError)
 
@@ -29,8 +32,9 @@ BROKEN = (SnapshotError, SafetensorError, ValueError, IndexError, TypeError)
 def erase(snapshots: Snapshots, forgotten: Mapping[str, int]) -> list[str]:
     """Take users out by the digests of their ids. To repeat it does no harm.
 
-    A snapshot that is or was live loses their rows, ids and edges; another one is deleted, and so
-    is a broken one that holds them. Where the ids cannot be read, a line of the log says so.
+    A snapshot that is or may have been live loses their rows, ids and edges. Another one is
+    deleted, and so is a broken one that holds them. Where the ids cannot be read, a line of the log
+    says so.
 
     Args:
         forgotten: digest -> when the edge store took note of it, epoch microseconds; a snapshot of
@@ -55,10 +59,10 @@ def erase(snapshots: Snapshots, forgotten: Mapping[str, int]) -> list[str]:
             continue
         with locked(snapshots):  # so that none is deleted that is about to go live
             try:
-                if snapshots.marks.promoted_at(version) is None and version != named(snapshots):
-                    shutil.rmtree(folder)
-                else:
+                if _may_be_needed(snapshots, version):
                     _blank(folder, users, numbers)
+                else:
+                    shutil.rmtree(folder)
                 touched.append(version)
             except OSError as error:
                 raise SnapshotError(f"cannot take a user out of {folder}: {error}") from error
@@ -74,30 +78,52 @@ def _meant(snapshots: Snapshots, version: str, forgotten: Mapping[str, int]) -> 
     return {digest for digest, at in forgotten.items() if at > stamp or not stamp}
 
 
-def _blank(folder: Path, users: pa.Array, numbers: list[int]) -> None:
-    """Zero the users' rows and put the empty string for their ids, each file replaced at once."""
+def _may_be_needed(snapshots: Snapshots, version: str) -> bool:
+    """Whether a snapshot is or was live, or nobody knows what is live."""
     try:
-        for file in ("tables.safetensors", "start.safetensors"):
-            tensors = files.read_tensors(folder / file, folder.name)
-            for name in USER_TABLES & tensors.keys():
-                tensors[name][numbers] = 0
-            _save(tensors, folder / file)
-        trained = folder / "trained.safetensors"
-        if trained.exists():
-            edges = Trained(**files.read_tensors(trained, folder.name))
-            _save(edges.without(numbers).tensors(), trained)
-    except BROKEN:
-        shutil.rmtree(folder)
-        return
+        live = snapshots.marks.live()
+    except SnapshotError:
+        return True
+    return version == live or snapshots.marks.promoted_at(version) is not None
+
+
+def _blank(folder: Path, users: pa.Array, numbers: list[int]) -> None:
+    """Zero the users' rows and put the empty string for their ids, each file replaced at once.
+
+    A snapshot with a broken file is deleted; what the disk refuses does not say that it is broken.
+    """
+    for name in FILES:
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            tensors = _without(path, numbers)
+        except BROKEN:
+            shutil.rmtree(folder)
+            return
+        _replace(path, partial(files.write_tensors, tensors=tensors, version=folder.name))
     # The ids last: as long as they are there, it is seen that there is something to be done.
     ids = Ids(users)
     ids.blank(numbers)
-    draft = folder / ".draft"
-    files.write_ids(draft, "user_id", ids.values, folder.name)
-    atomic.replace(draft, folder / "users.parquet")
+    write = partial(files.write_ids, column="user_id", ids=ids.values, version=folder.name)
+    _replace(folder / "users.parquet", write)
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
+def _without(path: Path, numbers: list[int]) -> dict[str, Tensor]:
+    """The tensors of a file, without what they tell of the users."""
+    tensors = files.read_tensors(path, path.parent.name)
+    if path.name == TRAINED:
+        return Trained(**tensors).without(numbers).tensors()
+    for name in USER_TABLES & tensors.keys():
+        tensors[name][numbers] = 0
+    return tensors
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
     draft = path.with_name(".draft")
-    files.write_tensors(draft, tensors, path.parent.name)
-    atomic.replace(draft, path)
+    try:
+        write(draft)
+        atomic.replace(draft, path)
+    except (OSError, SafetensorError, pa.ArrowException) as error:
+        draft.unlink(missing_ok=True)
+        raise SnapshotError(f"cannot write {path}: {error}") from error

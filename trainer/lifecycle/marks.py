@@ -84,8 +84,12 @@ class Marks:
         return (self._root / version / WITHDRAWN).exists()
 
     def promoted_at(self, version: str) -> int | None:
-        """When a snapshot went live last, epoch milliseconds; None for one that never did."""
+        """When a snapshot went live last, epoch milliseconds: None for one that never did, 0 for
+        one whose mark cannot be read.
+        """
         try:
             return int((self._root / version / PROMOTED).read_bytes())
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError):
+            return 0

@@ -13,12 +13,12 @@ from __future__ import annotations
 import shutil
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from consumer.edge import copy as edges
+from consumer.edge import path
 from process import atomic
 from process.errors import StreamGCNError
 from serving.settings import ServingSettings
@@ -27,9 +27,11 @@ from trainer.lifecycle.promotion import before, locked
 from trainer.lifecycle.snapshots import Snapshots
 
 ABOUT = "backup.json"
+EDGES, MODELS = "edges", "models"
 FORMAT = 1
 UNFINISHED = "unfinished"  # a file that is in the folder while the backup is made
 DRAFT = ".restoring"
+OF_THE_DISK = "lost+found"  # which a new disk has in its root
 
 
 class BackupError(StreamGCNError):
@@ -54,19 +56,14 @@ def backup(settings: ServingSettings, folder: Path) -> About:
     Raises:
         BackupError, StoreError, SnapshotError, SettingsError: the text says what is wrong.
     """
-    if (folder / UNFINISHED).exists():
-        raise BackupError(
-            f"{folder} has a backup that did not end, or is being made: if no backup runs, delete "
-            "the folder and run this command again"
-        )
-    _refuse_filled(folder, "give an empty or a new folder")
+    path.check(str(folder / EDGES), f"the backup folder {str(folder)!r}")
     with ExitStack() as undo:
-        undo.callback(_remove, folder, itself=not folder.exists())
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (folder / UNFINISHED).touch()
-            models = _copy_models(Snapshots(settings.model_store), folder / "models")
-            rows = edges.copy(settings.edge_store, folder / "edges")
+            _occupy(folder, undo)
+            for name in (ABOUT, EDGES, MODELS):
+                undo.callback(_delete, folder / name)
+            models = _copy_models(Snapshots(settings.model_store), folder / MODELS)
+            rows = edges.copy(settings.edge_store, folder / EDGES)
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             about = About(settings.kafka_topic, now, rows, models)
             atomic.write(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about)))
@@ -95,7 +92,7 @@ def restore(settings: ServingSettings, folder: Path) -> About:
             f"{folder} is of topic {about.topic}, and KAFKA_TOPIC is {settings.kafka_topic}: set "
             f"KAFKA_TOPIC={about.topic}"
         )
-    places = {"edges": edges.local(settings.edge_store), "models": Path(settings.model_store)}
+    places = {EDGES: edges.local(settings.edge_store), MODELS: Path(settings.model_store)}
     for place in places.values():
         _refuse_filled(place, "a backup is restored to an empty place only", besides=DRAFT)
     with ExitStack() as undo:
@@ -111,6 +108,36 @@ def restore(settings: ServingSettings, folder: Path) -> About:
             raise BackupError(f"cannot restore {folder} to {place}: {error}") from error
         undo.pop_all()
     return about
+
+
+def _occupy(folder: Path, undo: ExitStack) -> None:
+    """Make the folder if it is missing, and this backup's alone.
+
+    Raises:
+        BackupError: there is something in it, or another backup is being made there.
+        OSError: the disk refuses.
+    """
+    advice = "give an empty or a new folder"
+    _refuse_unfinished(folder)
+    _refuse_filled(folder, advice)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+        undo.callback(_delete_empty, folder)
+    try:
+        (folder / UNFINISHED).touch(exist_ok=False)
+    except FileExistsError:  # another backup was quicker
+        _refuse_unfinished(folder)
+        raise
+    undo.callback(_delete, folder / UNFINISHED)
+    _refuse_filled(folder, advice, besides=UNFINISHED)  # another backup may have begun and ended
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    if (folder / UNFINISHED).exists():
+        raise BackupError(
+            f"{folder} has a backup that did not end, or is being made: if no backup runs, delete "
+            "the folder and run this command again"
+        )
 
 
 def _copy_models(snapshots: Snapshots, target: Path) -> list[str]:
@@ -130,8 +157,8 @@ def _copy_models(snapshots: Snapshots, target: Path) -> list[str]:
 def _copy(source: Path, target: Path) -> None:
     """Copy a folder, and wait until the copy is on the disk."""
     shutil.copytree(source, target)
-    for path in (*target.rglob("*"), target):
-        atomic.sync(path)
+    for copied in (*target.rglob("*"), target):
+        atomic.sync(copied)
 
 
 def _draft(place: Path) -> Path:
@@ -143,29 +170,32 @@ def _draft(place: Path) -> Path:
 
 def _put_in_place(draft: Path, place: Path, undo: ExitStack) -> None:
     """Make the copy what the place is; where a disk is mounted there, what the place holds."""
-    empty = partial(shutil.rmtree, place, ignore_errors=True)
     if not place.is_mount():
         if place.is_dir():
             place.rmdir()
         draft.rename(place)
-        undo.callback(empty)
+        undo.callback(shutil.rmtree, place, ignore_errors=True)
         atomic.sync(place.parent)
         return
-    undo.callback(empty)
-    # What tells a reader that a table or a model is there comes last.
-    for path in sorted(draft.iterdir(), key=lambda path: path.name in (edges.LOG, LIVE)):
-        path.rename(place / path.name)
+    # What tells a reader that a table or a model is there comes last, and is undone first.
+    for part in sorted(draft.iterdir(), key=lambda part: part.name in (edges.LOG, LIVE)):
+        undo.callback(_delete, part.rename(place / part.name))
     draft.rmdir()
     atomic.sync(place)
 
 
-def _remove(folder: Path, itself: bool) -> None:
-    """Remove what a backup has made in an empty folder, and the folder where it made that too."""
+def _delete(what: Path) -> None:
+    """Delete a file or a folder, as far as that can be done."""
+    if what.is_dir():
+        shutil.rmtree(what, ignore_errors=True)
+        return
     with suppress(OSError):
-        for name in (ABOUT, UNFINISHED):
-            (folder / name).unlink(missing_ok=True)
-    for path in [folder] if itself else [folder / "edges", folder / "models"]:
-        shutil.rmtree(path, ignore_errors=True)
+        what.unlink(missing_ok=True)
+
+
+def _delete_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _about(folder: Path) -> About:
@@ -180,7 +210,8 @@ def _about(folder: Path) -> About:
 
 def _refuse_filled(folder: Path, advice: str, besides: str = "") -> None:
     try:
-        filled = folder.exists() and any(path.name != besides for path in folder.iterdir())
+        passed = {besides, OF_THE_DISK}
+        filled = folder.exists() and any(each.name not in passed for each in folder.iterdir())
     except OSError as error:
         raise BackupError(f"{folder} cannot be used: {error}") from error
     if filled:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
+from consumer.edge import path
 from consumer.edge.table import StoreError, Table
 from process import atomic
 from process.settings import SettingsError
@@ -23,8 +24,9 @@ def local(uri: str) -> Path:
     """The folder of an edge store.
 
     Raises:
-        SettingsError: the store is in an object store.
+        SettingsError: the store is in an object store, or the path cannot hold a table.
     """
+    path.check(uri)
     if "://" not in uri:
         return Path(uri)
     parts = urlsplit(uri)
@@ -33,7 +35,7 @@ def local(uri: str) -> Path:
             f"EDGE_STORE={uri} is refused: only a folder can be copied; copy an object store by "
             "what it has for that, such as versions"
         )
-    return Path(unquote(parts.path))
+    return Path(parts.path)
 
 
 def copy(uri: str, target: Path) -> int:
@@ -43,7 +45,7 @@ def copy(uri: str, target: Path) -> int:
     is the store at one moment: its rows, and the offsets that belong to them.
 
     Raises:
-        SettingsError: the store is in an object store.
+        SettingsError: the store is in an object store, or a path cannot hold a table.
         StoreError: it cannot be read, or the copy cannot be written.
     """
     source = local(uri)
@@ -76,7 +78,7 @@ def _copy(table: Table, source: Path, target: Path) -> None:
 
 def _log_files(source: Path, version: int) -> Iterator[str]:
     """The newest checkpoint up to the version, and the commits behind it."""
-    names = sorted(path.name for path in (source / LOG).iterdir())
+    names = sorted(each.name for each in (source / LOG).iterdir())
     checkpoints = [
         name for name in names if (f := CHECKPOINT.fullmatch(name)) and int(f[1]) <= version
     ]

@@ -12,8 +12,11 @@ from process.settings import SettingsError
 REFUSED = re.compile(r"[\[\]^|\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 
 
-def check(uri: str) -> None:
+def check(uri: str, given: str = "") -> None:
     """Refuse a path below which the Delta library cannot keep a table.
+
+    Args:
+        given: what the user has given, EDGE_STORE if empty.
 
     Raises:
         SettingsError: naming the characters.
@@ -24,7 +27,7 @@ def check(uri: str) -> None:
     found = REFUSED.search(path)
     if found:
         raise SettingsError(
-            f"EDGE_STORE={uri!r} is refused: the path {path!r} holds {found[0]!r}, and the Delta "
-            "library keeps no table below such a folder; take one without [ ] ^ | \\, control "
-            "characters and escapes such as %20"
+            f"{given or f'EDGE_STORE={uri!r}'} is refused: the path {path!r} holds {found[0]!r}, "
+            "and the Delta library keeps no table below such a folder; take one without "
+            "[ ] ^ | \\, control characters and escapes such as %20"
         )

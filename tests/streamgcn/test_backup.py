@@ -14,8 +14,10 @@ from consumer.edge.table import StoreError
 from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
 from process import atomic
+from process.settings import SettingsError
 from serving.redis.store import Store
 from serving.settings import ServingSettings
+from streamgcn import backup as backups
 from streamgcn.backup import BackupError, backup, restore
 from tests.graphs import append, blocks, pairs, store
 from tests.rooms import Rooms, started
@@ -210,7 +212,7 @@ def test_a_backup_that_was_killed_is_named_and_what_to_do_with_its_folder(
 
     with monkeypatch.context() as patched:
         patched.setattr(copy, "copy", killed)
-        patched.setattr("streamgcn.backup._remove", lambda *_, **__: None)  # nothing runs any more
+        patched.setattr("streamgcn.backup._delete", lambda _: None)  # nothing runs any more
         with pytest.raises(KeyboardInterrupt):
             backup(settings, copied)
     with pytest.raises(BackupError, match=f"{copied} has a backup that did not end.*delete the"):
@@ -243,3 +245,70 @@ def test_a_backup_is_restored_to_where_a_disk_is_mounted(
     assert EdgeStore(again.edge_store, again.kafka_topic).count() == 1
     assert Snapshots(again.model_store).marks.live() == NAMES[1]
     assert not list(tmp_path.glob("again/**/.*restoring*"))
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_new_disk_with_nothing_but_the_folder_of_its_repairs_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    copied = tmp_path / "backup"
+    again = settings_of(tmp_path / "again")
+    mounts = [tmp_path / "again" / "edges", tmp_path / "again" / "models"]
+    for place in (copied, *mounts):
+        (place / "lost+found" / "found").mkdir(parents=True)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path in mounts)
+    backed_up(tmp_path)
+    assert {path.name for path in copied.iterdir()} == {
+        "backup.json", "edges", "lost+found", "models",
+    }  # fmt: skip
+    if full:
+        sync = atomic.sync
+
+        def refused(path: Path) -> None:
+            if path == mounts[1]:
+                raise OSError(errno.ENOSPC, "the disk is full")
+            sync(path)
+
+        monkeypatch.setattr(atomic, "sync", refused)
+        with pytest.raises(BackupError, match="the disk is full"):
+            restore(again, copied)
+        assert [path.name for place in mounts for path in place.iterdir()] == 2 * ["lost+found"]
+    else:
+        restore(again, copied)
+        assert EdgeStore(again.edge_store, again.kafka_topic).count() == 1
+        assert Snapshots(again.model_store).versions() == NAMES[:2]
+    assert all((place / "lost+found" / "found").is_dir() for place in mounts)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_backup_leaves_the_folder_alone_where_another_backup_was_quicker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    settings, copied = settings_of(tmp_path), tmp_path / "backup"
+    store(tmp_path / "edges", [("u", "i")])
+    look = backups._refuse_filled
+
+    def then_another(folder: Path, *rest: str) -> None:
+        look(folder, *rest)
+        monkeypatch.setattr(backups, "_refuse_filled", look)
+        backup(settings, folder)
+        if not ended:
+            (folder / "unfinished").touch()
+
+    monkeypatch.setattr(backups, "_refuse_filled", then_another)
+    with pytest.raises(BackupError, match="is not empty" if ended else "is being made"):
+        backup(settings, copied)
+    assert EdgeStore(str(copied / "edges"), "t").count() == 1
+    assert (copied / "backup.json").exists()
+    assert (copied / "unfinished").exists() != ended
+
+
+@pytest.mark.parametrize("name", ["a[b", "a]b", "a^b", "a|b", "a\\b", "a%20b", "a\nb"])
+def test_a_backup_to_a_path_that_the_delta_library_confuses_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    settings = settings_of(tmp_path)
+    store(tmp_path / "edges", [("u", "i")])
+    with pytest.raises(SettingsError, match=r"the backup folder .* is refused: the path"):
+        backup(settings, tmp_path / name)
+    assert not (tmp_path / name).exists()

@@ -32,6 +32,8 @@ class Batch:
     bytes: int = 0
     since: float = 0.0  # monotonic seconds
     events: int = 0  # none where all messages were rejected
+    rejected: int = 0  # messages and rows
+    unforeseen: int = 0  # of these, for an error that nobody expected
     _tables: list[pa.Table] = field(default_factory=list)
 
     def take(self, messages: Sequence[Message], position: int | None, at: int) -> list[Rejected]:
@@ -52,6 +54,8 @@ class Batch:
         self.noted += sorted([*rejected, *_forgets(table)], key=_offset)
         self._tables.append(table)
         self.events += len(table)
+        self.rejected += len(rejected)
+        self.unforeseen += sum(each.unforeseen for each in rejected)
         self.bytes += table.nbytes + sum(map(_size, rejected))
         return rejected
 

@@ -18,11 +18,7 @@ BATCH_BYTES = 32 * 1024 * 1024  # of rows; two batches, a stretch and a poll are
 
 
 class Filling:
-    """The batch that is filled now, and the polled messages that are not decoded yet.
-
-    rejected: how many messages or rows were rejected; unforeseen: how many of these for an error
-    that nobody expected.
-    """
+    """The batch that is filled now, and the polled messages that are not decoded yet."""
 
     def __init__(
         self, settings: ConsumerSettings, starts: StartOffsets, log: logging.Logger
@@ -33,7 +29,6 @@ class Filling:
         self._waiting: deque[Sequence[Message]] = deque()  # stretches that are not decoded yet
         self._polled_at = 0  # epoch microseconds; no clock that is put back can turn the order
         self.batch = Batch()
-        self.rejected = self.unforeseen = 0
 
     @property
     def waits(self) -> bool:
@@ -68,8 +63,6 @@ class Filling:
             position = self._starts.position(messages[0].partition)
             rejected += self.batch.take(messages, position, self._polled_at)
         if rejected:
-            self.rejected += len(rejected)
-            self.unforeseen += sum(each.unforeseen for each in rejected)
             first = rejected[0]
             self._log.warning(
                 "Rejected %d messages or rows, which go to topic %s; the first is at offset %d of "

@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import Self
 
 from consumer.edge.store import EdgeStore, Fenced, StoreError
+from consumer.ingest.batch import Batch
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
 from consumer.ingest.filling import Filling
@@ -65,7 +66,8 @@ class Ingest:
         self._starts = StartOffsets(store, settings.kafka_topic, log)
         self._housekeeping = Housekeeping(settings, log)
         self._filling = Filling(settings, self._starts, log)
-        self._events = self._reported = self._rows = 0
+        self._events = self._rejected = self._unforeseen = 0  # of what is stored
+        self._reported = self._rows = 0
         self._reported_at = time.monotonic()
 
     @classmethod
@@ -142,19 +144,23 @@ class Ingest:
             if self._starts.begin_another(error, self._reader):
                 self._start_anew()
 
-    def _begin_commit(self) -> None:
+    def _begin_commit(self) -> bool:
+        """Write the batch; False where it is not, or no more, of the log that is read."""
         if not self._starts.reading:
-            return  # the store has not told yet where to begin, so no batch is filled
+            return False  # the store has not told yet where to begin, so no batch is filled
         if not self._reader.is_same_log():
             self._start_anew()
-            return
+            return False
         batch = self._filling.batch
         self._writer.begin(batch, self._starts.reading)
         self._starts.move_on(batch.after)
         self._filling.begin_next()
+        return True
 
-    def _finish_commit(self, seconds: float = 0.0) -> None:
-        """Take note of a batch that is stored; drop everything if another consumer was quicker."""
+    def _finish_commit(self, seconds: float = 0.0) -> bool:
+        """Take note of a batch that is stored; False where another consumer was quicker, and
+        everything was dropped.
+        """
         try:
             stored = self._writer.wait_stored(seconds)
         except Fenced as error:
@@ -164,12 +170,19 @@ class Ingest:
                 error,
             )
             self._start_anew()
-            return
+            return False
         if stored:  # also a batch of rejected messages alone
             self._reader.commit(stored.after)
-            self._events += stored.events
+            self._count(stored)
             self._figures.metrics.observe("commit", [self._writer.commit_ms / 1000])
             self._housekeeping.committed()
+        return True
+
+    def _count(self, stored: Batch) -> None:
+        """Once a message, although what is dropped is read, and may be rejected, again."""
+        self._events += stored.events
+        self._rejected += stored.rejected
+        self._unforeseen += stored.unforeseen
 
     def _start_anew(self) -> None:
         """Ask the store again where each partition goes on."""
@@ -181,19 +194,18 @@ class Ingest:
         self._starts.drop()
         stored = self._writer.abandon()
         if stored:
-            self._events += stored.events
+            self._count(stored)
         self._filling.drop()
 
     def _commit_rest(self) -> None:
         until = time.monotonic() + LAST_COMMIT_SECONDS
-        self._finish_commit(LAST_COMMIT_SECONDS)
-        if not self._writer.busy and self._filling.batch.after:
-            self._begin_commit()
-            self._finish_commit(until - time.monotonic())
-        if self._writer.busy or self._filling.waits:
-            log.warning("Stopped; the last events could not be stored and will be read again.")
-        else:
+        kept = self._finish_commit(LAST_COMMIT_SECONDS)
+        if kept and not self._writer.busy and self._filling.batch.after:
+            kept = self._begin_commit() and self._finish_commit(until - time.monotonic())
+        if kept and not self.is_behind():
             log.info("Stopped; everything taken from Kafka is stored.")
+        else:
+            log.warning("Stopped; the last events could not be stored and will be read again.")
 
     def _look_at_store(self) -> None:
         """Count its rows; notice that it is away, or not what it was."""
@@ -221,11 +233,11 @@ class Ingest:
             "ingested",
             events=self._events,
             rate=f"{rate:.0f}/s",
-            rejected=self._filling.rejected,
+            rejected=self._rejected,
             rows=self._rows,
             lag=self._reader.lag(),
             commit_ms=round(self._writer.commit_ms),
-            unforeseen=self._filling.unforeseen,
+            unforeseen=self._unforeseen,
         )
 
 

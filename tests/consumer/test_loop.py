@@ -61,6 +61,16 @@ class Consumer:
         with patch.object(self.loop, "_begin_commit"):
             self.loop.round()
 
+    def figures(self, caplog: pytest.LogCaptureFixture) -> dict[str, int]:
+        """What the next line of figures says."""
+        self.loop._report()
+        return dict(caplog.records[-1].__dict__["figures"])
+
+    def stop(self) -> None:
+        """What the process does when it is told to stop."""
+        self.loop._stop.set()
+        self.loop.run()
+
     def store_all(self) -> None:
         """Go on until everything is stored that this member can read."""
         self.rounds_until(lambda: not self.reader.lag() and not self.loop.is_behind())
@@ -112,6 +122,48 @@ def test_kafka_is_told_also_of_messages_that_were_all_rejected(
     consumer.rounds_until(lambda: not consumer.writer.busy)
     assert consumer.reader.committed_offsets == {0: 1}
     assert "Rejected 1 messages or rows, which go to topic t.dead" in caplog.text
+
+
+def test_a_message_that_is_read_again_after_a_rebalance_counts_once_as_rejected(
+    topic: FakeTopic, consumer: Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    consumer.reader.assign(0)
+    topic.publish(0, *likes("u", ["a"]))
+    topic.send(0, b"no event")
+    for _ in range(2):
+        consumer.take()
+    consumer.reader.assign(0)
+    consumer.take()  # the batch is dropped
+    assert not consumer.loop.is_behind()
+    assert consumer.figures(caplog)["rejected"] == 0
+    with patch("consumer.ingest.decode._json", side_effect=KeyError("unforeseen")):
+        topic.send(0, b"{}")
+        consumer.store_all()
+    assert consumer.figures(caplog)["rejected"] == consumer.figures(caplog)["unforeseen"] == 3
+    assert consumer.figures(caplog)["events"] == 0
+
+
+@pytest.mark.parametrize("taken", ["stored", "stored by another", "of a topic before"])
+def test_a_consumer_that_stops_says_whether_all_that_it_has_taken_is_stored(
+    topic: FakeTopic, consumers: list[Consumer], caplog: pytest.LogCaptureFixture, taken: str
+) -> None:
+    caplog.set_level("INFO")
+    stopped, other = consumers
+    topic.publish(0, *likes("u", ["a"]))
+    for each in consumers:
+        each.reader.assign(0)
+    for _ in range(2):
+        stopped.take()
+    assert stopped.loop.is_behind()
+    if taken == "stored by another":
+        other.store_all()
+    elif taken == "of a topic before":
+        topic.create_anew()
+    stopped.stop()
+    said = caplog.records[-1].message
+    assert ("everything taken from Kafka is stored" in said) == (taken == "stored")
+    assert ("will be read again" in said) == (taken != "stored")
 
 
 def test_what_was_taken_of_a_lost_partition_is_left_to_the_next_owner(

@@ -61,10 +61,11 @@ class Growing:
             if self._running:
                 if self._running.done():
                     self._finish(self._running)
-            elif self._is_due() and self.edge_store.changed(self._edges.watermark):
-                self._begun_at = time.monotonic()
-                growth = self._edges.begin_growth()
-                self._running = self._thread.submit(self._read, growth)
+            elif self._is_due():
+                self._begun_at = time.monotonic()  # before anything that can fail
+                if self.edge_store.changed(self._edges.watermark):
+                    growth = self._edges.begin_growth()
+                    self._running = self._thread.submit(self._read, growth)
         except StoreError as error:
             self._away.failed(error)
             self._wait(time.monotonic())

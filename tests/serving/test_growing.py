@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consumer.edge.store import EdgeStore
+from consumer.edge.store import EdgeStore, StoreError
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
 from serving.edges.growth import Growth
@@ -89,6 +89,28 @@ def test_events_are_taken_while_the_thread_reads_and_none_is_lost(
     assert edges.items("new").keys() == {"j"}
     assert not edges.has("gone")
     assert edges.graph.weighing.dampened
+    made.close()
+
+
+def test_after_a_failed_look_at_the_edge_store_the_next_one_is_not_put_off_for_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growing, "CHANGED_USERS", 1)
+    monkeypatch.setattr(growing, "GROW_AFTER", 0.0)
+    edges, rows = UserEdges(Weighing()), store(tmp_path, [("u", "i")])
+    edges.grow(rows)
+    made = growing_of(rows, edges)
+    edges.apply(event("u", "j"), 0, Position(1, 0))
+    append(rows, [("u", "j", 1.0, 5)], 1)
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> bool:
+            raise StoreError("the volume is gone")
+
+        patch.setattr(EdgeStore, "changed", fail)
+        made.step()
+        assert made.trouble
+    step_until_grown(made, edges, 2)
     made.close()
 
 

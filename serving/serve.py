@@ -49,7 +49,7 @@ def run(settings: ServingSettings, process: Running) -> None:
         edge_store = wait_for_store(settings.edge_store, topic, process.stop, log)
     growing = Growing(edge_store, topic, edges, forgetting, log)
     with process.health.busy("reading the edge store"):
-        growing.read_now()
+        growing.read_first(process.stop)
     log.info(
         "Read the edge store: %d edges (pairs of user and item) of %d users.",
         len(edges.graph), edges.n_users,

@@ -40,6 +40,7 @@ class StoredEdges:
         self.starts: Int64s = np.zeros(1, np.int64)  # of each user's edges in the graph
         self._partitions: Int32s = np.empty(0, np.int32)
         self._several = np.empty(0, np.bool_)  # whether a user's rows are of several partitions
+        self._digests: set[str] = set()  # of users who are forgotten; nobody was told yet
 
     def copy(self) -> StoredEdges:
         """The same, to be grown on another thread: it shares arrays, which nobody changes."""
@@ -49,6 +50,7 @@ class StoredEdges:
         same.graph = replace(graph, user_ids=ids[0], item_ids=ids[1])
         same.watermark, same.numbers, same.starts = self.watermark, dict(self.numbers), self.starts
         same._partitions, same._several = self._partitions, self._several
+        same._digests = set(self._digests)
         return same
 
     def grow(self, store: EdgeStore, cut: Mapping[str, Positions], log: int) -> GrowthResult:
@@ -59,13 +61,13 @@ class StoredEdges:
                 the log number `log`: once the store has all of these, their edges are read again.
 
         Raises:
-            StoreError: the store cannot be read; what was read until then stays.
+            StoreError: the store cannot be read; what was read until then stays, and the next
+                call returns the digests with others.
         """
-        digests: set[str] = set()
         known = self.graph.n_users
         try:
             for step in grow(self.graph, store, self.watermark):
-                digests |= step.notices.keys()
+                self._digests |= step.notices.keys()
                 self._note_partitions(step.rows)
                 self.watermark = step.watermark
             offsets = self.watermark.offsets(log)
@@ -74,8 +76,9 @@ class StoredEdges:
                 rows = read_again(self.graph, store, self.watermark, users)
                 self._note_partitions(rows)
         finally:
-            self._number_users(0 if digests else known)
+            self._number_users(0 if self._digests else known)
             self.starts = self.graph.row_starts()
+        digests, self._digests = self._digests, set()
         return GrowthResult(digests, users)
 
     def prepare(self) -> None:

@@ -7,11 +7,13 @@ store alone tells the order of a user's events of several partitions.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from consumer.edge.store import EdgeStore, Replaced, StoreError
 from process.outage import Outage
+from process.retry import until_it_works
 from serving.edges.growth import Growth
 from serving.edges.user_edges import UserEdges
 from serving.loop.forgetting import Forgetting
@@ -46,6 +48,25 @@ class Growing:
     def trouble(self) -> str:
         """Why the edge store cannot be read; empty if it can."""
         return self._away.trouble
+
+    def read_first(self, stop: threading.Event) -> None:
+        """Read all that the store has, and try again until that works.
+
+        Raises:
+            SettingsError: the table belongs to another topic by now.
+            Stopped: told to stop before it worked.
+        """
+
+        def read() -> None:
+            try:
+                self.read_now()
+            except Replaced:  # between two tries
+                self._forgetting.note_digests(self._edges.read_anew(self.edge_store))
+
+        def heals(error: BaseException) -> bool:
+            return isinstance(error, StoreError)
+
+        until_it_works(read, heals, self._away, stop, "the edge store")
 
     def read_now(self) -> None:
         """Read what is new, and wait for it.

@@ -1,14 +1,22 @@
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from consumer.event.json import Event
+from consumer.edge import windows
+from consumer.edge.news import News
+from consumer.edge.order import taken
+from consumer.edge.schema import SCHEMA, TABLE
+from consumer.edge.store import StoreError
+from consumer.edge.traces import digest
+from consumer.event.json import FORGET, Event
 from consumer.ingest.decode import Position
 from serving.edges.user_edges import UserEdges
-from tests.graphs import append, store
+from tests.graphs import append, store, table
 from trainer.graph.popularity import HALF_LIFE_MS
 from trainer.graph.weights import DAY_MS, Weighing
 
@@ -54,6 +62,38 @@ def test_a_forgotten_user_is_had_again_once_it_comes_again(tmp_path: Path) -> No
     assert not edges.has("nobody")
     edges.apply(event("u", "j"), 0, Position(3, 0))
     assert edges.has("u")
+
+
+def test_a_reading_that_fails_in_the_midst_loses_no_user_who_was_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW_ROWS", 1)
+    made = store(tmp_path, [("gone", "i"), ("u", "i")])
+    forgets = table([("gone", "", 1.0, 0, FORGET)])
+    columns = {"kafka_partition": [0], "kafka_offset": [2]}
+    for name, numbers in columns.items():
+        forgets = forgets.append_column(name, pa.array(numbers, TABLE.field(name).type))
+    made.erase(taken(forgets.select(SCHEMA.names).cast(SCHEMA), 0), {0: 2}, made.newest())
+    append(made, [("u", "j")], 2)
+    edges, read = UserEdges(Weighing()), News.read
+
+    def fail_after_the_notice(news: News) -> Iterator[pa.Table]:
+        for rows in read(news):
+            if "j" in rows["item_id"].to_pylist():
+                raise StoreError("the volume is gone")
+            yield rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(News, "read", fail_after_the_notice)
+        with pytest.raises(StoreError):
+            edges.grow(made)
+    assert edges.items("u").keys() == {"i"}
+    beside = edges.begin_growth()
+    beside.run(made)
+    assert beside.result
+    assert beside.result.digests == {digest("gone")}
+    assert edges.grow(made) == {digest("gone")}
+    assert edges.items("u").keys() == {"i", "j"}
 
 
 def test_growing_forgets_what_the_store_has_and_keeps_what_it_has_not(tmp_path: Path) -> None:

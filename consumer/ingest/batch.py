@@ -32,7 +32,7 @@ class Batch:
     bytes: int = 0
     since: float = 0.0  # monotonic seconds
     events: int = 0  # none where all messages were rejected
-    rejected: int = 0  # messages and rows
+    rejected: int = 0  # messages, and rows of bulk messages
     unforeseen: int = 0  # of these, for an error that nobody expected
     _tables: list[pa.Table] = field(default_factory=list)
 
@@ -58,6 +58,15 @@ class Batch:
         self.unforeseen += sum(each.unforeseen for each in rejected)
         self.bytes += table.nbytes + sum(map(_size, rejected))
         return rejected
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What counts once the batch is stored: if it is dropped, all of it is read again."""
+        return {
+            "events": self.events,
+            "rejected": self.rejected,
+            "unforeseen": self.unforeseen,
+        }
 
     def write(self, store: EdgeStore, log: Log) -> None:
         """Commit it: first the erasures it asks for, then its rows and offsets.

@@ -9,11 +9,11 @@ import gc
 import logging
 import threading
 import time
+from collections import Counter
 from contextlib import closing
 from typing import Self
 
 from consumer.edge.store import EdgeStore, Fenced, StoreError
-from consumer.ingest.batch import Batch
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
 from consumer.ingest.filling import Filling
@@ -66,7 +66,7 @@ class Ingest:
         self._starts = StartOffsets(store, settings.kafka_topic, log)
         self._housekeeping = Housekeeping(settings, log)
         self._filling = Filling(settings, self._starts, log)
-        self._events = self._rejected = self._unforeseen = 0  # of what is stored
+        self._stored: Counter[str] = Counter()  # counts of all batches that are stored
         self._reported = self._rows = 0
         self._reported_at = time.monotonic()
 
@@ -158,9 +158,7 @@ class Ingest:
         return True
 
     def _finish_commit(self, seconds: float = 0.0) -> bool:
-        """Take note of a batch that is stored; False where another consumer was quicker, and
-        everything was dropped.
-        """
+        """Take note of a stored batch; False if another consumer was quicker, so all is dropped."""
         try:
             stored = self._writer.wait_stored(seconds)
         except Fenced as error:
@@ -173,16 +171,10 @@ class Ingest:
             return False
         if stored:  # also a batch of rejected messages alone
             self._reader.commit(stored.after)
-            self._count(stored)
+            self._stored.update(stored.counts)
             self._figures.metrics.observe("commit", [self._writer.commit_ms / 1000])
             self._housekeeping.committed()
         return True
-
-    def _count(self, stored: Batch) -> None:
-        """Once a message, although what is dropped is read, and may be rejected, again."""
-        self._events += stored.events
-        self._rejected += stored.rejected
-        self._unforeseen += stored.unforeseen
 
     def _start_anew(self) -> None:
         """Ask the store again where each partition goes on."""
@@ -194,7 +186,7 @@ class Ingest:
         self._starts.drop()
         stored = self._writer.abandon()
         if stored:
-            self._count(stored)
+            self._stored.update(stored.counts)
         self._filling.drop()
 
     def _commit_rest(self) -> None:
@@ -227,17 +219,17 @@ class Ingest:
     def _report(self) -> None:
         self._look_at_store()
         now = time.monotonic()
-        rate = (self._events - self._reported) / (now - self._reported_at)
-        self._reported, self._reported_at = self._events, now
+        rate = (self._stored["events"] - self._reported) / (now - self._reported_at)
+        self._reported, self._reported_at = self._stored["events"], now
         self._figures.report(
             "ingested",
-            events=self._events,
+            events=self._stored["events"],
             rate=f"{rate:.0f}/s",
-            rejected=self._rejected,
+            rejected=self._stored["rejected"],
             rows=self._rows,
             lag=self._reader.lag(),
             commit_ms=round(self._writer.commit_ms),
-            unforeseen=self._unforeseen,
+            unforeseen=self._stored["unforeseen"],
         )
 
 

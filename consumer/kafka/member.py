@@ -115,11 +115,11 @@ class Member:
         self._assignment.lose(tp.partition for tp in partitions)
 
     def _join(self) -> None:
-        self._joining_since = time.monotonic()
         with self._health.waiting("Kafka"):  # the client before stays until there is another
             self.client = until_it_answers(
                 self._connect, self._settings, self._stop, self._log, running=self.admitted
             )
+        self._joining_since = time.monotonic()  # before that, the group was asked for nothing
         self.client.subscribe([self._topic], listener=_Listener(self))
 
     def _connect(self) -> KafkaConsumer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
@@ -108,16 +108,17 @@ def committed(
     return int(found.offset) if of_this_log else None
 
 
-def lag(client: KafkaConsumer) -> int:
-    """Messages of the client's partitions that it has not polled yet.
+def lags(client: KafkaConsumer, topic: str, partitions: Collection[int]) -> dict[int, int]:
+    """Messages that the client has not polled yet: partition -> number, of its own partitions.
 
     Raises:
         KafkaError: the broker does not answer.
     """
-    partitions = list(client.assignment())
-    found = client.end_offsets(partitions, timeout_ms=CHECK_MS) if partitions else {}
-    left = 0
+    own = [TopicPartition(topic, p) for p in partitions]
+    own = [tp for tp in own if tp in client.assignment()]
+    found = client.end_offsets(own, timeout_ms=CHECK_MS) if own else {}
+    left = {}
     for tp, asked in found.items():
         end = max(asked, client.highwater(tp) or 0)  # the latter came with the last messages
-        left += max(0, end - (client.position(tp, timeout_ms=0) or 0))
+        left[tp.partition] = max(0, end - (client.position(tp, timeout_ms=0) or 0))
     return left

@@ -102,7 +102,10 @@ class Reader(Protocol):
         ...
 
     def lag(self) -> int:
-        """Messages of this member's partitions that were not polled yet, as the broker counts."""
+        """Messages of this member's partitions that were not polled yet, as the broker counts.
+
+        A partition that waits for a place counts as it did before, or not at all if it is new.
+        """
         ...
 
     def partitions(self) -> set[int]:

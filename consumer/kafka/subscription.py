@@ -68,7 +68,7 @@ class Subscription:
         )
         self._ask_at = 0.0  # when the owner is asked for places again
         self._short_since: float | None = None  # when a partition was first too short for its place
-        self._lag = 0
+        self._lags: dict[int, int] = {}  # partition -> messages that were not polled yet
         self.topic_id: str | None = None
         self._assignment = Assignment()
         self._admission = Admission(settings, group, log)
@@ -174,9 +174,12 @@ class Subscription:
 
     def lag(self) -> int:
         """As `Reader.lag`."""
-        with suppress(KafkaError):  # the broker is away: the last known
-            self._lag = offsets.lag(self._member.client)
-        return self._lag
+        # Where a partition waits for a place, or the broker is away, the last number counts.
+        with suppress(KafkaError):
+            placed = self._assignment.placed()
+            self._lags |= offsets.lags(self._member.client, self._topic, placed)
+        self._lags = {p: self._lags.get(p, 0) for p in self._assignment.all()}
+        return sum(self._lags.values())
 
     def partitions(self) -> set[int]:
         """As `Reader.partitions`."""

@@ -3,16 +3,20 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
+from consumer.kafka.assignment import Assignment
 from consumer.kafka.client import Message, TopicShorter
+from consumer.kafka.member import Member
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.subscription import Subscription
 from consumer.kafka.topics import wait_for_topics
 from consumer.settings import ConsumerSettings
+from process.health import Health
 from process.shutdown import Stopped
 from tests.reading import read
 from tests.services import wait_for
@@ -85,6 +89,45 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
             seen += len(read(subscription))
     assert "joining it again" in caplog.text
     assert seen >= 100
+
+
+def test_a_member_that_has_waited_long_for_the_broker_gives_the_group_time_to_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, joined = [0.0], []
+
+    def answers_late(*_: object, **__: object) -> object:
+        now[0] += 60
+        return SimpleNamespace(subscribe=lambda *_, **__: joined.append(now[0]))
+
+    monkeypatch.setattr("consumer.kafka.member.until_it_answers", answers_late)
+    monkeypatch.setattr("consumer.kafka.member.time", SimpleNamespace(monotonic=lambda: now[0]))
+    stop, health = threading.Event(), Health()
+    member = Member(ConsumerSettings(), "g", Assignment(), stop, log, health)
+    member.join_anew_if_stuck()
+    assert joined == [60.0]
+    assert "has not answered" not in caplog.text
+
+
+def test_messages_of_partitions_that_wait_for_a_place_count_as_they_did_before(
+    apache: str,
+) -> None:
+    settings = publish_a_hundred(apache)  # the embedded broker tells an end too late
+    with Subscription(settings, uuid.uuid4().hex, log, threading.Event()) as subscription:
+        wait_for("the partitions", lambda: subscription.poll(0.1).gained)
+        assert subscription.lag() == 0  # nobody knows yet where to begin
+        seen: list[Message] = []
+        while len(seen) < 100:
+            seen += read(subscription)
+        assert subscription.lag() == 0
+        publisher = Publisher(settings)
+        publisher.send(settings.kafka_topic, b"100", b"one key, one partition")
+        publisher.flush()
+        publisher.close()
+        wait_for("one more", lambda: subscription.lag() == 1)
+        member = subscription._member  # what the client tells when the group shares anew:
+        member.assigned({TopicPartition(settings.kafka_topic, p) for p in range(4)})
+        assert subscription.lag() == 1
 
 
 def test_an_offset_beyond_the_topics_end_is_refused_not_read_from_the_start(

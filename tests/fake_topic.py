@@ -154,6 +154,10 @@ class FakeReader:
         return self._assignment.all()
 
     @property
+    def has_lost(self) -> bool:
+        return self._assignment.has_lost
+
+    @property
     def n_partitions(self) -> int:
         return len(self._topic.end)
 

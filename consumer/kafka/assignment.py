@@ -77,6 +77,11 @@ class Assignment:
                 self._waiting.add(partition)
 
     @property
+    def has_lost(self) -> bool:
+        """Whether anything was lost that the owner has not been told yet."""
+        return bool(self._lost)
+
+    @property
     def waits(self) -> bool:
         """Whether any partition waits for a place."""
         return bool(self._waiting)

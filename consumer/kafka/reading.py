@@ -113,6 +113,14 @@ class Reader(Protocol):
         ...
 
     @property
+    def has_lost(self) -> bool:
+        """Whether partitions were lost since the last poll; the next one tells which.
+
+        A rebalance can happen in the middle of a poll or of a heartbeat.
+        """
+        ...
+
+    @property
     def n_partitions(self) -> int:
         """Number of the topic's partitions, whoever reads them."""
         ...

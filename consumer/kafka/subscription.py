@@ -77,18 +77,15 @@ class Subscription:
     def poll(self, seconds: float) -> Polled:
         """As `Reader.poll`."""
         if self._is_kept_out():
-            self._stop.wait(seconds)
-            return Polled()
+            lost, _ = self._changes(ask=False)
+            if not lost:
+                self._stop.wait(seconds)
+            return Polled(lost)
         self._member.join_anew_if_stuck()
         can_be_placed = self._can_be_placed()
         if self._is_another_log():
             return Polled(lost=self._start_over())
-        lost, gained = self._assignment.changes(ask=can_be_placed)
-        if lost:
-            self._log.info(
-                "Stopped reading partitions %s: the consumer group shares the partitions anew.",
-                sorted(lost),
-            )
+        lost, gained = self._changes(ask=can_be_placed)
         if lost or gained:
             return Polled(lost, gained)
         try:
@@ -186,6 +183,11 @@ class Subscription:
         return self._assignment.all()
 
     @property
+    def has_lost(self) -> bool:
+        """As `Reader.has_lost`."""
+        return self._assignment.has_lost
+
+    @property
     def n_partitions(self) -> int:
         """As `Reader.n_partitions`."""
         return len(self._member.client.partitions_for_topic(self._topic) or ())
@@ -229,6 +231,15 @@ class Subscription:
             self._short_since = self._short_since or time.monotonic()
             if time.monotonic() - self._short_since > SHORT_SECONDS:
                 raise error
+
+    def _changes(self, ask: bool) -> tuple[Collection[int], Collection[int]]:
+        lost, gained = self._assignment.changes(ask)
+        if lost:
+            self._log.info(
+                "Stopped reading partitions %s: the consumer group shares the partitions anew.",
+                sorted(lost),
+            )
+        return lost, gained
 
     def _is_another_log(self) -> bool:
         """Whether the topic was created anew since it was read."""

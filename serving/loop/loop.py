@@ -75,7 +75,9 @@ class ServingLoop:
         """Read what the topic has, and write lists if Redis takes them."""
         self._read()
         self._net.run("looking at the edge store and the model", self._look_at_stores)
-        if not self._outage.paused:
+        # Where partitions were lost in the middle of the poll, another process may have written
+        # newer lists than those that were begun before it; the next poll tells what was lost.
+        if not self._outage.paused and not self._reader.has_lost:
             self._write()
         self._partitions.commit()
         self._report()

@@ -36,7 +36,9 @@ def test_a_loss_is_told_once_and_is_a_loss_of_all_that_the_owner_has() -> None:
     member = placed(0, 1)
     member.lose({0})
     assert not member.placed()
+    assert member.has_lost
     assert changes(member) == ({0, 1}, {1})
+    assert not member.has_lost
     assert changes(member) == (NOTHING, {1})
 
 

@@ -130,6 +130,24 @@ def test_messages_of_partitions_that_wait_for_a_place_count_as_they_did_before(
         assert subscription.lag() == 1
 
 
+def test_partitions_that_were_lost_are_told_also_while_the_broker_lets_the_member_in_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = SimpleNamespace(subscribe=lambda *_, **__: None)
+    monkeypatch.setattr("consumer.kafka.member.until_it_answers", lambda *_, **__: client)
+    subscription = Subscription(ConsumerSettings(), "g", log, threading.Event())
+    monkeypatch.setattr(subscription._admission, "is_kept_out", lambda: True)
+    assignment = subscription._assignment
+    assignment.gain({0, 1})
+    assignment.changes(ask=True)
+    assert assignment.claim(0)
+    assignment.lose({0, 1})
+    assert subscription.has_lost
+    assert subscription.poll(0.0).lost == {0, 1}
+    assert not subscription.has_lost
+    assert not subscription.poll(0.0).lost
+
+
 def test_an_offset_beyond_the_topics_end_is_refused_not_read_from_the_start(
     settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

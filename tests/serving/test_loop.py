@@ -242,6 +242,27 @@ def test_a_lost_partition_is_not_written_and_goes_on_where_it_was_answered(loop:
     assert loop.reader.started[0] == len(GRAPH) + 1
 
 
+@pytest.mark.parametrize("in_a_heartbeat", [False, True])
+def test_a_list_that_was_begun_before_a_rebalance_in_a_polls_midst_is_not_written_after_it(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, in_a_heartbeat: bool
+) -> None:
+    monkeypatch.setattr("serving.loop.loop.LIFE_EVERY", 0.0)
+    loop.start()
+    loop.publish("one", "0-1")
+    loop.go_on("the block", lambda: loop.loop._blocks._block)
+    assert not loop.store.user("one")
+    loop.publish("another", "0-1")
+    with monkeypatch.context() as patch:
+        hook = "heartbeat" if in_a_heartbeat else "before_messages"
+        patch.setattr(loop.reader, hook, loop.reader.assign)
+        loop.loop.round()
+    for _ in range(3):
+        loop.loop.round()
+    assert not loop.store.user("one")  # it is another process's now
+    loop.reader.assign(0)
+    loop.go_on("both lists", lambda: loop.store.user("one") and loop.store.user("another"))
+
+
 def test_where_the_edge_store_cannot_tell_the_place_the_log_is_told_to_ask_again(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,14 +14,16 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import numpy as np
@@ -38,7 +40,8 @@ from process.log import FIGURES_EVERY
 from streamgcn.services.ports import free_port
 from streamgcn.services.redis import redis_command
 from tests import services
-from tests.rooms import Rooms
+from tests.commands import STREAMGCN
+from tests.rooms import Process, Rooms
 from tests.services import Broker
 from trainer.model.model_file import written
 
@@ -73,6 +76,14 @@ class Events:
         elif chance < 2 * NEW:
             item = f"new{draw.randrange(NEW_ITEMS)}"
         return user, item
+
+
+class OwnProcesses(Rooms):
+    """Rooms that start as an operator starts them, and not as forks that have one thread."""
+
+    def process(self, room: str, env: Mapping[str, str], log: IO[bytes]) -> Process:
+        """As the name says."""
+        return subprocess.Popen([*STREAMGCN, room], env=dict(env), stderr=log)
 
 
 def freshness(sizes: Sizes, shop: Path, rates: Sequence[int], seconds: float) -> Result:
@@ -152,7 +163,7 @@ def running(sizes: Sizes, shop: Path) -> Iterator[Running]:
         stack.callback(server.stop)
         url = f"redis://{server.address}/0"
         shutil.copytree(shop / "models", folder / "models")
-        rooms = Rooms(folder, broker.address, url)
+        rooms = OwnProcesses(folder, broker.address, url)
         rooms.env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
         stack.enter_context(rooms)
         ready = start(rooms, url, shop, sizes)
@@ -192,7 +203,7 @@ def measure(
 ) -> Result:
     """One rate: what the observer saw, what serving logged meanwhile, what the processes used."""
     rooms, seen = shown.rooms, shown.observer
-    logged, before, begun = len(rooms.log("serving")), used(rooms), time.monotonic()
+    logged, before, begun = len(rooms.log("serving")), used(), time.monotonic()
     sent_per_s = shown.send(rate, seconds, over)
     deadline = time.monotonic() + LEFT_SECONDS
     while seen.left() and time.monotonic() < deadline:
@@ -201,7 +212,7 @@ def measure(
     time.sleep(FIGURES_EVERY)  # for the log line of the last events
     waits = np.sort(seen.take())
     p50, p95, p99 = (waits[int(len(waits) * share)] for share in (0.5, 0.95, 0.99))
-    after = used(rooms)
+    after = used()
     return {
         "sent_per_s": round(sent_per_s),
         "sampled": len(waits),
@@ -229,12 +240,11 @@ def logged_figures(text: str) -> dict[str, list[int]]:
     return {name: [int(np.median(each)), max(each)] for name, each in found.items()}
 
 
-def used(rooms: Rooms) -> dict[str, float]:
+def used() -> dict[str, float]:
     """CPU seconds of each process of the benchmark."""
     found = {"observer and producer": psutil.Process()}
     for child in psutil.Process().children():
-        found[Path(child.cmdline()[0]).name.split()[0]] = child
-    for room in ("consumer", "trainer", "serving"):
-        with suppress(KeyError):
-            found[room] = psutil.Process(rooms.pid(room))
+        command = child.cmdline()
+        started = command[-1] in ("consumer", "trainer", "serving")
+        found[command[-1] if started else Path(command[0]).name.split()[0]] = child
     return {name: sum(process.cpu_times()[:2]) for name, process in found.items()}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from deltalake import DeltaTable
 
@@ -15,6 +16,8 @@ from serving.redis.store import Store
 from serving.settings import ServingSettings
 from tests.commands import Command, run, without_settings
 from tests.services import PATIENCE
+
+Process = Command | subprocess.Popen[bytes]
 
 
 class Rooms:
@@ -38,19 +41,23 @@ class Rooms:
         names = {key.lower().removeprefix("streamgcn_"): value for key, value in own.items()}
         self.settings = ServingSettings.model_validate(names)
         self.store = Store(redis_url, name)
-        self._running: dict[str, Command] = {}
+        self._running: dict[str, Process] = {}
 
     def start(self, *rooms: str, **settings: str) -> None:
         for room in rooms:
             with (self.folder / f"{room}.log").open("ab") as log:
-                self._running[room] = Command([room], self.env | settings, stderr=log)
+                self._running[room] = self.process(room, self.env | settings, log)
 
     def start_another(self, room: str) -> str:
         """A second process of a room; returns the name that it has here."""
         name = f"{room} 2"
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._running[name] = Command([room], self.env, stderr=log)
+            self._running[name] = self.process(room, self.env, log)
         return name
+
+    def process(self, room: str, env: Mapping[str, str], log: IO[bytes]) -> Process:
+        """A process of a room that starts; torch has one thread in it, whatever `env` says."""
+        return Command([room], env, stderr=log)
 
     def start_publishing(self, file: Path) -> None:
         """`streamgcn publish` in the background, one message an event."""

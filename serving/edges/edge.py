@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trainer.graph import order
 from trainer.graph.arrays import Int64s
 
 
@@ -20,14 +21,15 @@ class Edge(NamedTuple):
 Edges = dict[str, Edge]  # by item
 
 
-def ages(times: Sequence[int]) -> Int64s:
-    """How many newer edges a user has beside each of these, int64 [edges]; as in the graph.
+def ages(starts: Sequence[int] | Int64s, times: Sequence[int] | Int64s) -> Int64s:
+    """How many newer edges each edge's user has, int64 [edges]; as in the graph.
 
     Args:
-        times: epoch milliseconds of all the user's edges; of equal ones the later is newer.
+        starts: [users + 1], where each user's edges begin.
+        times: epoch milliseconds of the edges; of equal ones of a user the later is newer.
     """
-    if len(set(times)) < 2:
-        return np.zeros(len(times), np.int64)
-    newer = np.empty(len(times), np.int64)
-    newer[np.argsort(np.array(times), kind="stable")] = np.arange(len(times))[::-1]
-    return newer
+    begins, at = np.asarray(starts, np.int64), np.asarray(times, np.int64)
+    n_users = len(begins) - 1
+    users = np.repeat(np.arange(n_users, dtype=np.int32), np.diff(begins))
+    by_time = order.by_time(users, at, np.arange(len(at)))
+    return order.ages(begins, by_time, users, order.timed(users, at, n_users))

@@ -38,6 +38,7 @@ class StoredEdges:
         self.watermark = Watermark()
         self.numbers: dict[str, int] = {}
         self.starts: Int64s = np.zeros(1, np.int64)  # of each user's edges in the graph
+        self._items: list[str] = []  # ids of the graph's items; Arrow is slow at a few at a time
         self._partitions: Int32s = np.empty(0, np.int32)
         self._several = np.empty(0, np.bool_)  # whether a user's rows are of several partitions
         self._digests: set[str] = set()  # of users who are forgotten; nobody was told yet
@@ -51,6 +52,7 @@ class StoredEdges:
         same.watermark, same.numbers, same.starts = self.watermark, dict(self.numbers), self.starts
         same._partitions, same._several = self._partitions, self._several
         same._digests = set(self._digests)
+        same._items = list(self._items)
         return same
 
     def grow(self, store: EdgeStore, cut: Mapping[str, Positions], log: int) -> GrowthResult:
@@ -77,6 +79,7 @@ class StoredEdges:
                 self._note_partitions(rows)
         finally:
             self._number_users(0 if self._digests else known)
+            self._items += self.graph.item_ids.values[len(self._items) :].to_pylist()
             self.starts = self.graph.row_starts()
         digests, self._digests = self._digests, set()
         return GrowthResult(digests, users)
@@ -127,11 +130,11 @@ class StoredEdges:
         if number is None:
             return {}
         own = slice(self.starts[number], self.starts[number + 1])
-        order = np.lexsort((self.graph.places[own], self.graph.timestamps[own]))
-        at = self.starts[number] + order
-        items = self.graph.item_ids.values.take(pa.array(self.graph.items[at])).to_pylist()
-        times, weights = self.graph.timestamps[at], self.graph.weights[at]
-        edges = map(Edge, times.tolist(), weights.tolist())
+        graph, times = self.graph, self.graph.timestamps[own]
+        order = np.lexsort((graph.places[own], times))
+        items = map(self._items.__getitem__, graph.items[own][order].tolist())
+        weights = graph.weights[own][order].tolist()
+        edges = map(Edge._make, zip(times[order].tolist(), weights, strict=True))
         return dict(zip(items, edges, strict=True))
 
     def _number_users(self, known: int) -> None:

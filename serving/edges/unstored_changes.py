@@ -140,9 +140,11 @@ class UnstoredChanges:
     def count(self) -> None:
         """Count all changes in the popularity of items."""
         for user, change in self.changed.items():
-            for edges, sign in ((self.stored.of(user), -1), (change.items, 1)):
+            stored = self.stored.of(user)
+            for edges, others, sign in ((stored, change.items, -1), (change.items, stored, 1)):
                 for item, edge in edges.items():
-                    self._popularity.change(item, edge, sign)
+                    if others.get(item) != edge:
+                        self._popularity.change(item, edge, sign)
 
     def _forget(
         self,

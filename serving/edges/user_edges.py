@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -161,11 +162,11 @@ class UserEdges:
 
     def touch(self, user: str, item: str) -> tuple[float, int] | None:
         """Strength and age of the user's edge to the item, None without one."""
-        edges = self.items(user)
+        edges = self._unstored.edges(user)
         if item not in edges:
             return None
-        place = list(edges).index(item)
-        return edges[item].weight, int(ages([edge.timestamp for edge in edges.values()])[place])
+        place, times = list(edges).index(item), [edge.timestamp for edge in edges.values()]
+        return self._strength(edges[item]), int(ages([0, len(times)], times)[place])
 
     def block(
         self, users: Sequence[str], of_graph: Int64s, of_id: Mapping[str, int]
@@ -181,17 +182,15 @@ class UserEdges:
             user's newest edge, 0 without one.
         """
         graph, strengths, starts = self.graph, self.graph.strengths, self._stored.starts
+        told = [change for user in users if (change := self.changed.get(user))]
+        of_told = self._columns([change.items for change in told], of_id)
         columns: list[tuple[Int64s, Float32s, Int64s]] = []
         event_at = np.zeros(len(users), np.int64)
         for row, user in enumerate(users):
             change, number = self.changed.get(user), self._stored.numbers.get(user)
             if change:
-                times = [edge.timestamp for edge in change.items.values()]
-                weights = np.array([edge.weight for edge in change.items.values()], np.float32)
-                strong = graph.weighing.strengths(weights, np.array(times, np.int64), self._newest)
-                numbers = np.array([of_id.get(item, -1) for item in change.items], np.int64)
-                columns.append((numbers, strong, ages(times)))
-                event_at[row] = max(times, default=0)
+                own_columns, event_at[row] = next(of_told)
+                columns.append(own_columns)
             elif number is not None:
                 own = slice(starts[number], starts[number + 1])
                 columns.append((of_graph[graph.items[own]], strengths[own], graph.ages[own]))
@@ -201,6 +200,26 @@ class UserEdges:
         begins = np.cumsum([0, *(len(items) for items, *_ in columns)])
         joined = [np.concatenate(each) for each in zip(*(columns or [NO_EDGES]), strict=True)]
         return Own(*map(torch.from_numpy, (begins, *joined))), event_at
+
+    def _columns(
+        self, told: Sequence[Edges], of_id: Mapping[str, int]
+    ) -> Iterator[tuple[tuple[Int64s, Float32s, Int64s], int]]:
+        """As columns of `block`, and as there the newest edge's time, of each user's edges.
+
+        All users' are turned into arrays together: a user has few edges, and an array costs as much
+        as a dozen of them.
+        """
+        numbers = np.array([of_id.get(item, -1) for edges in told for item in edges], np.int64)
+        flat = [edge for edges in told for edge in edges.values()]
+        times, weights = zip(*flat, strict=True) if flat else ((), ())
+        at = np.array(times, np.int64)
+        weighing = self.graph.weighing
+        strong = weighing.strengths(np.array(weights, np.float32), at, self._newest)
+        starts = np.cumsum([0, *map(len, told)])
+        old = ages(starts, at)
+        for begin, end in pairwise(starts.tolist()):
+            own = slice(begin, end)
+            yield (numbers[own], strong[own], old[own]), int(at[own].max(initial=0))
 
     @property
     def n_users(self) -> int:

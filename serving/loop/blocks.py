@@ -95,11 +95,15 @@ class Blocks:
         self._block = None
         self._due.give_back()
 
-    def clear(self) -> None:
-        """Nothing is due: another process may write the lists of these users now."""
+    def clear(self) -> list[str]:
+        """Nothing is due: another process may write the lists of these users now.
+
+        Returns:
+            As `DueUsers.clear`.
+        """
         self._block = None
-        self._due.clear()
         self._publication.drop()
+        return self._due.clear()
 
     def take_seconds(self) -> list[float]:
         """Seconds from the begin of each block until it was written, since the last call."""

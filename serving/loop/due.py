@@ -119,11 +119,19 @@ class DueUsers:
         """Nobody waits: the first publication writes all lists."""
         self._waiting.clear()
 
-    def clear(self) -> None:
-        """Nobody waits: the partitions may be another process's now."""
+    def clear(self) -> list[str]:
+        """Nobody waits: the partitions may be another process's now.
+
+        Returns:
+            The users who were due without an event: nothing that is read again makes them due.
+        """
+        aside = {user: each.due for user, each in self._aside.items()}
+        due = (self._waiting | self._taken | aside).items()
+        without_event = [user for user, each in due if each.offset == NO_EVENT]
         for each in (self._waiting, self._taken, self._after, self._alone, self._aside):
             each.clear()
         self._tries.clear()
+        return without_event
 
     def offsets(self) -> dict[int, int]:
         """Partition -> offset up to where all events are answered, to be committed to Kafka."""

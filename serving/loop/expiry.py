@@ -1,10 +1,9 @@
-"""Edges that are older than the retention leave; their users get new lists, or lose their lists."""
+"""Edges that are older than the retention leave; users without an edge left lose their lists."""
 
 from __future__ import annotations
 
 from consumer.edge.retention import Retention
 from serving.edges.user_edges import UserEdges
-from serving.loop.due import DueUsers
 from serving.loop.forgetting import Forgetting
 from serving.loop.partitions import Partitions
 
@@ -13,32 +12,24 @@ class Expiry:
     """Looks from time to time."""
 
     def __init__(
-        self, days: float | None, edges: UserEdges, due: DueUsers, forgetting: Forgetting,
-        partitions: Partitions,
-    ) -> None:  # fmt: skip
+        self, days: float | None, edges: UserEdges, forgetting: Forgetting, partitions: Partitions
+    ) -> None:
         """`days`: how long an edge stays, None for ever."""
         self._retention = Retention(days)
-        self._edges, self._due, self._forgetting = edges, due, forgetting
-        self._partitions = partitions
-        self._looked_at_lists = False  # of users whose edges expired while nobody served
+        self._edges, self._forgetting, self._partitions = edges, forgetting, partitions
+        # The partitions for which all lists were looked at, for those of users whose edges expired
+        # while nobody served, or while the partition went from one process to another.
+        self._looked_at: frozenset[int] = frozenset()
 
     def step(self) -> bool:
         """Take out what is too old, if it is time to look; returns whether it looked."""
-        oldest = self._retention.due() if self._partitions.mine else None
+        mine = self._partitions.mine
+        oldest = self._retention.due() if mine else None
         if oldest is None:
             return False
         gone = self._edges.expire(oldest)
-        expired = [user for user, partition in gone.items() if partition in self._partitions.mine]
-        self._forgetting.note_expired(expired)
-        self.write_settled()
-        if not self._looked_at_lists:
+        self._forgetting.note_expired([u for u, partition in gone.items() if partition in mine])
+        if not mine <= self._looked_at:
             self._forgetting.note_old(oldest)
-            self._looked_at_lists = True
+        self._looked_at = mine
         return True
-
-    def write_settled(self) -> None:
-        """Have the lists written again of users whose edges turned out to be others."""
-        for user in self._edges.take_settled():
-            partition = self._edges.partition(user)
-            if partition in self._partitions.mine:
-                self._due.add_without_event(user, partition)

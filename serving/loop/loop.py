@@ -27,6 +27,7 @@ from serving.loop.partitions import Partitions
 from serving.loop.popular import Popular
 from serving.loop.publication import Publication
 from serving.loop.safety_net import SafetyNet
+from serving.loop.settled import Settled
 from serving.loop.taking import Taking
 from serving.redis.errors import RedisDown
 from serving.redis.redis_outage import RedisOutage
@@ -59,9 +60,8 @@ class ServingLoop:
         topic = settings.kafka_topic
         self._partitions = Partitions(topic, reader, growing, edges, self._due, log)
         self._taking = Taking(edges, self._due, forgetting, slot, self._partitions, log)
-        self._expiry = Expiry(
-            settings.retention_days, edges, self._due, forgetting, self._partitions
-        )
+        self._settled = Settled(edges, self._due, self._partitions)
+        self._expiry = Expiry(settings.retention_days, edges, forgetting, self._partitions)
         self._watch = Watch(store, settings.redis_ttl_seconds is not None, log)
         self._outage, self._net = RedisOutage(log), SafetyNet(log)
         self._looked_at = self._looked_at_stores_at = self._kept_at = self._shown_at = 0.0
@@ -92,7 +92,7 @@ class ServingLoop:
         if polled.lost:
             # Another process may have these partitions now, and write newer lists than this one.
             self._partitions.lose()
-            self._blocks.clear()
+            self._settled.put_back(self._blocks.clear())
         if polled.gained and self._partitions.place(polled.gained):
             self._slot.find_new_items()
             self._looked_at = 0.0  # the lists of their users may be of another edition
@@ -140,6 +140,7 @@ class ServingLoop:
 
     def _expire(self) -> None:
         if self._expiry.step():
+            self._settled.step()
             self._popular.hurry()
 
     def _look_at_stores(self) -> None:
@@ -157,7 +158,7 @@ class ServingLoop:
         replaced = self._growing.look()
         if not replaced:
             self._growing.step()
-            self._expiry.write_settled()
+            self._settled.step()
             return
         with self._process.health.busy("reading the edge store"):
             if not self._growing.read_anew(replaced):

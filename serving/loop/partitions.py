@@ -49,6 +49,10 @@ class Partitions:
             self._reader.place(starts)
         return True
 
+    def waiting(self) -> set[int]:
+        """The partitions that this process has and does not read yet."""
+        return self._reader.partitions() - self.mine
+
     def lose(self) -> None:
         """Nothing is read here until something is placed again."""
         self.mine = frozenset()

@@ -63,8 +63,10 @@ def test_who_is_given_back_is_due_before_all_others_from_the_first_event_on() ->
 
 def test_nothing_of_a_lost_partition_is_told() -> None:
     due = due_users((0, 5, "a"), (0, 6, "b"))
+    due.add_without_event("b", 0)  # who has an event
+    due.add_without_event("c", 0)
     due.take(1)
-    due.clear()
+    assert due.clear() == ["c"]
     assert not due.offsets()
     assert not due.take(1)
     assert due.answered() == 0

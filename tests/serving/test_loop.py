@@ -21,7 +21,7 @@ from process.log import Figures
 from process.running import Running
 from serving.edges.user_edges import UserEdges
 from serving.items.served_model import ServedModel
-from serving.lists.recommender import Recommender
+from serving.lists.recommender import Encoded, Recommender
 from serving.loop import partitions
 from serving.loop.forgetting import Forgetting
 from serving.loop.growing import Growing
@@ -310,6 +310,57 @@ def test_lists_are_written_again_where_the_edge_store_tells_another_order_than_t
         return found is not None and found.updated_at > first.updated_at
 
     loop.go_on("the list of the other order", written_again)
+
+
+def test_a_list_is_written_again_for_another_order_that_is_told_while_no_partition_is_read(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.loop.growing.SETTLE_AFTER", 0.0)
+    monkeypatch.setattr("serving.loop.growing.TIMES_AS_LONG", 0.0)
+    loop.start(0, 1)
+    loop.publish("0-1", "3-1", partition=1)  # its other events are of partition 0
+    loop.go_on("the list", lambda: (found := loop.store.user("0-1")) and found.event_at > 9)
+    loop.go_on("the commit", lambda: loop.reader.committed_offsets.get(1) == 1)
+    first = loop.store.user("0-1")
+    assert first
+    loop.reader.assign()  # a rebalance
+    loop.loop.round()
+    append(loop.rows, [("0-1", "3-2", 1.0, 9)], len(GRAPH), partition=0)
+    append(loop.rows, [("0-1", "3-1", 1.0, 9)], 0, partition=1)
+    loop.go_on("the growth", lambda: not loop.edges.unsettled)
+    loop.reader.assign(0, 1)
+    loop.go_on(
+        "the list of the other order",
+        lambda: (found := loop.store.user("0-1")) and found.updated_at > first.updated_at,
+    )
+
+
+def test_who_is_due_without_an_event_stays_due_when_the_partition_is_lost_and_comes_back(
+    loop: Loop,
+) -> None:
+    loop.start(0, 1)
+    first = loop.store.user("0-1")
+    assert first
+    loop.loop._due.add_without_event("0-1", 0)
+    loop.reader.assign(0, 1)
+    loop.go_on(
+        "the list",
+        lambda: (found := loop.store.user("0-1")) and found.updated_at > first.updated_at,
+    )
+
+
+def test_a_list_of_a_user_without_an_edge_left_goes_once_the_partition_has_come_here(
+    loop: Loop,
+) -> None:
+    loop.loop._expiry._retention._days = 1.0
+    loop.start()
+    loop.go_on("the look at all lists", lambda: not loop.loop._forgetting.working)
+    made = Encoded(["user of the other process"], [b'{"event_at":5,"updated_at":5}'])
+    loop.store.put_users(made.ids, made.values)
+    loop.reader.assign(0, 1)
+    loop.go_on("both partitions", lambda: loop.loop._partitions.mine == {0, 1})
+    loop.loop._expiry._retention._at = 0.0
+    loop.go_on("the list to go", lambda: not loop.store.update_times(made.ids)[0])
 
 
 def test_lists_of_users_whose_edges_expire_go_or_are_written_again(loop: Loop) -> None:

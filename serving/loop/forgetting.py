@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Sequence
+from itertools import islice
 
 from consumer.edge.traces import digest
 from serving.edges.user_edges import UserEdges
 from serving.redis.store import Store
 from serving.redis.sweep import Sweep
 
+AT_ONCE = 2_000  # expired lists that are deleted in a step; half a million may expire at once
 CLOCKS_APART = 60_000  # milliseconds between the clocks of two serving processes, at most
 
 
@@ -87,8 +89,10 @@ class Forgetting:
             self._erased |= dict.fromkeys(map(digest, self._users), time.time() * 1000)
             self._users.clear()
         if self._expired:
-            self._store.delete_users(self._expired)
-            self._expired.clear()
+            some = list(islice(self._expired, AT_ONCE))
+            # Who came again gets another list, and may have it already.
+            self._store.delete_users([user for user in some if not self._edges.has(user)])
+            self._expired.difference_update(some)
         if not self._walk and (self._digests or self._oldest is not None):
             self._begin_walk()
         if self._walk and not self._walk.step():

@@ -17,6 +17,7 @@ from serving.redis.contract import foreign
 from serving.redis.errors import forbidden
 from serving.redis.server import Server, asked
 from serving.redis.wire import (
+    BLOCK,
     address,
     answers,
     encoded,
@@ -28,7 +29,6 @@ from serving.redis.wire import (
     unless_wrong_type,
 )
 
-BLOCK = 256  # values a command or a pipeline: half a megabyte of lists of 50 items
 PAGE = 2_000  # keys that Redis looks at in one SCAN, which takes it a few milliseconds
 LOSSES = {
     "MSET": "lists are written by SET, which is slower",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import redis
 
 from serving.redis.connect import Client
 
+BLOCK = 256  # values a command or a pipeline: half a megabyte of lists of 50 items
 T = TypeVar("T")
 
 
@@ -25,20 +26,24 @@ def run(client: Client, *command: str | bytes) -> Any:
 
 
 def run_together(client: Client, commands: Sequence[Sequence[bytes]]) -> bool:
-    """Run commands together; raises the first error. redis-py's own way adds the command to it."""
+    """Run commands, BLOCK of them together; raises the first error, and runs no further block.
+
+    redis-py's own way adds the command to the error.
+    """
     for answer in answers(client, commands):
         if isinstance(answer, Exception):
             raise answer
     return True
 
 
-def answers(client: Client, commands: Sequence[Sequence[bytes]]) -> list[Any]:
-    """What Redis answers to commands that are run together; errors are answers too."""
-    with client.pipeline(transaction=False) as pipe:
-        for command in commands:
-            pipe.execute_command(command[0].decode(), *command[1:])
-        found: list[Any] = pipe.execute(raise_on_error=False)
-    return found
+def answers(client: Client, commands: Sequence[Sequence[bytes]]) -> Iterator[Any]:
+    """What Redis answers to commands, of which BLOCK are run together; errors are answers too."""
+    for begin in range(0, len(commands), BLOCK):
+        with client.pipeline(transaction=False) as pipe:
+            for command in commands[begin : begin + BLOCK]:
+                pipe.execute_command(command[0].decode(), *command[1:])
+            found: list[Any] = pipe.execute(raise_on_error=False)
+        yield from found
 
 
 def unless_wrong_type(act: Callable[[], T], otherwise: Callable[[], T]) -> T:

@@ -57,6 +57,20 @@ def test_lists_of_forgotten_users_go_and_stay_of_users_who_came_again(store: Sto
     assert left == {"came again", "other"}
 
 
+def test_many_lists_that_expire_at_once_take_many_steps_and_who_comes_again_keeps_the_list(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.loop.forgetting.AT_ONCE", 10)
+    users = [f"u{n}" for n in range(25)]
+    edges = edges_of()
+    forgetting = Forgetting(store, edges)
+    forgetting.note_expired(users)
+    edges.apply(Event("u0", "i", 1.0, 5, "view"), 0, Position(0, 0))
+    write(store, *users)
+    assert finish(forgetting) == 3
+    assert [user for user in users if store.user(user)] == ["u0"]
+
+
 def test_a_walk_over_many_lists_takes_many_steps(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,17 +5,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from redis import Redis
+from redis.client import Pipeline
 
 from serving.redis import commands
-from serving.redis.commands import BLOCK
 from serving.redis.contract import Recommendations
 from serving.redis.errors import RedisDown, RedisRefuses
 from serving.redis.store import Store
 from serving.redis.sweep import Choose, Sweep
+from serving.redis.wire import BLOCK
 from streamgcn.services.ports import free_port
 from tests.services import real_redis, redis_cluster, wait_for
 
@@ -77,6 +79,27 @@ def test_lists_go_by_name_and_by_digest_and_no_others(store: Store, url: str) ->
     sweep(store, lambda found: [user for user in found if user in gone])
     assert {user for user in users if store.user(user) is None} == {"u0", "u1", "u39"}
     other.close()
+
+
+def test_no_pipeline_is_longer_than_a_block(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    execute = Pipeline.execute
+
+    def counted(pipe: Pipeline, raise_on_error: bool = True) -> list[Any]:
+        lengths.append(len(pipe))
+        return execute(pipe, raise_on_error)
+
+    monkeypatch.setattr(Pipeline, "execute", counted)
+    store = Store(redis_url, tmp_path.name, ttl_seconds=1_000)
+    users = [f"u{n}" for n in range(2 * BLOCK + 1)]
+    store.put_users(users, [VALUE] * len(users))
+    assert store.event_times(users) == [3] * len(users)
+    store.delete_users(users)
+    assert store.event_times(users) == [None] * len(users)
+    assert lengths == [BLOCK, BLOCK, 1] * 4
+    store.close()
 
 
 def test_a_walk_over_all_lists_goes_on_after_each_step_and_meets_every_list(

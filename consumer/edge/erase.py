@@ -16,8 +16,8 @@ from consumer.edge.news import Files
 from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA
 from consumer.edge.table import Table
-from consumer.edge.traces import FORGET, digest, rows_of
-from consumer.event.rules import HERE
+from consumer.edge.traces import digest, rows_of
+from consumer.event.rules import FORGET, HERE
 
 Offsets = Mapping[int, int]
 # As `traces.rows_of`: a notice is no row of the user whose id is like the digest in it.

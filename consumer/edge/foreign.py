@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumer.edge.traces import FORGET
-from consumer.event.rules import ID_BYTES, LARGEST, TYPE_BYTES
+from consumer.event.rules import FORGET, ID_BYTES, LARGEST, TYPE_BYTES
 
 log = logging.getLogger("edges")
 NEEDED = (

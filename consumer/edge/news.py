@@ -16,7 +16,8 @@ from consumer.edge.logs import Logs
 from consumer.edge.order import Watermark, ordered, spans
 from consumer.edge.schema import TABLE
 from consumer.edge.table import Replaced, Table
-from consumer.edge.traces import FORGET, rows_of
+from consumer.edge.traces import rows_of
+from consumer.event.rules import FORGET
 
 
 class Files:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumer.edge.schema import ADDED, ORDER, TABLE
-from consumer.edge.traces import FORGET
+from consumer.event.rules import FORGET
 
 Offsets = Mapping[int, int]  # Kafka partition -> offset
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from consumer.edge import retention
 from consumer.edge.schema import KEEP_REPLACED_HOURS
 from consumer.edge.table import Table
-from consumer.edge.traces import FORGET
+from consumer.event.rules import FORGET, REMOVE
 
 FILE_BYTES = 32 * 1024 * 1024  # a file that has grown to this is not merged again
 
@@ -19,7 +19,7 @@ def tidy(table: Table, retention_days: float | None) -> int:
         if retention_days is not None:
             oldest = datetime.fromtimestamp(retention.oldest(retention_days) / 1000, UTC)
             done = delta.delete(
-                f"timestamp < '{oldest.isoformat()}' AND type NOT IN ('remove', '{FORGET}')"
+                f"timestamp < '{oldest.isoformat()}' AND type NOT IN ('{REMOVE}', '{FORGET}')"
             )
             gone = int(done.get("num_deleted_rows") or 0)
         delta.optimize.compact(target_size=FILE_BYTES)

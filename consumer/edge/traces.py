@@ -1,7 +1,7 @@
 """What is left of a user who was forgotten: a row of type `forget` with a digest for an id.
 
 The row tells readers that grow with the store what to drop, and to anyone else nothing but that
-somebody was forgotten. This file needs pyarrow alone.
+somebody was forgotten.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-FORGET = "forget"
+from consumer.event.rules import FORGET
 
 
 def digest(user: str) -> str:

@@ -108,7 +108,7 @@ class DueUsers:
                 self._alone.discard(user)
                 tries = self._tries[user] = self._tries.get(user, 0) + 1
                 if tries < MOST_TRIES:
-                    until = time.monotonic() + FIRST_WAIT * 2.0**tries
+                    until = time.monotonic() + FIRST_WAIT * 2.0 ** (tries - 1)
                     self._aside[user] = _PutAside(due, until)
                 else:
                     del self._tries[user]

@@ -56,7 +56,7 @@ class SafetyNet:
         state = self._steps.get(step)
         return state is not None and time.monotonic() < state.next_at
 
-    def catch(self, step: str, error: Exception, where: str = "") -> None:
+    def catch(self, step: str, error: Exception) -> None:
         """Take note of an error; a line unless the same had one lately."""
         state = self._steps.setdefault(step, _Step())
         wait = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(state.failures, 30))
@@ -66,8 +66,8 @@ class SafetyNet:
         if last is None or time.monotonic() - last > SAY_AGAIN_AFTER:
             self._said[step, place] = time.monotonic()
             self._log.error(
-                "%s%s failed, which is a fault of StreamGCN (%s: %s, at %s); it is tried again and "
+                "%s failed, which is a fault of StreamGCN (%s: %s, at %s); it is tried again and "
                 "the rest goes on.",
-                step[:1].upper() + step[1:], where, type(error).__name__, visible(str(error), 200),
+                step[:1].upper() + step[1:], type(error).__name__, visible(str(error), 200),
                 place,
             )  # fmt: skip

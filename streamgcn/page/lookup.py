@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from consumer.edge.order import ordered
 from consumer.edge.store import EdgeStore
-from consumer.event.rules import ID_BYTES
+from consumer.event.rules import ID_BYTES, REMOVE
 from process.errors import StreamGCNError
 from process.text import visible
 from serving.redis.contract import Recommendations
@@ -73,7 +73,7 @@ def _edges(settings: ServingSettings, name: str) -> list[list[str]]:
     latest: dict[str, list[str]] = {}
     for row in rows.to_pylist():
         latest.pop(row["item_id"], None)
-        if row["type"] != "remove":
+        if row["type"] != REMOVE:
             shown = (row["item_id"], row["type"], f"{row['interaction']:g}", row["timestamp"][:19])
             latest[row["item_id"]] = [visible(text) for text in shown]
     return list(reversed(latest.values()))[:EDGES]

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from serving.loop.due import MOST_ARRIVALS, MOST_TRIES, DueUsers
+from serving.loop.due import FIRST_WAIT, MOST_ARRIVALS, MOST_TRIES, DueUsers
 
 
 def due_users(*events: tuple[int, int, str]) -> DueUsers:
@@ -104,8 +104,10 @@ def test_after_a_failure_each_is_tried_alone_and_only_the_culprit_waits(
     assert due.offsets() == {0: 2}  # another process would go on at the event of the culprit
     due.add("bad", 0, 4, 0)
     due.have_read(0, 5)
+    now = 100.0 + 0.9 * FIRST_WAIT
+    due.wake()
     assert due.take(9) == []
-    now = 103.0
+    now = 100.0 + 1.1 * FIRST_WAIT
     due.wake()
     assert due.take(9) == ["bad"]
     due.answered()

@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumer.edge.traces import FORGET
 from consumer.event.errors import EventError
-from consumer.event.rules import NAMES, check
+from consumer.event.rules import FORGET, NAMES, check
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
 

@@ -16,14 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumer.edge.traces import matching, split
-from consumer.event.json import LARGEST
+from consumer.event.rules import LARGEST, REMOVE
 from trainer.graph import order
 from trainer.graph.arrays import Bools, Float32s, Int32s, Int64s
 from trainer.graph.ids import Ids
 from trainer.graph.keys import contained, keys_of
 from trainer.graph.weights import Pairs, Weighing
 
-REMOVE = "remove"
 COLUMNS = ("users", "items", "weights", "timestamps", "places")  # of the edges
 
 

@@ -117,7 +117,7 @@ class Blocks:
             self._turn = (self._turn + 1) % TURNS
             # Lists of a publication that are made one at a time have no slots for others.
             first = full or (publication.careful and self._due and not self._gathering())
-            if not first or not (self._turn or (full and publication.is_for_new_items)):
+            if not first or not (self._turn or (full and publication.is_renewal)):
                 return publication.next_block_or_end(self._popular.list, self._due.take)
             self._is_of_publication = False
         elif not full and (not self._due or self._gathering() > 0):

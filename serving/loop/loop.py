@@ -25,7 +25,7 @@ from serving.loop.growing import Growing
 from serving.loop.model_slot import ModelSlot
 from serving.loop.partitions import Partitions
 from serving.loop.popular import Popular
-from serving.loop.publication import Publication
+from serving.loop.publication import NEW_ITEMS, OTHER_EDGES, Publication
 from serving.loop.safety_net import SafetyNet
 from serving.loop.settled import Settled
 from serving.loop.taking import Taking
@@ -166,7 +166,7 @@ class ServingLoop:
         self._slot.use_other_edges()
         self._blocks.clear()
         self._partitions.restart()
-        self._publication.renew(self._reader.partitions())
+        self._publication.renew(self._reader.partitions(), OTHER_EDGES)
         self._popular.hurry()
 
     def _look(self) -> None:
@@ -198,7 +198,7 @@ class ServingLoop:
         numbers = self._slot.fold_new_items()
         if not numbers or not self._slot.recommender:
             return
-        self._publication.renew(self._partitions.mine)
+        self._publication.renew(self._partitions.mine, NEW_ITEMS)
         for similar in self._slot.recommender.neighbors(numbers):
             self._store.put_neighbors(similar.ids, similar.values)
 

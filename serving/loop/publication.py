@@ -1,4 +1,5 @@
-"""When all lists are written: for a new model, for new items, after Redis has lost them."""
+"""When all lists are written: for a new model, after Redis has lost them, and again where they
+are of that model but could be better."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from serving.loop.all_lists import AllLists, describe_model
 from serving.loop.list_block import ListBlock
 from serving.redis.store import Store
 
-# Seconds from the end of a publication to the next one for the sake of new items: at least so many,
+NEW_ITEMS = "items that are newer than the model can be recommended now"
+OTHER_EDGES = "the whole edge store was read again"
+# Seconds from the end of a publication to one that writes its lists again: at least so many,
 RENEW_AFTER = 5.0
 RENEW_TIMES = 2.0  # and at least this many times as long as the last one took
 
@@ -29,9 +32,9 @@ class Publication:
     def __init__(self, store: Store, log: logging.Logger) -> None:
         self._store, self._log = store, log
         self._editions: dict[int, str] = {}  # of partitions, as far as they are known
-        self._lack_new_items: set[int] = set()  # partitions
+        self._to_renew: dict[int, str] = {}  # partitions, and why their lists are written again
         self._lists: AllLists | None = None  # that are written now
-        self._for_new_items = False  # these are written for the sake of new items alone
+        self._renewing: dict[int, str] = {}  # these partitions, if theirs are written again
         self._progress = 0.0
         self._began_at = self._ended_at = 0.0  # of the last one
 
@@ -41,9 +44,9 @@ class Publication:
         return self._lists is not None
 
     @property
-    def is_for_new_items(self) -> bool:
-        """Whether what runs is for the sake of new items alone."""
-        return self._for_new_items
+    def is_renewal(self) -> bool:
+        """Whether what runs replaces lists that are of the present edition."""
+        return bool(self._renewing)
 
     @property
     def progress(self) -> float:
@@ -55,21 +58,21 @@ class Publication:
         """Whether the next lists are made one at a time, as one of them failed."""
         return self._lists is not None and self._lists.careful
 
-    def renew(self, partitions: Set[int]) -> None:
-        """New items can be recommended to the users of these partitions."""
-        self._lack_new_items |= partitions
+    def renew(self, partitions: Set[int], why: str) -> None:
+        """Write the lists of the users of these partitions again; `why` is for the log."""
+        self._to_renew |= dict.fromkeys(partitions, why)
 
     def drop(self) -> None:
         """The partitions read here have changed: what runs may be another process's to write."""
-        if self._lists and self._for_new_items:
-            self._lack_new_items |= self._lists.partitions
+        if self._lists:
+            self._to_renew = self._renewing | self._to_renew
         self._lists = None
         self._editions.clear()
 
     def start_over(self) -> None:
         """There is a new model without new items, or Redis has lost what was written."""
         self._lists = None
-        self._lack_new_items.clear()
+        self._to_renew.clear()
         self._editions.clear()
 
     def begin_if_due(
@@ -93,24 +96,24 @@ class Publication:
         if self._lists or not mine or not n_partitions:
             return
         missing, version = self._missing(mine, edition), recommender.model.version
+        again = {p: why for p, why in self._to_renew.items() if p in mine}
         if missing:
             self._log.info(
                 "Writing all lists of model %s for the users of partitions %s.",
                 version, sorted(missing),
             )  # fmt: skip
-        elif self._lack_new_items & mine and self._new_items_are_due():
+        elif again and self._renewal_is_due():
             self._log.info(
-                "Writing all lists of model %s again for the users of partitions %s: items that "
-                "are newer than the model can be recommended now.",
-                version, sorted(self._lack_new_items & mine),
+                "Writing all lists of model %s again for the users of partitions %s: %s.",
+                version, sorted(again), "; ".join(sorted(set(again.values()))),
             )  # fmt: skip
         else:
             self._progress = 1.0  # another process may have written them
             return
-        self._for_new_items = not missing
-        partitions = missing or self._lack_new_items & mine
+        self._renewing = {} if missing else again
+        partitions = missing or set(again)
         self._lists = AllLists(recommender, edges, partitions, n_partitions, edition)
-        self._lack_new_items -= partitions
+        self._to_renew = {p: why for p, why in self._to_renew.items() if p not in partitions}
         self._began_at = time.monotonic()
 
     def next_block_or_end(
@@ -164,6 +167,6 @@ class Publication:
             self._editions |= self._store.published(unknown)
         return {p for p in unknown if self._editions.get(p) != edition}
 
-    def _new_items_are_due(self) -> bool:
+    def _renewal_is_due(self) -> bool:
         took = self._ended_at - self._began_at
         return time.monotonic() - self._ended_at > max(RENEW_AFTER, RENEW_TIMES * took)

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import shutil
 import threading
 import time
 import weakref
@@ -405,6 +406,21 @@ def test_an_item_that_the_model_has_not_seen_is_recommended_once_three_users_lik
         return any(each and "brand new" in each.items for each in found)
 
     loop.go_on("a list with it", recommended)
+
+
+def test_the_log_says_that_lists_are_written_again_for_an_edge_store_that_was_replaced(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("serving.loop.growing.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("serving.loop.publication.RENEW_AFTER", 0.0)
+    monkeypatch.setattr("serving.loop.publication.RENEW_TIMES", 0.0)
+    loop.start()
+    shutil.rmtree(tmp_path / "edges")
+    store_of(tmp_path / "edges", [*pairs(GRAPH), ("newcomer", "2-3")])
+    loop.go_on("the list", lambda: loop.store.user("newcomer"))
+    assert "again for the users of partitions [0]: the whole edge store was read" in caplog.text
+    assert "newer than the model" not in caplog.text
 
 
 def test_lists_that_cannot_be_deleted_do_not_keep_the_loop_busy_until_they_are_tried_again(

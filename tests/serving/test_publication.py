@@ -16,7 +16,7 @@ from serving.loop import publication
 from serving.loop.blocks import TURNS, Blocks
 from serving.loop.due import DueUsers
 from serving.loop.popular import Popular
-from serving.loop.publication import Publication
+from serving.loop.publication import NEW_ITEMS, OTHER_EDGES, Publication
 from serving.redis.store import Store
 from tests.graphs import blocks
 from tests.serving.test_serving import POPULAR, snapshot_of
@@ -91,10 +91,10 @@ def test_new_items_are_published_once_and_not_after_a_snapshot_that_holds_them(
     published: Published, caplog: pytest.LogCaptureFixture
 ) -> None:
     published.go_on(100)
-    published.publication.renew({0, 1})
+    published.publication.renew({0, 1}, NEW_ITEMS)
     published.go_on(100)
     assert begun(caplog) == 2
-    published.publication.renew({0, 1})
+    published.publication.renew({0, 1}, NEW_ITEMS)
     published.publication.start_over()  # a snapshot goes live, which holds the new items
     published.go_on(100, edition="v2 word")
     assert begun(caplog) == 3
@@ -103,13 +103,31 @@ def test_new_items_are_published_once_and_not_after_a_snapshot_that_holds_them(
 def test_what_new_items_come_to_before_a_publish_begins_is_in_it(
     published: Published, caplog: pytest.LogCaptureFixture
 ) -> None:
-    published.publication.renew({0, 1})
+    published.publication.renew({0, 1}, NEW_ITEMS)
     published.go_on(100)
     assert begun(caplog) == 1
     published.go_on(2, edition="v1 other word")  # Redis was flushed, and the publish is running
-    published.publication.renew({0, 1})  # some of its lists lack these
+    published.publication.renew({0, 1}, NEW_ITEMS)  # some of its lists lack these
     published.go_on(100, edition="v1 other word")
     assert begun(caplog) == 3
+
+
+def test_the_log_says_why_lists_are_written_again_also_after_the_partitions_were_lost(
+    published: Published, caplog: pytest.LogCaptureFixture
+) -> None:
+    published.go_on(100)
+    published.publication.renew({0}, OTHER_EDGES)
+    published.publication.renew({1}, NEW_ITEMS)
+    published.go_on(1)
+    published.publication.drop()
+    published.go_on(100)
+    published.publication.renew({1}, OTHER_EDGES)
+    published.go_on(100)
+    again = [line.split(" again for the users of ") for line in caplog.messages]
+    assert [line[1] for line in again if len(line) > 1] == [
+        *[f"partitions [0, 1]: {NEW_ITEMS}; {OTHER_EDGES}."] * 2,
+        f"partitions [1]: {OTHER_EDGES}.",
+    ]
 
 
 @pytest.mark.parametrize("renewing", [False, True])
@@ -119,7 +137,7 @@ def test_a_publish_that_lost_its_partitions_is_done_again_once(
     if renewing:
         published.go_on(100)
         caplog.clear()
-        published.publication.renew({0, 1})
+        published.publication.renew({0, 1}, NEW_ITEMS)
     published.go_on(2)
     assert published.publication.running
     published.publication.drop()  # and they come back

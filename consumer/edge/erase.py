@@ -20,6 +20,9 @@ from consumer.edge.traces import digest, rows_of
 from consumer.event.rules import FORGET, HERE
 
 Offsets = Mapping[int, int]
+# Notices in one commit: the Delta library ends the process where a predicate has some ten thousand
+# digests, as one bulk message can ask for (deltalake 1.6, a stack of 8 MB).
+TOGETHER = 1_000
 # As `traces.rows_of`: a notice is no row of the user whose id is like the digest in it.
 _OF_USERS = f"coalesce(type, '') <> '{FORGET}' AND encode(sha256(user_id), 'hex')"
 

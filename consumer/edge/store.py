@@ -282,6 +282,7 @@ class EdgeStore:
         A `forget` ends all that is stored; one with HERE for an item the user's rows in its own
         partition and in all other logs. A row of type `forget` takes the rows'
         place where there was any, with the user's digest for an id, so that readers learn of it.
+        Each commit erases some of the users.
         To repeat an erasure does no harm.
 
         Args:
@@ -300,27 +301,30 @@ class EdgeStore:
         wide = pc.not_equal(forgets["item_id"], HERE)
         everywhere = set(forgets["user_id"].filter(wide).to_pylist())
         stored = {partition: offset or 0 for partition, offset in first.items()}
-        for left in reversed(range(TRIES)):
+        offsets = {p: offset for p, offset in first.items() if offset is not None}
+        erased, left, more = 0, TRIES, True
+        while more:
             self._refresh()
             self._check_fence(first, log)
             held = erase.of_users(self._table, users, log.number, stored, everywhere)
             made = erase.notices(forgets, held, log.number)
+            erased = max(erased, len(held))
+            more = len(made) > erase.TOGETHER
             if not len(made):
                 break
-            made, stamp = stamped(made, log.number, self._logs.stamp())
-            offsets = {p: offset for p, offset in first.items() if offset is not None}
+            made, stamp = stamped(made.slice(0, erase.TOGETHER), log.number, self._logs.stamp())
             try:
                 self._table.overwrite(
                     made,
                     erase.replaced_by(made, log.number),
                     self._transactions(offsets, log, stamp),
                 )
-                break
             except Conflict:
+                left, more = left - 1, True
                 if not left:
                     raise
         tidy.vacuum(self._table, hours=0, full=False)
-        return len(held)
+        return erased
 
     def tidy(self, retention_days: float | None = None) -> int:
         """Merge small files, drop rows and files that are too old, shorten the log.

@@ -1,17 +1,22 @@
 """The row that is left of a forgotten user is nobody's: no id can be chosen that reaches it."""
 
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from consumer.edge.store import EdgeStore, Watermark
+from consumer.edge.table import Table
 from consumer.edge.traces import digest
 from consumer.event.json import FORGET, Event, encode
 from consumer.event.rules import ONLY_HERE
 from consumer.ingest.batch import Batch
 from consumer.kafka.client import Headers, Message
-from tests.graphs import pairs
+from tests.graphs import pairs, stored
 from tests.ingesting import likes
 from trainer.graph.growth import grow
 from trainer.graph.interactions import InteractionGraph
@@ -54,3 +59,26 @@ def test_to_forget_a_user_whose_id_is_the_digest_of_another_leaves_the_notice_on
     count = store.count()
     write(store, 5, forget(NAMESAKE), headers=headers)  # who has nothing but the other's notice
     assert store.count() == count
+
+
+def test_many_users_are_forgotten_in_several_commits_as_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.edge.erase.TOGETHER", 2)
+    store = EdgeStore.begin(str(tmp_path / "edges"), "t")
+    users = [f"u{n}" for n in range(5)]
+    write(store, 0, *[event for user in [*users, "stays"] for event in likes(user, ["a"])])
+    overwrite, sizes = Table.overwrite, []
+
+    def noted(table: Table, made: pa.Table, *rest: Any) -> None:
+        sizes.append(len(made))
+        overwrite(table, made, *rest)
+
+    monkeypatch.setattr(Table, "overwrite", noted)
+    write(store, 6, *map(forget, users))
+    rows = stored(store)
+    assert rows.filter(pc.not_equal(rows["type"], FORGET))["user_id"].to_pylist() == ["stays"]
+    notices = rows.filter(pc.equal(rows["type"], FORGET))
+    assert Counter(notices["user_id"].to_pylist()) == Counter(map(digest, users))
+    assert store.next_offset(0) == 11
+    assert sizes == [2, 2, 1]

@@ -19,12 +19,14 @@ StreamGCNError
 ├── OneProcess       trainer/model/parallel.py   the gcn is started in several processes
 ├── DeviceMissing    trainer/device.py           a GPU is asked for and there is none
 ├── SnapshotError    trainer/lifecycle         a snapshot cannot be read or written, or is wrong
+│   └── LiveChanged                            another model went live since the caller looked
 ├── LeaseLost        trainer/lifecycle         another trainer has taken MODEL_STORE over
 ├── RedisDown        serving/redis/errors.py   Redis does not answer
 │   └── RedisRefuses                           it answers, and takes no lists
 │       └── RedisMisconfigured                 and waiting does not mend it; a SettingsError too
 ├── ForeignValue     serving/redis/contract.py a key holds what serving did not write
 ├── FileError        streamgcn/files/source.py an interaction file cannot be read
+├── PlotError        streamgcn/replay/plot.py  the picture of a replay cannot be made
 ├── EmbeddedError    streamgcn/services/ports.py an embedded part cannot be started
 ├── BackupError      streamgcn/backup.py      a backup cannot be made or restored
 ├── PageEnded        streamgcn/page/server.py  the web server of the page has ended by itself

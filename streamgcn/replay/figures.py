@@ -38,7 +38,7 @@ class Tally:
         Args:
             event: the event's number in the log.
             new: whether the user had no edge at the last training.
-            places: by way, as `place` gives them.
+            places: by way, as `rank` gives them.
         """
         self._events.append(event)
         self._new.append(new)

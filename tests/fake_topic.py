@@ -12,7 +12,7 @@ from kafka import TopicPartition
 from consumer.event.json import Event, encode
 from consumer.kafka.assignment import Assignment
 from consumer.kafka.client import Headers, Message
-from consumer.kafka.offsets import place_in
+from consumer.kafka.offsets import begin_at
 from consumer.kafka.reading import Polled
 
 log = logging.getLogger("test")
@@ -70,8 +70,8 @@ class FakeTopic:
 class FakeReader:
     """A member that a test gives partitions to and takes them from; a `Reader`.
 
-    committed_offsets: what the loop has told by `commit`; started: what it has told by `place`;
-    postponed: why it did not know a place.
+    committed_offsets: what the loop has told by `commit`; started: what it has told by `start_at`;
+    postponed: why it did not know a start.
     """
 
     def __init__(self, topic: FakeTopic, records: int = 3) -> None:
@@ -103,7 +103,7 @@ class FakeReader:
         if lost or gained:
             return Polled(lost, gained)
         read = {}
-        for partition in sorted(self._assignment.placed()):
+        for partition in sorted(self._assignment.reading()):
             at, messages = self._position[partition], self._topic.messages[partition]
             if not self._topic.first[partition] <= at <= self._topic.end[partition]:
                 return Polled(lost=self._assignment.start_over())
@@ -111,16 +111,16 @@ class FakeReader:
                 read[partition] = read_now[: self._records]
                 self._position[partition] = read[partition][-1].offset + 1
         self.before_messages()
-        placed = self._assignment.placed()
-        return Polled(messages=[each for partition, each in read.items() if partition in placed])
+        reading = self._assignment.reading()
+        return Polled(messages=[each for partition, each in read.items() if partition in reading])
 
-    def place(self, starts: Mapping[int, int | None]) -> None:
+    def start_at(self, starts: Mapping[int, int | None]) -> None:
         for partition, start in starts.items():
             if self._assignment.claim(partition):
                 first, end = self._topic.first[partition], self._topic.end[partition]
                 tp = TopicPartition(TOPIC, partition)
                 try:
-                    self._position[partition] = place_in(tp, start, first, end, log)
+                    self._position[partition] = begin_at(tp, start, first, end, log)
                     self.started[partition] = start
                 except Exception:
                     self._assignment.unclaim(partition)

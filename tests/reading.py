@@ -11,5 +11,5 @@ from consumer.kafka.subscription import Subscription
 def read(subscription: Subscription, starts: Mapping[int, int] | None = None) -> list[Message]:
     """Messages of one poll; each gained partition is read from `starts`, or from the earliest."""
     polled = subscription.poll(0.1)
-    subscription.place({partition: (starts or {}).get(partition) for partition in polled.gained})
+    subscription.start_at({partition: (starts or {}).get(partition) for partition in polled.gained})
     return [message for messages in polled.messages for message in messages]

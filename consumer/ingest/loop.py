@@ -129,17 +129,17 @@ class Ingest:
         if polled.lost:
             self._drop()
         if polled.gained:
-            self._place(polled)
+            self._start_gained(polled)
         self._filling.polled(polled.messages)
 
-    def _place(self, polled: Polled) -> None:
+    def _start_gained(self, polled: Polled) -> None:
         try:
             starts = self._starts.find(polled.gained, self._reader)
         except StreamGCNError as error:
             self._reader.postpone(error)
             return
         try:
-            self._reader.place(starts)
+            self._reader.start_at(starts)
         except TopicShorter as error:
             if self._starts.begin_another(error, self._reader):
                 self._start_anew()

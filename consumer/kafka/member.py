@@ -97,13 +97,13 @@ class Member:
                 self.client.resume(TopicPartition(self._topic, partition))
 
     def assigned(self, partitions: set[TopicPartition]) -> None:
-        """Note partitions that must be placed before anything is read of them."""
+        """Note partitions that wait for a start before anything is read of them."""
         self._joining_since = None
         self.admitted = self.admitted or bool(partitions)
         for tp in partitions:
             with suppress(KeyError, ValueError):  # the client has dropped it already
                 self.client.pause(tp)
-                self.client.seek(tp, 0)  # anywhere: without a place the client would look for one
+                self.client.seek(tp, 0)  # anywhere: without an offset the client would look for one
         self._assignment.gain(tp.partition for tp in partitions)
 
     def revoked(self, partitions: set[TopicPartition]) -> None:

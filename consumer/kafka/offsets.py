@@ -13,7 +13,7 @@ from consumer.kafka.reach import log_reader, to_the_end
 from consumer.settings import ConsumerSettings
 
 
-def place_in(
+def begin_at(
     tp: TopicPartition, start: int | None, first: int, end: int, log: logging.Logger
 ) -> int:
     """The offset to read a partition from, which holds the offsets from `first` up to `end`.

@@ -4,11 +4,11 @@
     if polled.lost:
         drop everything that was made of messages and is not stored
     if polled.gained:
-        reader.place({partition: offset for partition in polled.gained})
+        reader.start_at({partition: offset for partition in polled.gained})
     for messages in polled.messages:
         take them
 
-The consumer's places are what the edge store holds, never Kafka's committed offsets; serving's are
+The consumer's starts are what the edge store holds, never Kafka's committed offsets; serving's are
 the lower of both.
 """
 
@@ -25,8 +25,8 @@ class Polled(NamedTuple):
 
     lost: partitions that the loop reads no more. If there is any, it is all that the loop has; what
         this process still reads of them is in a later `gained`.
-    gained: partitions that wait for `place`, told again until they are placed or lost.
-    messages: of placed partitions; of each partition in order.
+    gained: partitions that wait for `start_at`, told again until they are read or lost.
+    messages: of partitions that are read; of each partition in order.
     """
 
     lost: Collection[int] = ()
@@ -48,7 +48,7 @@ class Reader(Protocol):
         """
         ...
 
-    def place(self, starts: Mapping[int, int | None]) -> None:
+    def start_at(self, starts: Mapping[int, int | None]) -> None:
         """Read partitions from now on, if nothing was lost since they were told as gained.
 
         Where the broker cannot be asked, or a partition ends before its start, it will be told as
@@ -104,12 +104,12 @@ class Reader(Protocol):
     def lag(self) -> int:
         """Messages of this member's partitions that were not polled yet, as the broker counts.
 
-        A partition that waits for a place counts as it did before, or not at all if it is new.
+        A partition that waits for a start counts as it did before, or not at all if it is new.
         """
         ...
 
     def partitions(self) -> set[int]:
-        """The partitions that this member has now, placed or not."""
+        """The partitions that this member has now, read or not."""
         ...
 
     @property

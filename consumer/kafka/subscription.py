@@ -1,7 +1,7 @@
 """A member of a consumer group on a real broker, as reading.py describes it to the loops.
 
 reading.py      what a loop polls and answers
-assignment.py   which partitions wait for a place, are read, or were lost
+assignment.py   which partitions wait for a start, are read, or were lost
 member.py       the client that joins the group
 admission.py    whether the broker answers and lets the member in
 offsets.py      where partitions begin and end
@@ -32,7 +32,7 @@ from process.health import Health
 from process.outage import Outage
 
 SHORT_SECONDS = 10.0  # a new leader may for a moment tell an end behind what was given out
-PLACE_SECONDS = 2.0  # between two questions where a partition starts, at most
+START_SECONDS = 2.0  # between two questions where a partition starts, at most
 
 
 class Subscription:
@@ -60,14 +60,14 @@ class Subscription:
         self._group = group
         self._log = log
         self._stop = stop
-        self._placing = Outage(
+        self._starting = Outage(
             log,
             f"Some partitions of topic {self._topic} cannot be read yet",
             f"All partitions of topic {self._topic} can be read",
-            PLACE_SECONDS,
+            START_SECONDS,
         )
-        self._ask_at = 0.0  # when the owner is asked for places again
-        self._short_since: float | None = None  # when a partition was first too short for its place
+        self._ask_at = 0.0  # when the owner is asked for starts again
+        self._short_since: float | None = None  # when a partition was first too short for its start
         self._lags: dict[int, int] = {}  # partition -> messages that were not polled yet
         self.topic_id: str | None = None
         self._assignment = Assignment()
@@ -82,16 +82,16 @@ class Subscription:
                 self._stop.wait(seconds)
             return Polled(lost)
         self._member.join_anew_if_stuck()
-        can_be_placed = self._can_be_placed()
+        can_start = self._can_start()
         if self._is_another_log():
             return Polled(lost=self._start_over())
-        lost, gained = self._changes(ask=can_be_placed)
+        lost, gained = self._changes(ask=can_start)
         if lost or gained:
             return Polled(lost, gained)
         try:
             polled = self._member.client.poll(timeout_ms=int(seconds * 1000))
         except OffsetOutOfRangeError:
-            return Polled(lost=self._start_over())  # `place` tells what became of the topic
+            return Polled(lost=self._start_over())  # `start_at` tells what became of the topic
         except KafkaError as error:
             self._admission.refused(error, self._member.admitted)
             polled = {}
@@ -99,33 +99,33 @@ class Subscription:
             self._admission.answered()
         else:
             self._admission.nothing_came(self._member.client, self._member.admitted)
-        placed = self._assignment.placed()  # others were lost meanwhile, and will be read again
-        return Polled(messages=[each for tp, each in polled.items() if tp.partition in placed])
+        reading = self._assignment.reading()  # others were lost meanwhile, and will be read again
+        return Polled(messages=[each for tp, each in polled.items() if tp.partition in reading])
 
-    def place(self, starts: Mapping[int, int | None]) -> None:
-        """As `Reader.place`."""
-        placed = []
+    def start_at(self, starts: Mapping[int, int | None]) -> None:
+        """As `Reader.start_at`."""
+        started = []
         for partition, start in sorted(starts.items()):
             if not self._assignment.claim(partition):
                 continue
             try:
                 self._go_to(self._tp(partition), start)
-                placed.append(partition)
+                started.append(partition)
             except (IllegalStateError, KeyError, ValueError):  # it was lost this moment
                 self._assignment.unclaim(partition)
             except (KafkaError, StreamError) as error:
                 self._assignment.unclaim(partition)
                 self._ask_again_after(error)
                 break
-        if placed:
-            self._log.info("Reading partitions %s.", placed)
+        if started:
+            self._log.info("Reading partitions %s.", started)
         if not self._assignment.waits:
-            self._placing.worked()
+            self._starting.worked()
             self._short_since = None
 
     def postpone(self, error: Exception) -> None:
         """As `Reader.postpone`."""
-        self._ask_at = time.monotonic() + self._placing.failed(words(error))
+        self._ask_at = time.monotonic() + self._starting.failed(words(error))
 
     def restart(self) -> None:
         """As `Reader.restart`."""
@@ -135,14 +135,14 @@ class Subscription:
         """As `Reader.heartbeat`."""
         if self._is_kept_out():
             return
-        placed = self._assignment.placed()
+        reading = self._assignment.reading()
         try:
-            self._member.pause(placed)
+            self._member.pause(reading)
             self._member.client.poll(timeout_ms=0)
         except KafkaError as error:
             self._admission.refused(error, self._member.admitted)
         finally:
-            self._member.resume(placed & self._assignment.placed())
+            self._member.resume(reading & self._assignment.reading())
 
     def is_same_log(self) -> bool:
         """As `Reader.is_same_log`."""
@@ -171,10 +171,10 @@ class Subscription:
 
     def lag(self) -> int:
         """As `Reader.lag`."""
-        # Where a partition waits for a place, or the broker is away, the last number counts.
+        # Where a partition waits for a start, or the broker is away, the last number counts.
         with suppress(KafkaError):
-            placed = self._assignment.placed()
-            self._lags |= offsets.lags(self._member.client, self._topic, placed)
+            reading = self._assignment.reading()
+            self._lags |= offsets.lags(self._member.client, self._topic, reading)
         self._lags = {p: self._lags.get(p, 0) for p in self._assignment.all()}
         return sum(self._lags.values())
 
@@ -195,7 +195,7 @@ class Subscription:
     @property
     def trouble(self) -> str:
         """As `Reader.trouble`."""
-        return self._admission.trouble or self._placing.trouble
+        return self._admission.trouble or self._starting.trouble
 
     def close(self) -> None:
         """As `Reader.close`."""
@@ -214,8 +214,8 @@ class Subscription:
             self._member.join_anew()
         return False
 
-    def _can_be_placed(self) -> bool:
-        """Whether partitions wait for a place, and the broker has told what the topic is now."""
+    def _can_start(self) -> bool:
+        """Whether partitions wait for a start, and the broker has told what the topic is now."""
         if not self._assignment.waits or time.monotonic() < self._ask_at:
             return False
         try:
@@ -248,7 +248,7 @@ class Subscription:
         return before not in (None, self.topic_id)
 
     def _start_over(self) -> Collection[int]:
-        """Have all partitions placed again; returns those that the owner knows of."""
+        """Have all partitions started again; returns those that the owner knows of."""
         known = self._assignment.start_over()
         self._member.pause(known)
         self._ask_at = 0.0
@@ -257,7 +257,7 @@ class Subscription:
     def _go_to(self, tp: TopicPartition, start: int | None) -> None:
         client = self._member.client
         first, end = offsets.bounds(client, self._settings, tp, start or 0)
-        client.seek(tp, offsets.place_in(tp, start, first, end, self._log))
+        client.seek(tp, offsets.begin_at(tp, start, first, end, self._log))
         client.resume(tp)
 
     def _tp(self, partition: int) -> TopicPartition:

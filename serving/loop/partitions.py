@@ -19,7 +19,7 @@ COMMIT_EVERY = 1.0  # seconds between two times that Kafka is told what is answe
 
 
 class Partitions:
-    """Places what was gained, and tells Kafka what is answered.
+    """Begins to read what was gained, and tells Kafka what is answered.
 
     mine: the partitions that are read here now; whoever asks later gets another set.
     """
@@ -35,18 +35,18 @@ class Partitions:
         self._committed_at = 0.0
         self.mine: frozenset[int] = frozenset()
 
-    def place(self, gained: Collection[int]) -> bool:
+    def start(self, gained: Collection[int]) -> bool:
         """Go on in gained partitions, where the edge store and Kafka say; returns whether that is
         known. If not, they will be told as gained again.
         """
         try:
-            starts = {partition: self._start(partition) for partition in gained}
+            starts = {partition: self._find_start(partition) for partition in gained}
         except StreamGCNError as error:
             self._reader.postpone(error)
             return False
         self.mine = self.mine.union(starts)
         with suppress(TopicShorter):  # until the consumer has begun another log
-            self._reader.place(starts)
+            self._reader.start_at(starts)
         return True
 
     def waiting(self) -> set[int]:
@@ -54,7 +54,7 @@ class Partitions:
         return self._reader.partitions() - self.mine
 
     def lose(self) -> None:
-        """Nothing is read here until something is placed again."""
+        """Nothing is read here until something is started again."""
         self.mine = frozenset()
 
     def restart(self) -> None:
@@ -73,7 +73,7 @@ class Partitions:
             self._reader.commit(answered)
             self._due.committed(answered)
 
-    def _start(self, partition: int) -> int | None:
+    def _find_start(self, partition: int) -> int | None:
         """The first event that no one has answered yet; None for the start of the partition.
 
         The edge store may hold it already: then it changes nothing, but its user is due.

@@ -109,7 +109,7 @@ def test_a_member_that_has_waited_long_for_the_broker_gives_the_group_time_to_an
     assert "has not answered" not in caplog.text
 
 
-def test_messages_of_partitions_that_wait_for_a_place_count_as_they_did_before(
+def test_messages_of_partitions_that_wait_for_a_start_count_as_they_did_before(
     apache: str,
 ) -> None:
     settings = publish_a_hundred(apache)  # the embedded broker tells an end too late

@@ -58,7 +58,7 @@ class Letter:
     key: bytes | None
     value: bytes | None
     headers: Headers  # of the original
-    whole: bool  # False: value and key were too large to keep, only the source tells them
+    whole: bool  # False: the headers, or value and key too, could not be kept
     timestamp: int | None  # of the original, epoch milliseconds; None if none is known
     id: str  # by which it is known, as above
     at: tuple[int, int]  # partition and offset of the letter itself
@@ -143,7 +143,20 @@ class Letters:
         self.forgotten = Forgotten()
         self._done: set[str] = set()  # the ids of letters that were put back
         self._done_until: dict[str, int] = {}  # source -> time of the newest mark without an id
-        for message in self._read():
+        # Partition -> offset of the last message that was read. It is read again: from the end
+        # mark of a transaction on the client would not come to the end of the topic.
+        self._last: dict[int, int] = {}
+        self.read_new_marks()
+        self._end = dict(self._last)  # what is put back and rejected again comes behind it
+
+    def read_new_marks(self) -> None:
+        """Read the marks that were written since they were last read; `forgotten` has them then.
+
+        Raises:
+            StreamError: the broker does not answer.
+        """
+        for message in self._read(self._last):
+            self._last[message.partition] = message.offset
             names = [name for name, _ in message.headers]
             if names[-2:] == ["source", REINJECTED]:
                 self._note_done(message)
@@ -160,6 +173,8 @@ class Letters:
         for message in self._read():
             letter = _letter(message)
             if letter is None or letter.id in seen:
+                continue
+            if message.offset > self._end.get(message.partition, -1):
                 continue
             if (message.timestamp or 0) <= self._done_until.get(letter.source, -2):
                 continue
@@ -183,8 +198,8 @@ class Letters:
             newest = max(message.timestamp or 0, self._done_until.get(_text(source), 0))
             self._done_until[_text(source)] = newest
 
-    def _read(self) -> Iterator[Message]:
-        return read_topic(self._settings, self._settings.dead_letter_topic)
+    def _read(self, starts: Mapping[int, int] | None = None) -> Iterator[Message]:
+        return read_topic(self._settings, self._settings.dead_letter_topic, starts)
 
 
 def mark_put_back(letter: Letter) -> Headers:

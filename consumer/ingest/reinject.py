@@ -8,7 +8,7 @@ from itertools import islice
 
 from consumer.event.holders import without
 from consumer.ingest.decode import headers_size
-from consumer.ingest.letters import Letter, Letters, mark_put_back
+from consumer.ingest.letters import Forgotten, Letter, Letters, mark_put_back
 from consumer.kafka.publisher import Publisher
 from consumer.settings import ConsumerSettings
 
@@ -23,10 +23,11 @@ def transactional_id(settings: ConsumerSettings) -> str:
 
 @dataclass
 class Done:
-    """How far a re-injection is: letters put back, and those left because of who is in them."""
+    """How far a re-injection is: letters put back, and those left where they are, by the cause."""
 
     put_back: int = 0
-    of_forgotten: int = 0
+    of_forgotten: int = 0  # or it cannot be told whose they are
+    truncated: int = 0  # the letter does not have all of the original
 
 
 def reinject(
@@ -35,12 +36,16 @@ def reinject(
     """Publish the originals to the topic again, yielding what is done after each transaction.
 
     Each goes to the partition and has the timestamp of its source. A letter of a user who was
-    forgotten since stays where it is; one of several users is put back without that user.
+    forgotten since stays where it is; one of several users is put back without that user. A
+    letter that does not have all of the original stays too.
 
     An original and the mark that it was put back are one transaction, so on Apache Kafka each is
     put back once, however often this is interrupted, and of two that run at once only one goes on.
-    A `forget` ends this as well, so nothing can come back behind it. The embedded broker has no
-    transactions; there, a kill between the two may put one back twice.
+    The command `forget` ends this as well, so nothing can come back behind it. A `forget` event of
+    another client counts once the consumer has read it, as the marks are read again before each
+    transaction; of a user whom such an event forgets within the consumer's lag, or within the
+    transaction, a letter can still be put back. The embedded broker has no transactions; there, a
+    kill between the two may put one back twice.
 
     Raises:
         StreamError: the broker does not answer or refuses.
@@ -50,7 +55,13 @@ def reinject(
     done = Done()
     try:
         partitions = publisher.partitions(settings.kafka_topic)
-        for block in _blocks(islice(_allowed(Letters(settings), reason, done), limit)):
+        found = Letters(settings)
+        allowed = _allowed(_whole(found.letters(reason), done), found.forgotten, done)
+        for taken in _blocks(islice(allowed, limit)):
+            found.read_new_marks()
+            block = list(_allowed(taken, found.forgotten, done))
+            if not block:
+                continue
             with publisher.transaction():
                 for letter in block:
                     _put_back(publisher, settings, partitions, letter)
@@ -75,12 +86,19 @@ def _blocks(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
         yield block
 
 
-def _allowed(found: Letters, reason: str | None, done: Done) -> Iterator[Letter]:
+def _whole(letters: Iterable[Letter], done: Done) -> Iterator[Letter]:
+    """The letters that have all of the original."""
+    for letter in letters:
+        if letter.whole:
+            yield letter
+        else:
+            done.truncated += 1
+
+
+def _allowed(letters: Iterable[Letter], forgotten: Forgotten, done: Done) -> Iterator[Letter]:
     """The letters that may be put back, without the users who were forgotten."""
-    for letter in found.letters(reason):
-        if not letter.whole:
-            continue
-        gone = found.forgotten.among(letter)
+    for letter in letters:
+        gone = forgotten.among(letter)
         if gone is None or (letter.key or b"").decode(errors="replace") in gone:
             done.of_forgotten += 1
         elif not gone:

@@ -115,8 +115,13 @@ def _create(
         raise StreamError(f"topic {topic} is missing and cannot be created: {error}") from error
 
 
-def read_topic(settings: ConsumerSettings, topic: str) -> Iterator[Message]:
+def read_topic(
+    settings: ConsumerSettings, topic: str, starts: Mapping[int, int] | None = None
+) -> Iterator[Message]:
     """All messages of a topic up to its end as of now, each partition in order.
+
+    Args:
+        starts: partition -> offset to begin at; a partition that is not named is read whole.
 
     Raises:
         StreamError: the broker does not answer.
@@ -128,7 +133,11 @@ def read_topic(settings: ConsumerSettings, topic: str) -> Iterator[Message]:
         partitions = partitions_of(reader, topic)
         ends = reader.end_offsets(partitions, timeout_ms=CHECK_MS) if partitions else {}
         reader.assign(partitions)
-        reader.seek_to_beginning(*partitions)
+        for tp in partitions:
+            if starts and tp.partition in starts:
+                reader.seek(tp, starts[tp.partition])
+            else:
+                reader.seek_to_beginning(tp)
         for messages in to_the_end(reader, partitions, ends):
             yield from messages
 

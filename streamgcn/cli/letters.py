@@ -30,7 +30,8 @@ def re_inject(
 ) -> None:
     """Publish rejected messages to the topic again, each once, after their reason was mended.
 
-    Messages of users who were forgotten since stay where they are.
+    Messages of users who were forgotten since stay where they are, and so do messages of which the
+    dead letter does not have everything.
     """
     done = Done()
     for done in reinject(ServingSettings.load(), reason, limit):
@@ -41,4 +42,10 @@ def re_inject(
             out,
             f"Left {done.of_forgotten} messages where they are: their user was forgotten since, or "
             "they cannot be read so far that it is known whose they are.",
+        )
+    if done.truncated:
+        say(
+            out,
+            f"Left {done.truncated} messages where they are: their dead letters have the header "
+            "truncated, so not all of the message was kept; publish them again from their origin.",
         )

@@ -270,6 +270,53 @@ def test_a_re_injection_that_has_begun_ends_when_a_user_is_forgotten(
     assert list(reinject(topic.settings))[-1] == Done(put_back=99, of_forgotten=1)
 
 
+def test_a_re_injection_that_has_begun_leaves_the_letters_of_a_user_whom_a_client_forgets(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.ingest.reinject.TOGETHER", 2)
+    with consuming(topic.settings):
+        for user in ("a", "b", "c", "gone", "gone"):
+            topic.send(too_much(user), key=user.encode())
+        topic.send(too_much("gone", "d"), key=b"k")
+        topic.wait_stored()
+        steps = reinject(topic.settings)
+        assert next(steps) == Done(put_back=2)
+        topic.send(encode(Event("gone", "", 1.0, LONG_AGO, "forget")), key=b"gone")
+        topic.wait_stored()
+        assert list(steps)[-1] == Done(put_back=4, of_forgotten=2)
+        topic.wait_stored()
+    assert Letters(topic.settings).holding("gone") == 2
+    a, b, _, c, d = [json.loads(value or b"") for value, _ in put_back(topic, before=6)]
+    assert [a, b, c, d] == [*(json.loads(too_much(u)) for u in "abc"), [json.loads(too_much("d"))]]
+
+
+def test_a_message_that_is_rejected_again_while_a_re_injection_runs_is_not_put_back_twice(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.ingest.reinject.TOGETHER", 1)
+    with consuming(topic.settings):
+        for user in "abc":
+            topic.send(too_much(user), key=user.encode())
+        topic.wait_stored()
+        put_back = []
+        for done in reinject(topic.settings):
+            put_back.append(done.put_back)
+            topic.wait_stored()  # and rejected again
+            assert len(put_back) < 5
+    assert put_back == [1, 2, 3, 3]
+
+
+def test_a_letter_that_does_not_have_all_of_the_original_is_left_and_counted(
+    topic: Topic,
+) -> None:
+    source = ("source", f"{topic.settings.kafka_topic}/0/0".encode())
+    for value, last in ((b"without headers", "truncated"), (b"whole", "timestamp")):
+        headers = [("error", b"e"), source, (last, b"")]
+        topic.publisher.send(topic.settings.dead_letter_topic, value, b"k", headers)
+    topic.publisher.flush()
+    assert list(reinject(topic.settings))[-1] == Done(put_back=1, truncated=1)
+
+
 def test_letters_of_another_program_with_times_that_are_none_are_put_back_as_all_others(
     topic: Topic,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from tests.services import ROOT
 from trainer.model.hyperparameters import MODELS, SETTINGS, Hyperparameters
+from trainer.model.model_file import filled_by
 
 ROWS = [
     [cell.strip() for cell in line.strip("| \n").split("|")]
@@ -36,3 +37,7 @@ def test_the_names_of_a_grid_are_settings_of_the_part() -> None:
         for each in rounds:
             assert set(each.names) <= part.names | {"epochs"}
             assert all(len(values) == len(each.names) for values in each.tries)
+
+
+def test_the_file_of_the_published_protocol_leaves_nothing_to_be_chosen() -> None:
+    assert not filled_by(ROOT / "benchmarks" / "gowalla.toml", Hyperparameters()).missing()

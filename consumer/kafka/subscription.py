@@ -6,6 +6,9 @@ member.py       the client that joins the group
 admission.py    whether the broker answers and lets the member in
 offsets.py      where partitions begin and end
 identity.py     whether the topic was created anew
+
+This file is longer than 250 lines because each call of a loop has a short method here, and all of
+them share the state of one membership.
 """
 
 from __future__ import annotations

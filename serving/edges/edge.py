@@ -1,14 +1,16 @@
-"""One edge of a user, and how old it is beside the user's other edges."""
+"""One edge of a user, how old it is beside the user's other edges, and all edges as columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from trainer.graph import order
-from trainer.graph.arrays import Int64s
+from trainer.graph.arrays import Float32s, Int64s
+from trainer.graph.weights import Weighing
 
 
 class Edge(NamedTuple):
@@ -19,6 +21,7 @@ class Edge(NamedTuple):
 
 
 Edges = dict[str, Edge]  # by item
+Columns = tuple[Int64s, Float32s, Int64s]  # of a user's edges: items, strengths, ages
 
 
 def ages(starts: Sequence[int] | Int64s, times: Sequence[int] | Int64s) -> Int64s:
@@ -33,3 +36,27 @@ def ages(starts: Sequence[int] | Int64s, times: Sequence[int] | Int64s) -> Int64
     users = np.repeat(np.arange(n_users, dtype=np.int32), np.diff(begins))
     by_time = order.by_time(users, at, np.arange(len(at)))
     return order.ages(begins, by_time, users, order.timed(users, at, n_users))
+
+
+def columns(
+    users: Sequence[Edges], of_id: Mapping[str, int], weighing: Weighing, newest: int
+) -> Iterator[tuple[Columns, int]]:
+    """The columns of each user's edges, and epoch milliseconds of the newest one, 0 without one.
+
+    All users' are turned into arrays together: a user has few edges, and an array costs as much as
+    a dozen of them.
+
+    Args:
+        of_id: the number of each item; others are -1.
+        newest: epoch milliseconds, as of which strengths are.
+    """
+    numbers = np.array([of_id.get(item, -1) for edges in users for item in edges], np.int64)
+    flat = [edge for edges in users for edge in edges.values()]
+    times, weights = zip(*flat, strict=True) if flat else ((), ())
+    at = np.array(times, np.int64)
+    strengths = weighing.strengths(np.array(weights, np.float32), at, newest)
+    starts = np.cumsum([0, *map(len, users)])
+    old = ages(starts, at)
+    for begin, end in pairwise(starts.tolist()):
+        own = slice(begin, end)
+        yield (numbers[own], strengths[own], old[own]), int(at[own].max(initial=0))

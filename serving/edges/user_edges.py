@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
-from itertools import pairwise
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from consumer.edge.store import EdgeStore, Watermark
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
 from serving.edges.changes import Changed
-from serving.edges.edge import Edge, Edges, ages
+from serving.edges.edge import Columns, Edge, Edges, ages, columns
 from serving.edges.growth import Growth
 from serving.edges.popularity import ItemPopularity
 from serving.edges.stored_edges import StoredEdges
@@ -183,43 +182,23 @@ class UserEdges:
         """
         graph, strengths, starts = self.graph, self.graph.strengths, self._stored.starts
         told = [change for user in users if (change := self.changed.get(user))]
-        of_told = self._columns([change.items for change in told], of_id)
-        columns: list[tuple[Int64s, Float32s, Int64s]] = []
+        of_told = columns([change.items for change in told], of_id, graph.weighing, self._newest)
+        made: list[Columns] = []
         event_at = np.zeros(len(users), np.int64)
         for row, user in enumerate(users):
             change, number = self.changed.get(user), self._stored.numbers.get(user)
             if change:
                 own_columns, event_at[row] = next(of_told)
-                columns.append(own_columns)
+                made.append(own_columns)
             elif number is not None:
                 own = slice(starts[number], starts[number + 1])
-                columns.append((of_graph[graph.items[own]], strengths[own], graph.ages[own]))
+                made.append((of_graph[graph.items[own]], strengths[own], graph.ages[own]))
                 event_at[row] = graph.timestamps[own].max(initial=0)
             else:
-                columns.append(NO_EDGES)
-        begins = np.cumsum([0, *(len(items) for items, *_ in columns)])
-        joined = [np.concatenate(each) for each in zip(*(columns or [NO_EDGES]), strict=True)]
+                made.append(NO_EDGES)
+        begins = np.cumsum([0, *(len(items) for items, *_ in made)])
+        joined = [np.concatenate(each) for each in zip(*(made or [NO_EDGES]), strict=True)]
         return Own(*map(torch.from_numpy, (begins, *joined))), event_at
-
-    def _columns(
-        self, told: Sequence[Edges], of_id: Mapping[str, int]
-    ) -> Iterator[tuple[tuple[Int64s, Float32s, Int64s], int]]:
-        """As columns of `block`, and as there the newest edge's time, of each user's edges.
-
-        All users' are turned into arrays together: a user has few edges, and an array costs as much
-        as a dozen of them.
-        """
-        numbers = np.array([of_id.get(item, -1) for edges in told for item in edges], np.int64)
-        flat = [edge for edges in told for edge in edges.values()]
-        times, weights = zip(*flat, strict=True) if flat else ((), ())
-        at = np.array(times, np.int64)
-        weighing = self.graph.weighing
-        strong = weighing.strengths(np.array(weights, np.float32), at, self._newest)
-        starts = np.cumsum([0, *map(len, told)])
-        old = ages(starts, at)
-        for begin, end in pairwise(starts.tolist()):
-            own = slice(begin, end)
-            yield (numbers[own], strong[own], old[own]), int(at[own].max(initial=0))
 
     @property
     def n_users(self) -> int:

@@ -84,7 +84,7 @@ pieces = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.one_of(event, event, event, anything, pieces, st.binary(max_size=9)), max_size=9)
 )
@@ -93,7 +93,7 @@ def test_many_messages_at_once_give_what_each_gives_alone(values: list[bytes]) -
     assert at_once(given) == one_by_one(given)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(st.lists(event, min_size=1, max_size=9))
 def test_events_at_once_give_what_each_gives_alone(values: list[bytes]) -> None:
     given = messages(values)

@@ -113,9 +113,10 @@ def start_apache_kafka(folder: Path) -> Broker:
     text += "\nlog.retention.ms=-1\n"  # messages of long ago stay until their test has read them
     config = folder / "server.properties"
     config.write_text(text)
-    storage = str(home / "bin" / "kafka-storage.sh")
-    command = [storage, "format", "--standalone", "-t", cluster_id(), "-c", str(config)]
-    subprocess.run(command, check=True, capture_output=True)
+    if not (folder / "logs" / "meta.properties").exists():  # else it ran here before
+        storage = str(home / "bin" / "kafka-storage.sh")
+        command = [storage, "format", "--standalone", "-t", cluster_id(), "-c", str(config)]
+        subprocess.run(command, check=True, capture_output=True)
     start = [str(home / "bin" / "kafka-server-start.sh"), str(config)]
     return Broker(start, port, folder / "kafka.log")
 

@@ -128,7 +128,7 @@ class _Server(ThreadingWSGIServer):
     def server_bind(self) -> None:
         """Bind, unlike the base class without asking the DNS, which may hang, for a name."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]  # of IP it is text
         self.setup_environ()
 
     def _end(self, request: socket.socket) -> None:

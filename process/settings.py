@@ -60,8 +60,8 @@ class ProcessSettings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # called by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # called by name
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment, and the files of secrets that it names."""
         return init_settings, env_settings, _SecretFiles(settings_cls)

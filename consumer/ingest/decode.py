@@ -142,7 +142,7 @@ def _at_once(messages: Sequence[Message]) -> list[Wire] | None:
     if n == 1:
         return None
     try:
-        joined = b"[%b]" % _JOIN.join([message.value for message in messages])  # type: ignore[misc]  # null: TypeError
+        joined = b"[%b]" % _JOIN.join([message.value for message in messages])  # type: ignore[misc]  # of a null value: the TypeError below
         found: list[Any] = _decoder.decode(joined)
     except (TypeError, ValueError, RecursionError):
         return None

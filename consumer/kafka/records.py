@@ -108,7 +108,7 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the 
                 yield _placeholder(tp, first, self.next_fetch_offset - 1, error)
 
 
-class _Fetcher(Fetcher):  # type: ignore[misc]
+class _Fetcher(Fetcher):  # type: ignore[misc]  # the client has no types
     PartitionRecords = _PartitionRecords
 
     def fetched_records(self, *arguments: Any, **named: Any) -> Any:
@@ -139,7 +139,7 @@ class _Batches:
         return self.last
 
 
-class _Batch(DefaultRecordBatch):  # type: ignore[misc]
+class _Batch(DefaultRecordBatch):  # type: ignore[misc]  # the client has no types
     """A batch that is decompressed while its records are read."""
 
     _buffer: bytearray

@@ -107,7 +107,7 @@ def test_a_letter_that_is_acknowledged_is_not_sent_again_while_the_store_is_away
         tries.append(arguments)
         if len(tries) < 3:
             raise StoreError("the store is away")
-        return real(*arguments)  # type: ignore[arg-type]
+        return real(*arguments)  # type: ignore[arg-type]  # passed on as given
 
     monkeypatch.setattr(EdgeStore, "append", append)
     writer.begin(batch("a", also=b"no event"), store.newest())

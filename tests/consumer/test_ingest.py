@@ -270,7 +270,7 @@ def test_an_interrupted_re_injection_puts_each_letter_back_once(
         calls += 1
         if calls == 13:  # in the midst of the second transaction
             raise StreamError("interrupted")
-        return send(self, *arguments, **named)  # type: ignore[arg-type]
+        return send(self, *arguments, **named)  # type: ignore[arg-type]  # passed on as given
 
     monkeypatch.setattr(Publisher, "send", failing)
     with pytest.raises(StreamError, match="interrupted"):

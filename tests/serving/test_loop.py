@@ -28,6 +28,7 @@ from serving.loop.forgetting import Forgetting
 from serving.loop.growing import Growing
 from serving.loop.loop import ServingLoop
 from serving.loop.model_slot import ModelSlot
+from serving.redis.contract import Recommendations
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from tests.fake_topic import FakeReader, FakeTopic
@@ -107,6 +108,11 @@ class Loop:
             return until()
 
         wait_for(what, look)
+
+    def has_newer(self, user: str, first: Recommendations) -> bool:
+        """Whether the user has a list that was made after `first`."""
+        found = self.store.user(user)
+        return found is not None and found.updated_at > first.updated_at
 
     def start(self, *given: int) -> None:
         """Until all lists of the first model are written."""
@@ -305,12 +311,7 @@ def test_lists_are_written_again_where_the_edge_store_tells_another_order_than_t
     append(loop.rows, [("0-1", "3-1", 1.0, 9)], 0, partition=1)
     loop.go_on("the growth", lambda: not loop.edges.unsettled)
     assert {"3-1", "3-2"} <= loop.edges.items("0-1").keys()
-
-    def written_again() -> bool:
-        found = loop.store.user("0-1")
-        return found is not None and found.updated_at > first.updated_at
-
-    loop.go_on("the list of the other order", written_again)
+    loop.go_on("the list of the other order", lambda: loop.has_newer("0-1", first))
 
 
 def test_a_list_is_written_again_for_another_order_that_is_told_while_no_partition_is_read(
@@ -330,10 +331,7 @@ def test_a_list_is_written_again_for_another_order_that_is_told_while_no_partiti
     append(loop.rows, [("0-1", "3-1", 1.0, 9)], 0, partition=1)
     loop.go_on("the growth", lambda: not loop.edges.unsettled)
     loop.reader.assign(0, 1)
-    loop.go_on(
-        "the list of the other order",
-        lambda: (found := loop.store.user("0-1")) and found.updated_at > first.updated_at,
-    )
+    loop.go_on("a newer list", lambda: loop.has_newer("0-1", first))
 
 
 def test_who_is_due_without_an_event_stays_due_when_the_partition_is_lost_and_comes_back(
@@ -344,10 +342,7 @@ def test_who_is_due_without_an_event_stays_due_when_the_partition_is_lost_and_co
     assert first
     loop.loop._due.add_without_event("0-1", 0)
     loop.reader.assign(0, 1)
-    loop.go_on(
-        "the list",
-        lambda: (found := loop.store.user("0-1")) and found.updated_at > first.updated_at,
-    )
+    loop.go_on("a newer list", lambda: loop.has_newer("0-1", first))
 
 
 def test_a_list_of_a_user_without_an_edge_left_goes_once_the_partition_has_come_here(
@@ -372,12 +367,7 @@ def test_lists_of_users_whose_edges_expire_go_or_are_written_again(loop: Loop) -
     assert first
     loop.loop._expiry._retention._days = 1.0
     loop.go_on("the list to go", lambda: not loop.store.user("0-2"))
-
-    def written_again() -> bool:
-        found = loop.store.user("0-1")
-        return found is not None and found.updated_at > first.updated_at
-
-    loop.go_on("the list of the user who has an edge left", written_again)
+    loop.go_on("the list of the one edge left", lambda: loop.has_newer("0-1", first))
     assert loop.edges.users() == ["0-1"]
 
 

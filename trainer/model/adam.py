@@ -1,7 +1,7 @@
 """Adam whose rates fall to 0 along half a cosine.
 
 The class torch.optim.Adam imports torch's compiler, which nothing here uses and which costs each
-process that trains two to three seconds of CPU. torch's function for one step does not.
+process that trains two seconds of CPU. torch's function for one step does not.
 """
 
 from __future__ import annotations

@@ -302,7 +302,7 @@ class EdgeStore:
         everywhere = set(forgets["user_id"].filter(wide).to_pylist())
         stored = {partition: offset or 0 for partition, offset in first.items()}
         offsets = {p: offset for p, offset in first.items() if offset is not None}
-        erased, left, more = 0, TRIES, True
+        erased, left, more = 0, TRIES, True  # left: tries of the next commit
         while more:
             self._refresh()
             self._check_fence(first, log)
@@ -319,6 +319,7 @@ class EdgeStore:
                     erase.replaced_by(made, log.number),
                     self._transactions(offsets, log, stamp),
                 )
+                left = TRIES
             except Conflict:
                 left, more = left - 1, True
                 if not left:

@@ -16,7 +16,7 @@ from consumer.event.json import FORGET, Event, encode
 from consumer.event.rules import ONLY_HERE
 from consumer.ingest.batch import Batch
 from consumer.kafka.client import Headers, Message
-from tests.graphs import pairs, stored
+from tests.graphs import append, pairs, stored
 from tests.ingesting import likes
 from trainer.graph.growth import grow
 from trainer.graph.interactions import InteractionGraph
@@ -82,3 +82,28 @@ def test_many_users_are_forgotten_in_several_commits_as_in_one(
     assert Counter(notices["user_id"].to_pylist()) == Counter(map(digest, users))
     assert store.next_offset(0) == 11
     assert sizes == [2, 2, 1]
+
+
+def test_users_are_forgotten_while_another_consumer_commits_between_the_reading_and_each_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.edge.erase.TOGETHER", 2)
+    monkeypatch.setattr("consumer.edge.store.TRIES", 3)
+    store = EdgeStore.begin(str(tmp_path / "edges"), "t")
+    other = EdgeStore.begin(str(tmp_path / "edges"), "t")
+    users = [f"u{n}" for n in range(6)]
+    write(store, 0, *[event for user in users for event in likes(user, ["a"])])
+    overwrite, tries = Table.overwrite, list[Any]()
+
+    def after_another_commit(table: Table, *given: Any) -> None:
+        if len(tries) % 3 < 2:  # each commit of the erasure is overtaken twice
+            append(other, [("stays", "a")], other.next_offset(1) or 0, partition=1)
+        tries.append(given)
+        overwrite(table, *given)
+
+    monkeypatch.setattr(Table, "overwrite", after_another_commit)
+    write(store, 6, *map(forget, users))
+    assert len(tries) == 9
+    rows = stored(store)
+    assert set(rows.filter(pc.not_equal(rows["type"], FORGET))["user_id"].to_pylist()) == {"stays"}
+    assert store.next_offset(0) == 12

@@ -166,7 +166,8 @@ class ServingLoop:
         self._slot.use_other_edges()
         self._blocks.clear()
         self._partitions.restart()
-        self._publication.renew(self._reader.partitions(), OTHER_EDGES)
+        # Of all partitions: those that come later may have lists of the other edges too.
+        self._publication.renew(set(range(self._reader.n_partitions)), OTHER_EDGES)
         self._popular.hurry()
 
     def _look(self) -> None:

@@ -413,6 +413,25 @@ def test_the_log_says_that_lists_are_written_again_for_an_edge_store_that_was_re
     assert "newer than the model" not in caplog.text
 
 
+@pytest.mark.parametrize("half_way", [False, True])
+def test_lists_are_written_again_for_a_replaced_edge_store_also_of_partitions_that_come_later(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half_way: bool
+) -> None:
+    monkeypatch.setattr("serving.loop.growing.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("serving.loop.publication.RENEW_AFTER", 0.0)
+    monkeypatch.setattr("serving.loop.publication.RENEW_TIMES", 0.0)
+    loop.start(0, 1)
+    first = loop.store.user("0-1")  # whose events are in partition 0
+    assert first
+    loop.reader.assign(*([1] if half_way else []))
+    loop.loop.round()
+    shutil.rmtree(tmp_path / "edges")
+    store_of(tmp_path / "edges", [*pairs(GRAPH), ("0-1", "2-3")])
+    loop.go_on("the other edges", lambda: "2-3" in loop.edges.items("0-1"))
+    loop.reader.assign(0, 1)
+    loop.go_on("a newer list", lambda: loop.has_newer("0-1", first))
+
+
 def test_lists_that_cannot_be_deleted_do_not_keep_the_loop_busy_until_they_are_tried_again(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

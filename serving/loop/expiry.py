@@ -21,6 +21,10 @@ class Expiry:
         # while nobody served, or while the partition went from one process to another.
         self._looked_at: frozenset[int] = frozenset()
 
+    def start_over(self) -> None:
+        """Look at all lists once more: some of users whose edges have expired may be there."""
+        self._looked_at = frozenset()
+
     def step(self) -> bool:
         """Take out what is too old, if it is time to look; returns whether it looked."""
         mine = self._partitions.mine

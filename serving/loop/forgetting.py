@@ -23,12 +23,14 @@ class Forgetting:
     are found by a walk over all lists, which takes many steps. Each digest has the time, in epoch
     milliseconds, up to which the user's list is to go: it is infinite for the first walk, then the
     end of that walk. Redis may come back with an old dump, and the walk is made again then. It so
-    leaves the list that another process has written since for a user who came again.
+    leaves the list that another process has written since for a user who came again. For the same
+    reason users whose lists wait to be deleted when partitions are lost are known by their digests
+    and the time of their notices from then on.
     """
 
     def __init__(self, store: Store, edges: UserEdges) -> None:
         self._store, self._edges = store, edges
-        self._users: set[str] = set()  # who are forgotten
+        self._users: dict[str, float] = {}  # who are forgotten, and when, epoch milliseconds
         self._expired: set[str] = set()  # who have no edge left
         self._digests: dict[str, float] = {}  # of users who are forgotten, for the next walk
         self._oldest: int | None = None  # lists without newer events are deleted by the next walk
@@ -39,7 +41,7 @@ class Forgetting:
 
     def note(self, user: str) -> None:
         """The user is forgotten."""
-        self._users.add(user)
+        self._users[user] = time.time() * 1000
 
     def note_digests(self, digests: Collection[str]) -> None:
         """The users with these digests of their ids are forgotten."""
@@ -56,6 +58,15 @@ class Forgetting:
             oldest: epoch milliseconds.
         """
         self._oldest = oldest
+
+    def lose(self) -> None:
+        """Partitions were lost: other processes may have written newer lists of the users.
+
+        `Expiry.start_over` finds the lists of users without an edge again.
+        """
+        _add({digest(user): at for user, at in self._users.items()}, self._digests)
+        self._users.clear()
+        self._expired.clear()
 
     def start_over(self) -> None:
         """Redis may have lost what was done, and found lists again in an old dump."""

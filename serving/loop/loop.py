@@ -93,6 +93,8 @@ class ServingLoop:
             # Another process may have these partitions now, and write newer lists than this one.
             self._partitions.lose()
             self._settled.put_back(self._blocks.clear())
+            self._forgetting.lose()
+            self._expiry.start_over()
         if polled.gained and self._partitions.start(polled.gained):
             self._slot.find_new_items()
             self._looked_at = 0.0  # the lists of their users may be of another edition

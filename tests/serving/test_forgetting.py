@@ -133,6 +133,21 @@ def test_where_redis_is_away_all_stays_to_be_deleted(
     assert store.user("u") is store.user("v") is None
 
 
+def test_where_a_partition_is_lost_before_lists_are_deleted_newer_lists_of_its_new_owner_stay(
+    store: Store,
+) -> None:
+    users = "came again", "came back", "gone"
+    write(store, *users)
+    forgetting = Forgetting(store, edges_of())  # which does not know who came to another process
+    forgetting.note("came again")
+    forgetting.note("gone")
+    forgetting.note_expired(["came back"])
+    forgetting.lose()
+    write(store, *users[:2], updated_at=int(time.time() * 1000) + 2 * CLOCKS_APART)
+    finish(forgetting)
+    assert [store.user(user) is None for user in users] == [False, False, True]
+
+
 def test_a_list_that_another_process_wrote_for_a_user_who_came_again_stays_after_a_restart_of_redis(
     store: Store,
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ from process.log import Figures
 from process.running import Running
 from serving.edges.user_edges import UserEdges
 from serving.items.served_model import ServedModel
-from serving.lists.recommender import Encoded, Recommender
+from serving.lists.recommender import Recommender
 from serving.loop import partitions
 from serving.loop.forgetting import Forgetting
 from serving.loop.growing import Growing
@@ -123,6 +124,12 @@ class Loop:
     def published(self, version: str, *given: int) -> bool:
         found = self.store.published(given)
         return found.keys() == set(given) and all(e.startswith(version) for e in found.values())
+
+    def put(self, user: str, event_at: int) -> None:
+        """A list that another process has written."""
+        value = Recommendations(["2-3"], [0.5], ["2-1"], FIRST, "live", event_at, event_at)
+        self.store.put_users([user], [msgspec.json.encode(value)])
+        assert self.store.user(user)
 
     def close(self) -> None:
         self.load_second.set()
@@ -351,12 +358,29 @@ def test_a_list_of_a_user_without_an_edge_left_goes_once_the_partition_has_come_
     loop.loop._expiry._retention._days = 1.0
     loop.start()
     loop.go_on("the look at all lists", lambda: not loop.loop._forgetting.working)
-    made = Encoded(["user of the other process"], [b'{"event_at":5,"updated_at":5}'])
-    loop.store.put_users(made.ids, made.values)
+    loop.put("user of the other process", 5)
     loop.reader.assign(0, 1)
     loop.go_on("both partitions", lambda: loop.loop._partitions.mine == {0, 1})
     loop.loop._expiry._retention._at = 0.0
-    loop.go_on("the list to go", lambda: not loop.store.update_times(made.ids)[0])
+    loop.go_on("the list to go", lambda: not loop.store.user("user of the other process"))
+
+
+def test_lists_that_were_to_be_deleted_when_a_partition_was_lost_are_looked_at_again(
+    loop: Loop,
+) -> None:
+    loop.loop._expiry._retention._days = 1.0
+    loop.start()
+    loop.go_on("the look at all lists", lambda: not loop.loop._forgetting.working)
+    old, newer = "expired", "with a list of the new owner"
+    now = int(time.time() * 1000)
+    loop.put(old, 5)
+    loop.put(newer, now)
+    loop.loop._forgetting.note_expired([old, newer])
+    loop.reader.assign(0)
+    loop.loop._read()
+    loop.loop._expiry._retention._at = 0.0
+    loop.go_on("the list to go", lambda: not loop.store.user(old))
+    assert loop.store.user(newer)
 
 
 def test_lists_of_users_whose_edges_expire_go_or_are_written_again(loop: Loop) -> None:

@@ -72,7 +72,7 @@ class Forgetting:
         """Redis may have lost what was done, and found lists again in an old dump."""
         for known in (self._erased, self._walk_digests):
             _add(known, self._digests)
-        if self._walk:
+        if self._walk and self._oldest is None:  # a later look at the edges counts more
             self._oldest = self._walk_oldest
         self._walk = None
         self._walk_digests = {}

@@ -181,6 +181,7 @@ class ServingLoop:
             self._popular.hurry()
             self._publication.start_over()
             self._forgetting.start_over()
+            self._expiry.start_over()
         self._popular.write(self._edges, self._slot.version, self._store)
         self._publish()
 

@@ -97,6 +97,22 @@ def test_lists_of_users_whose_edges_expired_while_nobody_looked_go_by_their_newe
     assert [store.user(u) is None for u in ("old", "old but here", "new")] == [True, False, False]
 
 
+def test_a_later_look_for_expired_edges_counts_also_where_redis_restarts_in_a_walks_midst(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "PAGE", 10)
+    users = [f"u{n}" for n in range(300)]
+    write(store, *users)
+    forgetting = Forgetting(store, edges_of())
+    forgetting.note_old(2)
+    forgetting.step()
+    assert forgetting.working
+    forgetting.note_old(10)
+    forgetting.start_over()
+    finish(forgetting)
+    assert not any(store.user(user) for user in users)
+
+
 def test_what_an_old_dump_brings_back_is_deleted_again(store: Store) -> None:
     write(store, "u", "v", "old")
     forgetting = Forgetting(store, edges_of())

@@ -383,6 +383,21 @@ def test_lists_that_were_to_be_deleted_when_a_partition_was_lost_are_looked_at_a
     assert loop.store.user(newer)
 
 
+def test_lists_of_expired_users_that_an_old_dump_of_redis_brings_back_go_again(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.loop._expiry._retention._days = 1.0
+    loop.start()
+    loop.go_on("the look at all lists", lambda: not loop.loop._forgetting.working)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.loop._watch, "look", lambda: True)  # Redis is back with a dump
+        loop.put("expired", 5)
+        loop.loop._looked_at = 0.0
+        loop.loop.round()
+    loop.loop._expiry._retention._at = 0.0
+    loop.go_on("the list to go", lambda: not loop.store.user("expired"))
+
+
 def test_lists_of_users_whose_edges_expire_go_or_are_written_again(loop: Loop) -> None:
     loop.start()
     loop.publish("0-1", "1-2")  # all other edges are of long ago

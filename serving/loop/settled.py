@@ -1,7 +1,8 @@
 """Users whose lists are written again without an event, as their edges turned out to be others.
 
 Nobody else knows of these users: the process that takes a partition over finds their events
-answered. So none of them is dropped while it is not known who reads the user's partition.
+answered. So none of them is dropped while it is not known who reads the user's partition. Where it
+becomes another process, the user keeps the older list until the next event or the next model.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ class Settled:
         self._users: set[str] = set()
 
     def step(self) -> None:
-        """Make users due; whose partition waits to be read here is kept, and others are left to
-        the processes that read their partitions.
-        """
+        """Make users due; keep those whose partition waits to be read here; drop all others."""
         self._users |= self._edges.take_settled()
         mine = self._partitions.mine
         if not mine or not self._users:

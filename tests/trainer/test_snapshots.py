@@ -8,9 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from consumer.edge.traces import digest
 from trainer.embedding.blend import BlendEmbeddings
+from trainer.lifecycle import files
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_version
 from trainer.lifecycle.pruning import ABANDONED_AFTER, NEWEST, prune
@@ -232,6 +235,48 @@ def test_a_snapshot_that_lacks_a_file_is_erased_from_the_others(tmp_path: Path) 
     assert erase(snapshots, {digest("a"): 8}) == [VERSION]
     assert snapshots.read(VERSION).user_ids.to_pylist() == ["", "b"]
     assert not snapshots.read(VERSION).embeddings.tensors["base"][0].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("trained", {"starts": torch.tensor([0, 5, 3])}),
+        ("trained", {"starts": torch.tensor([0, 2, 2**60])}),
+        ("trained", {"starts": torch.tensor([0.0, 2.0, 3.0])}),
+        ("trained", {"starts": torch.tensor(3)}),
+        ("trained", {"held_out": torch.tensor([True])}),
+        ("tables", {"base": torch.zeros(3, 4)}),
+        ("tables", {"base": torch.tensor(0.5)}),
+        ("start", {"users": torch.zeros(2, 4).to(torch.float8_e5m2)}),
+    ],
+)
+def test_a_snapshot_with_a_file_that_does_not_fit_the_users_is_deleted_by_an_erasure(
+    tmp_path: Path, name: str, wrong: dict[str, Tensor]
+) -> None:
+    snapshots = filled(tmp_path, *NAMES[:2])
+    path = tmp_path / NAMES[0] / f"{name}.safetensors"
+    save_file(load_file(path) | wrong, path, {"version": NAMES[0]})
+    assert erase(snapshots, {digest("a"): 8}) == NAMES[:2]
+    assert snapshots.versions() == [NAMES[1]]
+
+
+@pytest.mark.parametrize("name", ["trained", "tables", "start"])
+def test_a_file_that_cannot_be_opened_now_costs_no_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    snapshots, read = filled(tmp_path, VERSION), files.read_tensors
+
+    def refused(path: Path, version: str) -> dict[str, Tensor]:
+        if path.stem == name:
+            raise RuntimeError("unable to mmap: Cannot allocate memory")
+        return read(path, version)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "read_tensors", refused)
+        with pytest.raises(RuntimeError, match="unable to mmap"):
+            erase(snapshots, {digest("a"): 8})
+    assert erase(snapshots, {digest("a"): 8}) == [VERSION]
+    assert snapshots.read(VERSION).user_ids.to_pylist() == ["", "b"]
 
 
 def test_a_mark_that_cannot_be_read_costs_no_snapshot_that_was_live(tmp_path: Path) -> None:

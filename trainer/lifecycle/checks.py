@@ -124,15 +124,33 @@ def read_trained(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         SnapshotError: they do not fit the manifest.
         OSError, SafetensorError: the file cannot be read.
     """
-    found = files.read_tensors(path, manifest.version)
-    starts = _shaped(path, found, "starts", (manifest.users + 1,), (torch.int64,))
+    edges = edges_of_users(path, files.read_tensors(path, manifest.version), manifest.users)
+    _within(path, "items", edges["items"], manifest.items)
+    return edges
+
+
+def edges_of_users(path: Path, found: Mapping[str, Tensor], users: int) -> dict[str, Tensor]:
+    """The tensors of `Trained` among others that were read from a file.
+
+    Raises:
+        SnapshotError: they are not the edges of so many users.
+    """
+    starts = _shaped(path, found, "starts", (users + 1,), (torch.int64,))
     n = int(starts[-1])
     if starts[0] != 0 or bool((starts.diff() < 0).any()):
         raise SnapshotError(f"{path}: starts does not ascend from 0")
     items = _shaped(path, found, "items", (n,), INTS)
-    _within(path, "items", items, manifest.items)
     held_out = _shaped(path, found, "held_out", (n,), (torch.bool,))
     return {"starts": starts, "items": items, "held_out": held_out}
+
+
+def table_of_users(path: Path, found: Mapping[str, Tensor], name: str, users: int) -> Tensor:
+    """A tensor with a row for each user, float32 [users, ...].
+
+    Raises:
+        SnapshotError: it has another type, or is not of so many users.
+    """
+    return _shaped(path, found, name, (users, *found[name].shape[1:]))
 
 
 def _weighed(manifest: Manifest) -> list[AnyPart]:

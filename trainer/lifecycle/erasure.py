@@ -16,6 +16,7 @@ from consumer.edge.traces import matching
 from process import atomic
 from trainer.graph.ids import Ids
 from trainer.lifecycle import files
+from trainer.lifecycle.checks import edges_of_users, table_of_users
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.promotion import locked
 from trainer.lifecycle.snapshots import Snapshots
@@ -97,7 +98,7 @@ def _blank(folder: Path, users: pa.Array, numbers: list[int]) -> None:
         if not path.exists():
             continue
         try:
-            tensors = _without(path, numbers)
+            tensors = _without(path, numbers, len(users))
         except BROKEN:
             shutil.rmtree(folder)
             return
@@ -109,13 +110,21 @@ def _blank(folder: Path, users: pa.Array, numbers: list[int]) -> None:
     _replace(folder / "users.parquet", write)
 
 
-def _without(path: Path, numbers: list[int]) -> dict[str, Tensor]:
-    """The tensors of a file, without what they tell of the users."""
+def _without(path: Path, numbers: list[int], n_users: int) -> dict[str, Tensor]:
+    """The tensors of a file, without what they tell of the users.
+
+    All is checked before torch computes with it: torch's own errors do not say whether the file is
+    broken or the machine lacks something.
+
+    Raises:
+        BROKEN: the file is broken.
+    """
     tensors = files.read_tensors(path, path.parent.name)
     if path.name == TRAINED:
-        return Trained(**tensors).without(numbers).tensors()
+        edges = edges_of_users(path, tensors, n_users)
+        return Trained(**edges).without(numbers).tensors()
     for name in USER_TABLES & tensors.keys():
-        tensors[name][numbers] = 0
+        table_of_users(path, tensors, name, n_users)[numbers] = 0
     return tensors
 
 

@@ -56,6 +56,7 @@ def backup(settings: ServingSettings, folder: Path) -> About:
     Raises:
         BackupError, StoreError, SnapshotError, SettingsError: the text says what is wrong.
     """
+    folder = folder.absolute()  # a folder named "file:" is no URI
     path.check(str(folder / EDGES), f"the backup folder {str(folder)!r}")
     with ExitStack() as undo:
         try:
@@ -86,6 +87,7 @@ def restore(settings: ServingSettings, folder: Path) -> About:
         BackupError: the folder is no whole backup, is of another topic, a place is not empty, or
             the disk refuses.
     """
+    folder = folder.absolute()
     about = _about(folder)
     if about.topic != settings.kafka_topic:
         raise BackupError(
@@ -98,7 +100,7 @@ def restore(settings: ServingSettings, folder: Path) -> About:
     with ExitStack() as undo:
         try:
             for name, place in places.items():
-                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _make(place.parent, undo)
                 shutil.rmtree(_draft(place), ignore_errors=True)
                 undo.callback(shutil.rmtree, _draft(place), ignore_errors=True)
                 _copy(folder / name, _draft(place))
@@ -120,9 +122,7 @@ def _occupy(folder: Path, undo: ExitStack) -> None:
     advice = "give an empty or a new folder"
     _refuse_unfinished(folder)
     _refuse_filled(folder, advice)
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700, parents=True)
-        undo.callback(_delete_empty, folder)
+    _make(folder, undo)
     try:
         (folder / UNFINISHED).touch(exist_ok=False)
     except FileExistsError:  # another backup was quicker
@@ -130,6 +130,19 @@ def _occupy(folder: Path, undo: ExitStack) -> None:
         raise
     undo.callback(_delete, folder / UNFINISHED)
     _refuse_filled(folder, advice, besides=UNFINISHED)  # another backup may have begun and ended
+
+
+def _make(folder: Path, undo: ExitStack) -> None:
+    """Make a folder, and those above it, as far as they are missing.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        with suppress(FileExistsError):
+            each.mkdir(mode=0o700 if each == folder else 0o777)
+            undo.callback(_delete_empty, each)
 
 
 def _refuse_unfinished(folder: Path) -> None:

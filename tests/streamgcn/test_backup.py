@@ -141,6 +141,28 @@ def test_a_backup_that_failed_leaves_nothing_and_can_be_repeated(
     assert backup(settings, copied).models == [NAMES[1], NAMES[0]]
 
 
+def test_a_backup_that_failed_leaves_none_of_the_folders_that_it_made(tmp_path: Path) -> None:
+    settings, copied = settings_of(tmp_path), tmp_path / "there" / "new" / "newer" / "backup"
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StoreError):  # there is no edge store
+        backup(settings, copied)
+    assert list((tmp_path / "there").iterdir()) == []
+    store(tmp_path / "edges", [("u", "i")])
+    backup(settings, copied)
+    assert (copied / "backup.json").exists()
+
+
+def test_a_backup_folder_whose_name_looks_like_a_uri_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store(tmp_path / "edges", [("u", "i")])
+    backup(settings_of(tmp_path), Path("file:/b"))
+    again = settings_of(tmp_path / "again")
+    assert restore(again, Path("file:/b")).rows == 1
+    assert EdgeStore(again.edge_store, "t").count() == 1
+
+
 def backed_up(folder: Path) -> ServingSettings:
     """A backup at folder/backup; returns the settings of an empty place to restore it to."""
     settings = settings_of(folder)
@@ -165,7 +187,7 @@ def test_a_restore_that_failed_leaves_nothing_and_can_be_repeated(
         patched.setattr(Path, "rename", full)
         with pytest.raises(BackupError, match="the disk is full"):
             restore(again, tmp_path / "backup")
-    assert list((tmp_path / "again").iterdir()) == []
+    assert not (tmp_path / "again").exists()
     restore(again, tmp_path / "backup")
     assert Snapshots(again.model_store).marks.live() == NAMES[1]
 

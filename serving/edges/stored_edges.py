@@ -31,13 +31,18 @@ class GrowthResult(NamedTuple):
 
 
 class StoredEdges:
-    """A graph, the number of each user in it, and the Kafka partition of each user's newest row."""
+    """A graph, the number of each user in it, and the Kafka partition of each user's newest row.
+
+    is_half_read: whether the last growth failed, so that there is something to be read or to be
+    told, also where the store has nothing new.
+    """
 
     def __init__(self, weighing: Weighing) -> None:
         self.graph = InteractionGraph(weighing=weighing)
         self.watermark = Watermark()
         self.numbers: dict[str, int] = {}
         self.starts: Int64s = np.zeros(1, np.int64)  # of each user's edges in the graph
+        self.is_half_read = False
         self._items: list[str] = []  # ids of the graph's items; Arrow is slow at a few at a time
         self._partitions: Int32s = np.empty(0, np.int32)
         self._several = np.empty(0, np.bool_)  # whether a user's rows are of several partitions
@@ -55,6 +60,12 @@ class StoredEdges:
         same._items = list(self._items)
         return same
 
+    def emptied(self) -> StoredEdges:
+        """Without edges, for another store; the users who were forgotten are still to be told."""
+        other = StoredEdges(self.graph.weighing)
+        other._digests = set(self._digests)
+        return other
+
     def grow(self, store: EdgeStore, cut: Mapping[str, Positions], log: int) -> GrowthResult:
         """Read the store's new rows.
 
@@ -66,7 +77,7 @@ class StoredEdges:
             StoreError: the store cannot be read; what was read until then stays, and the next
                 call returns the digests with others.
         """
-        known = self.graph.n_users
+        known, self.is_half_read = self.graph.n_users, True
         try:
             for step in grow(self.graph, store, self.watermark):
                 self._digests |= step.notices.keys()
@@ -81,6 +92,7 @@ class StoredEdges:
             self._number_users(0 if self._digests else known)
             self._items += self.graph.item_ids.values[len(self._items) :].to_pylist()
             self.starts = self.graph.row_starts()
+        self.is_half_read = False
         digests, self._digests = self._digests, set()
         return GrowthResult(digests, users)
 

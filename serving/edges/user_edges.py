@@ -54,6 +54,14 @@ class UserEdges:
         """Users with events in several partitions, whose order the store will tell."""
         return self._unstored.unsettled
 
+    def has_news(self, store: EdgeStore) -> bool:
+        """Whether the store has what was not read, or the last reading failed half way.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return self._stored.is_half_read or store.changed(self.watermark)
+
     def grow(self, store: EdgeStore) -> set[str]:
         """Read the store's new rows, and drop what the topic had told of them.
 
@@ -63,7 +71,7 @@ class UserEdges:
         Raises:
             StoreError: the store cannot be read.
         """
-        if not store.changed(self.watermark):
+        if not self.has_news(store):
             return set()
         growth = Growth(self._stored, self._unstored.cut(), self._unstored.log, self._version)
         try:
@@ -81,7 +89,7 @@ class UserEdges:
         Raises:
             StoreError: the store cannot be read; the edges are what they were.
         """
-        stored = StoredEdges(self.graph.weighing)
+        stored = self._stored.emptied()
         result = stored.grow(store, {}, self._unstored.log)
         self._stored, self._unstored = stored, UnstoredChanges(stored, self._popularity)
         self._version += 1

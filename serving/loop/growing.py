@@ -84,7 +84,7 @@ class Growing:
                     self._finish(self._running)
             elif self._is_due():
                 self._begun_at = time.monotonic()  # before anything that can fail
-                if self.edge_store.changed(self._edges.watermark):
+                if self._edges.has_news(self.edge_store):
                     growth = self._edges.begin_growth()
                     self._running = self._thread.submit(self._read, growth)
         except StoreError as error:

@@ -2,6 +2,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from consumer.edge import windows
 from consumer.edge.news import News
 from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA, TABLE
-from consumer.edge.store import StoreError
+from consumer.edge.store import EdgeStore, StoreError
 from consumer.edge.traces import digest
 from consumer.event.json import FORGET, Event
 from consumer.ingest.decode import Position
@@ -64,16 +65,46 @@ def test_a_forgotten_user_is_had_again_once_it_comes_again(tmp_path: Path) -> No
     assert edges.has("u")
 
 
-def test_a_reading_that_fails_in_the_midst_loses_no_user_who_was_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(windows, "WINDOW_ROWS", 1)
-    made = store(tmp_path, [("gone", "i"), ("u", "i")])
+def erase_gone(made: EdgeStore) -> None:
+    """Take the user "gone" out of a store of which two events of partition 0 are stored."""
     forgets = table([("gone", "", 1.0, 0, FORGET)])
     columns = {"kafka_partition": [0], "kafka_offset": [2]}
     for name, numbers in columns.items():
         forgets = forgets.append_column(name, pa.array(numbers, TABLE.field(name).type))
     made.erase(taken(forgets.select(SCHEMA.names).cast(SCHEMA), 0), {0: 2}, made.newest())
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_after_a_failed_reading_of_single_users_the_next_one_needs_no_new_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    made = store(tmp_path / "one", [("gone", "i"), ("u", "i")])
+    append(made, [("u", "j")], 0, partition=1)
+    edges = UserEdges(Weighing())
+    edges.grow(made)
+    edges.apply(event("u", "", kind="forget"), 1, Position(1, 0))
+    append(made, [("v", "j")], 1, partition=1)  # the store has the place of the forget
+    erase_gone(made)
+    with monkeypatch.context() as patch:
+        fail = Mock(side_effect=StoreError("the volume is gone"))
+        patch.setattr("serving.edges.stored_edges.read_again", fail)
+        with pytest.raises(StoreError):
+            edges.grow(made)
+    assert not edges.items("u")
+    if replaced:
+        assert edges.read_anew(store(tmp_path / "two", [("u", "i")])) == {digest("gone")}
+        return
+    assert edges.grow(made) == {digest("gone")}
+    assert edges.items("u").keys() == {"i", "j"}
+    assert edges.grow(made) == set()
+
+
+def test_a_reading_that_fails_in_the_midst_loses_no_user_who_was_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW_ROWS", 1)
+    made = store(tmp_path, [("gone", "i"), ("u", "i")])
+    erase_gone(made)
     append(made, [("u", "j")], 2)
     edges, read = UserEdges(Weighing()), News.read
 

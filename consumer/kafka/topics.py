@@ -13,10 +13,12 @@ from kafka.errors import (
     AuthorizationError,
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
+    InvalidConfigurationError,
     KafkaError,
     KafkaTimeoutError,
     NoError,
     NotCoordinatorError,
+    PolicyViolationError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -67,9 +69,9 @@ def wait_for_topics(
         try:
             name = settings.kafka_topic
             if not _may(admin, settings, name, topic):
-                _create(admin, settings, name, {"num_partitions": PARTITIONS})
+                _create(admin, settings, name, {"num_partitions": PARTITIONS}, log)
             if dead and not _may(admin, settings, settings.dead_letter_topic, dead):
-                _create(admin, settings, settings.dead_letter_topic, dead_options)
+                _create(admin, settings, settings.dead_letter_topic, dead_options, log)
         finally:
             admin.close()
 
@@ -98,10 +100,23 @@ def _may(admin: KafkaAdminClient, settings: ConsumerSettings, topic: str, operat
 
 
 def _create(
-    admin: KafkaAdminClient, settings: ConsumerSettings, topic: str, options: dict[str, Any]
+    admin: KafkaAdminClient,
+    settings: ConsumerSettings,
+    topic: str,
+    options: dict[str, Any],
+    log: logging.Logger,
 ) -> None:
+    """Create the topic, with the broker's own limits where the broker refuses what is asked for."""
     try:
-        admin.create_topics({topic: options}, wait_for_metadata=True)
+        try:
+            admin.create_topics({topic: options}, wait_for_metadata=True)
+        except (InvalidConfigurationError, PolicyViolationError) as refused:
+            if "configs" not in options:
+                raise
+            bare = {name: value for name, value in options.items() if name != "configs"}
+            admin.create_topics({topic: bare}, wait_for_metadata=True)
+            log.warning("Topic %s has no limits of its own: the broker refused %s (%s).",
+                        topic, options["configs"], refused)  # fmt: skip
     except TopicAlreadyExistsError:
         return  # another process was quicker
     except AuthorizationError:

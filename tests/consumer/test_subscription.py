@@ -14,7 +14,7 @@ from consumer.kafka.client import Message, TopicShorter
 from consumer.kafka.member import Member
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.subscription import Subscription
-from consumer.kafka.topics import wait_for_topics
+from consumer.kafka.topics import read_topic, wait_for_topics
 from consumer.settings import ConsumerSettings
 from process.health import Health
 from process.shutdown import Stopped
@@ -49,6 +49,20 @@ def read_all(settings: ConsumerSettings, starts: Mapping[int, int]) -> list[Mess
         while time.monotonic() < deadline and (not found or found[-1].value != b"99"):
             found += read(subscription, starts)
     return found
+
+
+def test_the_dead_letter_topic_is_created_with_the_limits_of_a_broker_that_refuses_larger_ones(
+    apache: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("consumer.kafka.topics.REQUEST_BYTES", -1)  # which each broker refuses
+    made = ConsumerSettings(kafka_bootstrap_servers=apache, kafka_topic=f"t{uuid.uuid4().hex[:8]}")
+    wait_for_topics(made, threading.Event(), log)
+    publisher = Publisher(made)
+    publisher.send(made.dead_letter_topic, b"a letter")
+    publisher.flush()
+    publisher.close()
+    assert [each.value for each in read_topic(made, made.dead_letter_topic)] == [b"a letter"]
+    assert f"Topic {made.dead_letter_topic} has no limits of its own" in caplog.text
 
 
 def test_a_subscription_starts_where_its_owner_says(settings: ConsumerSettings) -> None:

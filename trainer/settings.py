@@ -97,7 +97,8 @@ class TrainerSettings(ConsumerSettings):
         None,
         ge=1,
         validation_alias="STREAMGCN_EPOCHS",
-        description="Full-batch training steps; unset: 150, of the gcn 200.",
+        description="Passes over the edges in a training; unset: 10 of next items, 150 of "
+        "LightGCN, 200 of the gcn.",
     )
     device: str = Field(
         "auto",

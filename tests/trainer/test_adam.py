@@ -15,7 +15,7 @@ TRAINED = """
 import sys
 from tests.graphs import blocks
 from tests.trainer.test_parallel import SETTINGS
-from trainer.model.lightgcn import Learned
+from trainer.model.learned import Learned
 Learned().fit(blocks(), SETTINGS)
 print("torch._dynamo" in sys.modules)
 """

@@ -16,7 +16,8 @@ from trainer.model import losses, parallel
 from trainer.model.gcn import Gcn, RecommenderGCN
 from trainer.model.gradient_training import Diverged
 from trainer.model.hyperparameters import USUAL, Hyperparameters
-from trainer.model.lightgcn import Learned, LightGCN
+from trainer.model.learned import Learned
+from trainer.model.lightgcn import LightGCN
 from trainer.model.objectives import objective
 from trainer.model.parallel import OneProcess
 from trainer.model.progress import TrainingStopped

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.graphs import blocks
 from trainer.model.hyperparameters import Hyperparameters
-from trainer.model.lightgcn import Learned
+from trainer.model.learned import Learned
 from trainer.model.parallel import first
 
 SETTINGS = Hyperparameters(

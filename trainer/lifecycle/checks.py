@@ -21,6 +21,7 @@ from trainer.lifecycle.manifest import Manifest, SnapshotError
 from trainer.model.hyperparameters import MODELS, AnyPart
 
 MOST_LAYERS = 64
+START_TABLES = ({"users", "items"}, {"incoming", "outgoing"})  # of LightGCN, of next items
 COUNTS = ("users", "items", "edges", "chosen_at", "log", "stamp")
 FLOATS, INTS = (torch.float32,), (torch.int32,)
 
@@ -106,10 +107,12 @@ def read_start(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     found = files.read_tensors(path, manifest.version)
     dim = manifest.settings.get("dim")
     shapes: dict[str, Shape] = {}
-    if {"users", "items"} & found.keys():
-        if not isinstance(dim, int):
-            raise SnapshotError(f"{path} has tables, and its manifest no dim")
-        shapes = {"users": (manifest.users, dim), "items": (manifest.items, dim)}
+    for names in START_TABLES:
+        if names & found.keys():
+            if not isinstance(dim, int):
+                raise SnapshotError(f"{path} has tables, and its manifest no dim")
+            sizes = {name: manifest.users if name == "users" else manifest.items for name in names}
+            shapes = {name: (size, dim) for name, size in sizes.items()}
     kept = {name: _shaped(path, found, name, shape) for name, shape in shapes.items()}
     if "basis" in found:
         shape = (manifest.items, _columns(found, "basis"))

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from trainer.model.gcn import Gcn
-from trainer.model.lightgcn import Learned, LearnedSettings
+from trainer.model.learned import Learned
+from trainer.model.learned_settings import LearnedSettings
 from trainer.model.low_pass import LowPass, LowPassSettings
 from trainer.model.neighbors import Neighbors, NeighborsSettings
 from trainer.model.part import Part
@@ -48,7 +49,7 @@ class Hyperparameters(TransitionsSettings, NeighborsSettings, LowPassSettings, L
         """Names of the values that the held-out edges are to choose."""
         names = {name for part in self.parts for name in part.open if getattr(self, name) is None}
         if self.one_part:
-            names -= {"recency", *(part.weight for part in self.parts)}
+            names -= {"recency", "learned_order", *(part.weight for part in self.parts)}
         return names
 
     @property
@@ -65,12 +66,12 @@ class Hyperparameters(TransitionsSettings, NeighborsSettings, LowPassSettings, L
         """
         reach = max(MIN_REACH, min(self.transitions_reach, MOST_PAIRS // max(1, 2 * edges)))
         made = replace(self, transitions_reach=reach)
-        return made if timed else made.without_time()
+        return made.filled({"learned_order": 1.0}) if timed else made.without_time()
 
     def without_time(self) -> Self:
         """The same where the order of a user's edges says nothing."""
-        weights = {part.weight: 0.0 for part in MODELS["blend"] if part.uses_order}
-        return replace(self, recency=0.0, **weights)  # type: ignore[arg-type]  # by name
+        off: dict[str, Any] = {part.weight: 0.0 for part in MODELS["blend"] if part.uses_order}
+        return replace(self, recency=0.0, learned_order=0.0, **off)
 
     def quick(self, timed: bool) -> Self:
         """The same with one part that is made within seconds; where order says something, one that

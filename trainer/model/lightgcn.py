@@ -1,10 +1,8 @@
-"""LightGCN: the learned part of the blend."""
+"""LightGCN: the learned part where the order of edges says nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product as combinations
 
 import torch
 from torch import Tensor, nn
@@ -16,30 +14,15 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency, power
 from trainer.model.adam import Adam
 from trainer.model.gradient_training import begin, train
-from trainer.model.network import Network, NetworkSettings
+from trainer.model.learned_settings import LearnedSettings
+from trainer.model.network import Network
 from trainer.model.parallel import summed
-from trainer.model.part import Fitted, Part, Round, State, given
+from trainer.model.part import Fitted, State
 from trainer.model.product import product
-from trainer.model.progress import Progress, quiet
-from trainer.model.setting import setting
+from trainer.model.progress import Progress
 
 EPOCHS = 150
 RATE, WARM_RATE = 0.05, 0.02  # of Adam, at the first step
-KINDS = (  # temperature, negative_power, edge_drop: for sparse graphs, for dense ones
-    (0.1, 0.5, 0.0),
-    (0.2, 1.0, 0.3),
-)
-POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
-
-
-@dataclass(frozen=True)
-class LearnedSettings(NetworkSettings):
-    """LightGCN as the learned part."""
-
-    learned_weight: float | None = setting("LightGCN: weight in the blend.", usual=1.0, least=0)
-    learned_power: float | None = setting(
-        "LightGCN: exponent of the degree of the item in the scores.", usual=0.2, least=0, most=2
-    )
 
 
 class LightGCN(Network):
@@ -99,7 +82,7 @@ class LightGCN(Network):
 
 
 @dataclass
-class FittedLearned(Fitted[LearnedSettings]):
+class FittedLightGCN(Fitted[LearnedSettings]):
     """The trained network; what it leaves over a graph is kept, as a search asks for it often."""
 
     network: LightGCN
@@ -115,7 +98,7 @@ class FittedLearned(Fitted[LearnedSettings]):
     def embeddings(self, graph: InteractionGraph, settings: LearnedSettings) -> BlendEmbeddings:
         """The part on its own."""
         if self._left is None or self._left[0] is not graph:
-            cosine = (settings.loss or Learned.loss) == "softmax"
+            cosine = (settings.loss or "softmax") == "softmax"
             made = self.network.embeddings(graph, cosine)
             self._left = graph, made.cpu()
         made = self._left[1]
@@ -129,48 +112,22 @@ class FittedLearned(Fitted[LearnedSettings]):
         return self.network.tables()
 
 
-class Learned(Part[LearnedSettings]):
-    """LightGCN as a part of the blend."""
-
-    name = "learned"
-    kind = LearnedSettings
-    needed = ("learned_power",)
-
-    def fit(
-        self,
-        graph: InteractionGraph,
-        settings: LearnedSettings,
-        progress: Progress = quiet,
-        state: State | None = None,
-        share: int = 1,
-        held_out: InteractionGraph | None = None,  # noqa: ARG002
-    ) -> FittedLearned:
-        """Train, or train on from a state's tables of users and items."""
-        where = begin(settings)
-        network = LightGCN(graph.n_users, graph.n_items, settings.dim, settings.layers).to(where)
-        tables = {name: of for name, of in (state or {}).items() if name in ("users", "items")}
-        epochs, rate = settings.epochs or EPOCHS, RATE
-        if tables:
-            network.load_state_dict(tables)
-            epochs, rate = max(1, epochs // share), WARM_RATE
-        optimizer = Adam(network.parameters(), rate, epochs)
-        loss, drop = settings.loss or self.loss, settings.edge_drop or 0.0
-        train(network, graph, settings, loss, [optimizer], epochs, drop, progress)
-        return FittedLearned(network, settings)
-
-    def grid(self, settings: LearnedSettings) -> Sequence[Round]:
-        """A third of the steps tells kinds of graphs apart; a third may do better, too."""
-        kinds = KINDS if (settings.loss or self.loss) == "softmax" else KINDS[:1]
-        names = ("temperature", "negative_power", "edge_drop", "learned_power")
-        powers = given(settings.learned_power, POWERS)
-        third = max(1, (settings.epochs or EPOCHS) // 3)
-        told_apart = [(*kind, p) for kind, p in combinations(kinds, powers)]
-        steps = [settings.epochs] if settings.epochs else [None, third]
-        return [
-            Round(names, told_apart, {"epochs": third}),
-            Round(("epochs", "learned_power"), list(combinations(steps, powers))),
-        ]
-
-    def fits(self, state: dict[str, object], settings: LearnedSettings) -> bool:
-        """Tables of another size or of another loss are none to go on from."""
-        return all(state.get(n) == getattr(settings, n) for n in ("dim", "layers", "loss"))
+def fit(
+    graph: InteractionGraph,
+    settings: LearnedSettings,
+    progress: Progress,
+    state: State | None = None,
+    share: int = 1,
+) -> FittedLightGCN:
+    """Train, or train on from a state's tables of users and items; arguments as `Part.fit`."""
+    where = begin(settings)
+    network = LightGCN(graph.n_users, graph.n_items, settings.dim, settings.layers).to(where)
+    tables = {name: of for name, of in (state or {}).items() if name in ("users", "items")}
+    epochs, rate = settings.epochs or EPOCHS, RATE
+    if tables:
+        network.load_state_dict(tables)
+        epochs, rate = max(1, epochs // share), WARM_RATE
+    optimizer = Adam(network.parameters(), rate, epochs)
+    loss, drop = settings.loss or "softmax", settings.edge_drop or 0.0
+    train(network, graph, settings, loss, [optimizer], epochs, drop, progress)
+    return FittedLightGCN(network, settings)

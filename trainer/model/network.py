@@ -16,16 +16,18 @@ Tables = dict[str, Tensor]  # of a network's parameters, by name
 
 @dataclass(frozen=True)
 class NetworkSettings(CommonSettings):
-    """What LightGCN and the gcn share."""
+    """What the learned part and the gcn share."""
 
     dim: int = setting(
-        "Dimensions of the embeddings of LightGCN and the gcn.", 128, least=1, most=4_096
+        "Dimensions of the embeddings of the learned part and the gcn.", 128, least=1, most=4_096
     )
     layers: int = setting("Graph convolutions of LightGCN and the gcn.", 3, least=1, most=8)
     epochs: int | None = None  # full-batch steps; None: the network's own number
-    temperature: float | None = setting("LightGCN: temperature of the softmax.", usual=0.1, above=0)
+    temperature: float | None = setting(
+        "Learned part: temperature of the softmax.", usual=0.1, above=0
+    )
     negatives: int = setting(
-        "LightGCN: items sampled in each step, the same for all users.", 1_024, least=1
+        "Learned part: items sampled in each step, the same for all users.", 1_024, least=1
     )
     negative_power: float | None = setting(
         "LightGCN: items are sampled by their degree to this power.", usual=0.5, least=0, most=2

@@ -1,0 +1,156 @@
+"""The learned part that predicts next items, on graphs where what comes next is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.graphs import graph
+from trainer.embedding.edges import Own, own
+from trainer.embedding.embeddings import Embeddings
+from trainer.fit.choose import mean_of_best
+from trainer.graph.interactions import InteractionGraph
+from trainer.model import next_item
+from trainer.model.blend import blend, fit, state
+from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.progress import quiet
+
+ALONE = Hyperparameters(
+    dim=16, epochs=40, negatives=64, neighbors_weight=0.0, low_pass_weight=0.0,
+    transitions_weight=0.0, learned_power=0.0,
+).filled(USUAL)  # fmt: skip
+TIMED = 20
+
+
+def chain(users: int = 120, items: int = TIMED, length: int = 8) -> InteractionGraph:
+    """Every user walks round the items in one direction, from a random item on."""
+    rng = np.random.default_rng(0)
+    begins = rng.integers(0, items, users)
+    return graph(
+        [
+            (f"u{user}", f"i{(begin + step) % items}", 1.0, step + 1)
+            for user, begin in enumerate(begins)
+            for step in range(length)
+        ]
+    )
+
+
+def learned(made: InteractionGraph, settings: Hyperparameters = ALONE) -> Embeddings:
+    return blend(made, fit(made, settings), settings)
+
+
+def of_items(*items: int) -> Own:
+    """One user with these items, the newest last."""
+    n = len(items)
+    ages = torch.arange(n - 1, -1, -1)
+    return Own(torch.tensor([0, n]), torch.tensor(items), torch.ones(n), ages)
+
+
+def test_on_a_chain_the_next_item_is_the_first_and_the_one_before_is_not() -> None:
+    made = chain()
+    model = learned(made)
+    numbers = {name: n for n, name in enumerate(made.item_ids.values.to_pylist())}
+    for at in range(TIMED):
+        walked = [numbers[f"i{(at + step) % TIMED}"] for step in range(3)]
+        scores = model.score(torch.tensor([-1]), of_items(*walked))[0]
+        after, before = (numbers[f"i{(at + step) % TIMED}"] for step in (3, -1))
+        scores[walked] = -torch.inf
+        assert scores.argmax() == after
+        assert scores[after] > scores[before] + 0.1 * scores[torch.isfinite(scores)].std()
+
+
+def test_a_user_whom_the_model_has_not_seen_has_the_list_of_one_with_the_same_edges() -> None:
+    made = chain()
+    model = learned(made)
+    edges = own(made, torch.tensor([7]))
+    known, new = (model.score(torch.tensor([user]), edges) for user in (7, -1))
+    torch.testing.assert_close(known, new, rtol=0, atol=0)
+
+
+def test_what_each_edge_brings_sums_up_to_the_score() -> None:
+    made = chain()
+    model = learned(made)
+    users = torch.arange(10)
+    edges = own(made, users)
+    best = model.score(users, edges).topk(5).indices
+    shares = model.contributions(users, edges, best)
+    sums = torch.zeros(10, 5).index_add_(0, edges.rows(), shares)
+    torch.testing.assert_close(sums, model.score(users, edges).gather(1, best))
+
+
+def test_items_of_users_whose_order_says_nothing_are_learned_too() -> None:
+    """Half of the users have one time for all edges, and items that nobody else has."""
+    rng = np.random.default_rng(1)
+    blocks = [
+        (f"b{user}", f"{user % 2}-{item}", 1.0, 1)
+        for user in range(80)
+        for item in rng.choice(10, 6, replace=False)
+    ]
+    walks = [(f"w{user}", f"w{step}", 1.0, step + 1) for user in range(40) for step in range(5)]
+    made = graph(blocks + walks)
+    model = learned(made)
+    names = made.item_ids.values.to_pylist()
+    numbers = [number for number, name in enumerate(names) if name.startswith("0-")]
+    scores = model.score(torch.tensor([-1]), of_items(*numbers[:4]))[0]
+    scores[numbers[:4]] = -torch.inf
+    assert set(scores.topk(6).indices.tolist()) == set(numbers[4:])
+
+
+def test_a_training_goes_on_from_the_tables_and_gives_new_items_rows() -> None:
+    made = chain()
+    first = fit(made, ALONE)
+    tables = state(first, ALONE)
+    assert tables.keys() == {"incoming", "outgoing"}
+    tables["incoming"][3] = tables["outgoing"][3] = 0.0  # as of an item that is new
+    steps: list[int] = []
+    second = next_item.fit(made, ALONE, lambda *told: steps.append(told[2]), tables, share=40)
+    assert set(steps) == {14}  # a fortieth of the steps, rounded down
+    old = torch.arange(made.n_items) != 3
+    cosines = torch.cosine_similarity(second.outgoing, first["learned"].outgoing)  # type: ignore[attr-defined]
+    assert cosines[old].min() > 0.9
+    assert second.outgoing[3].norm() > 0.1
+
+
+def test_an_item_without_edges_scores_nothing() -> None:
+    made = chain()
+    kept = made.subset(made.items != 5)
+    assert kept.n_items == made.n_items
+    scores = learned(kept).score(torch.arange(10), own(kept, torch.arange(10)))
+    assert not scores[:, 5].any()
+
+
+def test_two_trainings_with_one_seed_are_equal() -> None:
+    made = chain()
+    first, second = (next_item.fit(made, ALONE, quiet) for _ in range(2))
+    assert torch.equal(first.outgoing, second.outgoing)
+
+
+def test_the_order_of_edges_says_which_learned_part_there_is() -> None:
+    open_ = Hyperparameters()
+    assert open_.for_graph(1_000, timed=True).predicts_next
+    assert not open_.for_graph(1_000, timed=False).predicts_next
+    assert not replace(open_, model="lightgcn").for_graph(1_000, timed=True).predicts_next
+    assert not replace(open_, loss="bpr").for_graph(1_000, timed=True).predicts_next
+    kept = replace(open_, learned_order=0.0)
+    assert not kept.for_graph(1_000, timed=True).predicts_next
+
+
+@pytest.mark.parametrize(
+    ("figures", "mean"),
+    [
+        ([0.1] * 7 + [0.2] * 2 + [0.0] * 5, (1.0, 1.0)),
+        ([0.0] * 8 + [0.3, 0.2] + [0.0] * 4, (0.5, 2.0)),
+    ],
+)
+def test_the_weights_are_the_mean_of_the_best_seventh(
+    figures: list[float], mean: tuple[float, ...]
+) -> None:
+    """Number 7 has the weights (2, 0), 8 has (0, 2) and 9 has (1, 2)."""
+    tries = [(9.0, 9.0)] * 7 + [(2.0, 0.0), (0.0, 2.0), (1.0, 2.0)] + [(9.0, 9.0)] * 4
+    assert mean_of_best(tries, figures) == mean
+
+
+def test_a_part_that_hardly_adds_to_the_mean_is_left_out() -> None:
+    tries = [(2.0, 0.0)] * 13 + [(2.0, 1.0)] + [(0.0, 1.0)] * 7 * 13
+    assert mean_of_best(tries, [1.0] * 14 + [0.0] * 91) == (1.87, 0.0)

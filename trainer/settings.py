@@ -79,7 +79,7 @@ class TrainerSettings(ConsumerSettings):
     model: Literal["blend", "lightgcn", "gcn"] = Field(
         "blend",
         validation_alias="STREAMGCN_MODEL",
-        description="blend (transitions, neighbours, low pass, LightGCN), lightgcn, or gcn "
+        description="blend (transitions, neighbours, low pass, learned part), lightgcn, or gcn "
         "(GCNConv layers with ReLU, for ratings).",
     )
     loss: Literal["softmax", "bpr", "mse"] | None = Field(

@@ -9,7 +9,7 @@ import torch
 from tests.graphs import graph
 from trainer.embedding.edges import Own, own
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.choose import mean_of_best
+from trainer.fit.choose import BEST, mean_of_best
 from trainer.graph.interactions import InteractionGraph
 from trainer.model import next_item
 from trainer.model.blend import blend, fit, state
@@ -138,19 +138,23 @@ def test_the_order_of_edges_says_which_learned_part_there_is() -> None:
 
 @pytest.mark.parametrize(
     ("figures", "mean"),
-    [
-        ([0.1] * 7 + [0.2] * 2 + [0.0] * 5, (1.0, 1.0)),
-        ([0.0] * 8 + [0.3, 0.2] + [0.0] * 4, (0.5, 2.0)),
-    ],
+    [((0.1, 0.3, 0.2, 0.0), (1.0, 1.0)), ((0.0, 0.0, 0.2, 0.3), (0.5, 2.0))],
 )
-def test_the_weights_are_the_mean_of_the_best_seventh(
-    figures: list[float], mean: tuple[float, ...]
+def test_the_weights_are_the_mean_of_the_best_few(
+    figures: tuple[float, ...], mean: tuple[float, ...]
 ) -> None:
-    """Number 7 has the weights (2, 0), 8 has (0, 2) and 9 has (1, 2)."""
-    tries = [(9.0, 9.0)] * 7 + [(2.0, 0.0), (0.0, 2.0), (1.0, 2.0)] + [(9.0, 9.0)] * 4
-    assert mean_of_best(tries, figures) == mean
+    tries = [(9.0, 9.0), (2.0, 0.0), (0.0, 2.0), (1.0, 2.0)]
+    others = 2 * BEST - len(tries)
+    assert mean_of_best(tries + others * [(9.0, 9.0)], [*figures, *others * [0.0]]) == mean
+
+
+def test_the_best_of_a_few_weightings_is_taken_as_it_is() -> None:
+    tries = [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    assert mean_of_best(tries, [0.1, 0.3, 0.2]) == (0.0, 1.0)
 
 
 def test_a_part_that_hardly_adds_to_the_mean_is_left_out() -> None:
-    tries = [(2.0, 0.0)] * 13 + [(2.0, 1.0)] + [(0.0, 1.0)] * 7 * 13
-    assert mean_of_best(tries, [1.0] * 14 + [0.0] * 91) == (1.87, 0.0)
+    few = [(2.0, 0.0)] * 13 + [(2.0, 1.0)]
+    others = [(0.0, 1.0)] * (BEST - 1) * len(few)
+    figures = [1.0] * len(few) + [0.0] * len(others)
+    assert mean_of_best(few + others, figures) == (2.0, 0.0)

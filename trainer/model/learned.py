@@ -16,6 +16,7 @@ KINDS = (  # of LightGCN: temperature, negative_power, edge_drop: for sparse gra
     (0.2, 1.0, 0.3),
 )
 POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+NEXT_TEMPERATURE = 0.15
 NEXT_POWERS = (0.0, 0.05, 0.1, 0.2)
 
 
@@ -45,8 +46,10 @@ class Learned(Part[LearnedSettings]):
         apart."""
         last = ("epochs", "learned_power")
         if settings.predicts_next:
+            steps = _steps(settings, next_item.PASSES)
             powers = given(settings.learned_power, NEXT_POWERS)
-            return [Round(last, list(product(_steps(settings, next_item.PASSES), powers)))]
+            tries = [(NEXT_TEMPERATURE, n, p) for n, p in product(steps, powers)]
+            return [Round(("temperature", *last), tries)]
         kinds = KINDS if (settings.loss or self.loss) == "softmax" else KINDS[:1]
         names = ("temperature", "negative_power", "edge_drop", "learned_power")
         powers = given(settings.learned_power, POWERS)

@@ -164,7 +164,7 @@ def _loss(
     edges: Sequences, size: int, incoming: Tensor, outgoing: Tensor, settings: LearnedSettings
 ) -> Tensor:
     """Mean of -log P of the items of `size` edges, drawn at random."""
-    where, temperature = incoming.device, settings.temperature or 0.1
+    where, temperature = incoming.device, settings.temperature or 0.15
     asked = edges.later[torch.randint(len(edges.later), (size,))]
     sampled = edges.items[torch.randint(len(edges.items), (settings.negatives,))]
     items, weights = (part.to(where) for part in edges.before(asked))

@@ -30,8 +30,8 @@ from trainer.model.part import Fitted, State
 from trainer.model.progress import Progress
 
 PASSES = 10  # over the edges
-STEPS = 100  # in a pass, so that small graphs have enough of them
-FEWEST, MOST = 64, 2_048  # edges in a step: more steps in a pass where the graph is large
+STEPS = 100  # in a pass, as far as the sizes below allow
+FEWEST, MOST = 512, 2_048  # edges in a step: more steps in a pass where the graph is large
 RATE, WARM_RATE = 0.02, 0.01  # of Adam, at the first step
 WINDOW = 50  # items of a state that are looked at in a training
 FURTHER = 0.5  # chance that not the very next item is predicted but the one after it, and so on

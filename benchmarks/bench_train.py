@@ -40,7 +40,8 @@ from trainer.graph.sparse import Adjacency
 from trainer.model import blend
 from trainer.model.biases import predicted_by_biases
 from trainer.model.hyperparameters import Hyperparameters
-from trainer.model.lightgcn import EPOCHS, KINDS, LightGCN
+from trainer.model.learned import KINDS
+from trainer.model.lightgcn import EPOCHS, LightGCN
 from trainer.model.low_pass import LowPass
 from trainer.model.progress import quiet
 

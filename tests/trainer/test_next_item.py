@@ -112,6 +112,13 @@ def test_a_training_goes_on_from_the_tables_and_gives_new_items_rows() -> None:
     assert second.outgoing[3].norm() > 0.1
 
 
+def test_where_nobody_liked_a_second_item_a_training_goes_on_without_a_step() -> None:
+    made = graph([("u", "a", 1.0, 1), ("u", "b", -1.0, 2), ("v", "a", 1.0, 1)])
+    tables = state(fit(made, ALONE), ALONE)
+    second = next_item.fit(made, ALONE, quiet, tables, share=10)
+    assert torch.equal(second.outgoing, tables["outgoing"])
+
+
 def test_an_item_without_edges_scores_nothing() -> None:
     made = chain()
     kept = made.subset(made.items != 5)

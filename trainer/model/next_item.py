@@ -86,7 +86,7 @@ def fit(
     edges = Sequences.of(graph, settings.recency or 0.0)
     size = min(MOST, max(FEWEST, len(edges.later) // STEPS))
     steps = (settings.epochs or PASSES) * -(-len(edges.later) // size)
-    steps, rate = (max(1, steps // share), WARM_RATE) if known else (steps, RATE)
+    steps, rate = (-(-steps // share), WARM_RATE) if known else (steps, RATE)
     optimizer = Adam(tables, rate, steps)
     for step in range(1, steps + 1):
         error = _loss(edges, size, tables[0], tables[1], settings)

@@ -148,7 +148,7 @@ class KafkaPython:
 class Confluent:
     """librdkafka, with headers that have no value."""
 
-    PARTITIONERS = {"murmur2": "murmur2", "crc32": "consistent", "random": "random"}  # noqa: RUF012
+    PARTITIONERS = {"murmur2": "murmur2", "crc32": "consistent", "random": "random"}  # noqa: RUF012  read only
 
     def __init__(self, address: str, way: Way, chance: random.Random) -> None:
         self._way = way

@@ -30,8 +30,8 @@ from kafka.admin import (
 from streamgcn.services.ports import free_port
 from tests.services import PATIENCE, Broker, cluster_id, wait_for
 
-PASSWORD = "right-secret"  # noqa: S105
-KEY_PASSWORD = "key-secret"  # noqa: S105
+PASSWORD = "right-secret"  # noqa: S105  of a test
+KEY_PASSWORD = "key-secret"  # noqa: S105  of a test
 USERS = ("app", "consumer", "serving", "publisher", "operator")
 MECHANISMS = "PLAIN,SCRAM-SHA-256"
 SCRAM_ITERATIONS = 4_096  # the least that Kafka takes
@@ -91,7 +91,7 @@ class SecureKafka:
         home, controller = Path(os.environ["KAFKA_HOME"]), free_port()
         config = folder / "server.properties"
         text = (home / "config" / "server.properties").read_text()
-        text = text.replace("/tmp/kafka-logs", str(folder / "logs"))  # noqa: S108
+        text = text.replace("/tmp/kafka-logs", str(folder / "logs"))  # noqa: S108  replaced
         config.write_text(text + "\n".join(self._settings(controller)))
         storage = str(home / "bin" / "kafka-storage.sh")
         command = [storage, "format", "--standalone", "-t", cluster_id(), "-c", str(config)]

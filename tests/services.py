@@ -108,7 +108,7 @@ def start_apache_kafka(folder: Path) -> Broker:
     home = Path(os.environ["KAFKA_HOME"])
     port, controller = free_port(), free_port()
     text = (home / "config" / "server.properties").read_text()
-    text = text.replace("/tmp/kafka-logs", str(folder / "logs"))  # noqa: S108
+    text = text.replace("/tmp/kafka-logs", str(folder / "logs"))  # noqa: S108  replaced
     text = text.replace(":9092", f":{port}").replace(":9093", f":{controller}")
     text += "\nlog.retention.ms=-1\n"  # messages of long ago stay until their test has read them
     config = folder / "server.properties"

@@ -201,7 +201,7 @@ def test_serving_ends_with_code_2_and_one_line(
 
 
 def test_a_password_that_is_changed_while_serving_runs_is_one_line(place: Place) -> None:
-    with Redis(port=place.plain, password="secret") as redis:  # noqa: S106
+    with Redis(port=place.plain, password="secret") as redis:  # noqa: S106  of a test
         store = Store(RIGHT["by TLS"].format(**place._asdict()), "p")
         store.generation()
         redis.config_set("requirepass", "changed")

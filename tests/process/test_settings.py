@@ -4,7 +4,7 @@ import pytest
 
 from process.settings import SettingsError, variables
 from serving.settings import ServingSettings
-from trainer.model.hyperparameters import SETTINGS, USUAL, Hyperparameters
+from trainer.model.hyperparameters import SETTINGS, Hyperparameters
 from trainer.model.model_file import written
 from trainer.settings import REMOVED
 
@@ -112,8 +112,8 @@ def test_what_was_chosen_is_written_as_a_file_that_leaves_nothing_to_choose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for chosen in (
-        Hyperparameters().filled(USUAL),
-        Hyperparameters(neighbors_weight=0.0, layers=2).without_time().filled(USUAL),
+        Hyperparameters().usual(),
+        Hyperparameters(neighbors_weight=0.0, layers=2).without_time().usual(),
     ):
         read = with_file(written(chosen), tmp_path, monkeypatch)
         assert read.missing() == set()

@@ -41,7 +41,7 @@ from trainer.graph.weights import Weighing
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 
 FIRST, SECOND = "20260101T000000.0Z", "20260102T000000.0Z"
 GRAPH = blocks(users=10)
@@ -85,7 +85,7 @@ class Loop:
         return Recommender(ServedModel(snapshot, torch.device("cpu")), 3)
 
     def promote(self, version: str) -> None:
-        fitted = fit(GRAPH, Hyperparameters(dim=8, epochs=5, vectors=4).filled(USUAL))
+        fitted = fit(GRAPH, Hyperparameters(dim=8, epochs=5, vectors=4, learned_order=0.0).usual())
         embeddings = fitted.embeddings
         manifest = Manifest(
             version, embeddings.model, embeddings.layers, embeddings.cosine, 7, GRAPH.n_users,

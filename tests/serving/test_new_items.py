@@ -24,10 +24,10 @@ from trainer.fit.fit import fit_all
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
 from trainer.lifecycle.manifest import Manifest, Snapshot
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
 
-SETTINGS = Hyperparameters(dim=16, epochs=40, vectors=30).filled(USUAL)
+SETTINGS = Hyperparameters(dim=16, epochs=40, vectors=30, learned_order=0.0).usual()
 
 
 def folded_again(

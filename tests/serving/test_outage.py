@@ -41,7 +41,7 @@ from trainer.fit.fit import fit
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 
 FIRST, SECOND = "20260101T000000.0Z", "20260102T000000.0Z"
 GRAPH = blocks(users=20)
@@ -60,7 +60,9 @@ class Serving:
         )  # fmt: skip
         self.store = Store(redis_url, "streamgcn")
         snapshots = Snapshots(self.settings.model_store)
-        embeddings = fit(GRAPH, Hyperparameters(dim=8, epochs=10, vectors=4).filled(USUAL))
+        embeddings = fit(
+            GRAPH, Hyperparameters(dim=8, epochs=10, vectors=4, learned_order=0.0).usual()
+        )
         for version in (FIRST, SECOND):
             manifest = Manifest(
                 version, embeddings.embeddings.model, embeddings.embeddings.layers,

@@ -22,7 +22,7 @@ from tests.graphs import blocks
 from tests.serving.test_serving import POPULAR, snapshot_of
 from trainer.fit.fit import fit
 from trainer.graph.weights import Weighing
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 
 log = logging.getLogger("serving")
 
@@ -50,7 +50,7 @@ class Published:
 
 @pytest.fixture(scope="module")
 def recommender() -> Recommender:
-    made = fit(blocks(), Hyperparameters(dim=8, epochs=10, vectors=4).filled(USUAL))
+    made = fit(blocks(), Hyperparameters(dim=8, epochs=10, vectors=4, learned_order=0.0).usual())
     model = ServedModel(snapshot_of(blocks(), made.embeddings), torch.device("cpu"))
     return Recommender(model, 4)
 

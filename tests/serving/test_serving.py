@@ -30,7 +30,7 @@ from trainer.fit.fit import fit
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
 from trainer.lifecycle.manifest import Manifest, Snapshot
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 
 POPULAR = PopularList(["p", "q", "r"], np.array([3, 2, 1], np.float32), "v", 1)
 
@@ -42,7 +42,7 @@ def graph() -> InteractionGraph:
 
 @pytest.fixture(scope="module")
 def snapshot(graph: InteractionGraph) -> Snapshot:
-    settings = Hyperparameters(dim=16, epochs=40, vectors=4).filled(USUAL)
+    settings = Hyperparameters(dim=16, epochs=40, vectors=4, learned_order=0.0).usual()
     return snapshot_of(graph, fit(graph, settings).embeddings)
 
 
@@ -190,7 +190,7 @@ def test_what_a_user_dislikes_is_no_reason_for_a_recommendation(snapshot: Snapsh
 def test_what_nobody_likes_is_in_no_list(tmp_path: Path) -> None:
     rows = [*pairs(blocks()), *((f"0-{n}", "disliked", -1.0) for n in range(30))]
     graph = graph_of(rows)
-    fitted = fit(graph, Hyperparameters(dim=16, epochs=40, vectors=4).filled(USUAL))
+    fitted = fit(graph, Hyperparameters(dim=16, epochs=40, vectors=4, learned_order=0.0).usual())
     recommender = recommender_of(snapshot_of(graph, fitted.embeddings), 60)
     edges = UserEdges(Weighing())
     edges.grow(store_of(tmp_path, rows))
@@ -206,7 +206,7 @@ def test_an_item_that_none_of_the_users_items_leads_to_is_in_no_list(
 ) -> None:
     # Neighbours and transitions alone lead from item to item.
     given = Hyperparameters(vectors=4, low_pass_weight=0.0, learned_weight=0.0)
-    settings = given.filled(USUAL)
+    settings = given.usual()
     whole = recommender_of(snapshot_of(graph, fit(graph, settings).embeddings), 40)
     [found] = found_lists(whole, ["new"], edges_of(("new", "0-1", 3, 1.0)))
     assert 0 < len(found.items) < 12  # of 48 items there are 12 in the block
@@ -217,7 +217,7 @@ def test_an_item_that_none_of_the_users_items_leads_to_is_in_no_list(
 
 def test_an_item_that_everybody_dislikes_has_no_similar_items(tmp_path: Path) -> None:
     made = graph_of([*pairs(blocks()), *((f"0-{n}", "disliked", -1.0) for n in range(30))])
-    fitted = fit(made, Hyperparameters(dim=16, epochs=40, vectors=4).filled(USUAL))
+    fitted = fit(made, Hyperparameters(dim=16, epochs=40, vectors=4, learned_order=0.0).usual())
     recommender = recommender_of(snapshot_of(made, fitted.embeddings), 5)
     number = recommender.model.item_ids.index("disliked")
     [(ids, [value])] = recommender.neighbors([number])

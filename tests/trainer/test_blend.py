@@ -20,12 +20,12 @@ from trainer.fit.fit import fit, fit_all
 from trainer.graph.holdout import newest_edges
 from trainer.graph.interactions import InteractionGraph
 from trainer.model import blend
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.network import Network
 from trainer.model.progress import quiet
 
 SMALL = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32, neighbors_kept=16)
-SET = replace(SMALL, learned_order=0.0).filled(USUAL)
+SET = replace(SMALL, learned_order=0.0).usual()
 
 
 def rated() -> InteractionGraph:
@@ -53,8 +53,8 @@ def test_all_parts_are_in_the_blend(made: tuple[InteractionGraph, Embeddings]) -
 
 def test_the_blends_scores_are_the_weighted_sum_of_its_parts_at_unit_spread() -> None:
     rows = rated()
-    settings = SMALL.filled({"neighbors_weight": 0.5, "low_pass_weight": 2.0} | USUAL)
-    settings = settings.filled({"neighbors_weight": 0.5}).without_time()
+    weighed = SMALL.filled({"neighbors_weight": 0.5, "low_pass_weight": 2.0})
+    settings = weighed.without_time().usual()
     fitted = blend.fit(rows, settings, quiet)
     users = torch.arange(rows.n_users)
     expected = torch.zeros(rows.n_users, rows.n_items)
@@ -239,4 +239,4 @@ def test_a_part_that_the_last_training_did_not_have_is_trained_in_full() -> None
 
 def test_a_few_users_choose_nothing() -> None:
     rows = blocks(n_blocks=2, users=12)
-    assert fit(rows, SMALL).settings == SMALL.without_time().filled(USUAL)
+    assert fit(rows, SMALL).settings == SMALL.without_time().usual()

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -24,13 +25,14 @@ from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.warm import aligned
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
 
 FIRST_EDITION = Path(__file__).parent.parent / "data" / "first_edition" / "models"
 MODELS = ("blend", "gcn")
 OLD, LIVE = "20260101T000000.0Z", "20260102T000000.0Z"
-SETTINGS = Hyperparameters(dim=8, epochs=5, vectors=4, negatives=32, layers=2).filled(USUAL)
+SMALL = Hyperparameters(dim=8, epochs=5, vectors=4, negatives=32, layers=2)
+SETTINGS = replace(SMALL, learned_order=0.0).usual()
 READ = Watermark(logs={0: {0: 840}})
 log = logging.getLogger("trainer")
 
@@ -387,4 +389,4 @@ def test_the_first_editions_snapshot_is_read_and_gone_on_from(
     snapshots.write(found)
     snapshots.promote(found.manifest.version)
     assert snapshots.versions() == [live.manifest.version, found.manifest.version]
-    assert fit(made, settings.filled(USUAL)).embeddings.n_items == found.embeddings.n_items
+    assert fit(made, settings.usual()).embeddings.n_items == found.embeddings.n_items

@@ -7,14 +7,16 @@ import torch
 from tests.graphs import blocks, graph, own_block
 from trainer.fit.fit import fit_all
 from trainer.graph.interactions import InteractionGraph
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.low_pass import low_pass, spectrum
 from trainer.model.neighbors import Neighbors, neighbors
 from trainer.model.progress import quiet
 from trainer.model.rows import Rows
 
 CPU = torch.device("cpu")
-SETTINGS = Hyperparameters(low_pass_power=0.4, low_pass_damping=0.3, vectors=4).filled(USUAL)
+SETTINGS = Hyperparameters(
+    low_pass_power=0.4, low_pass_damping=0.3, vectors=4, learned_order=0.0
+).usual()
 
 
 def weighted() -> InteractionGraph:

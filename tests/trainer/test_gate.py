@@ -15,9 +15,9 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.gate import objection
 from trainer.lifecycle.manifest import Snapshot
 from trainer.lifecycle.warm import aligned, aligned_start, tensors
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 
-SETTINGS = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32).filled(USUAL)
+SETTINGS = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32).usual()
 
 
 def timed_blocks() -> InteractionGraph:

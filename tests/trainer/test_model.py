@@ -15,7 +15,7 @@ from trainer.graph.sparse import Adjacency
 from trainer.model import losses, parallel
 from trainer.model.gcn import Gcn, RecommenderGCN
 from trainer.model.gradient_training import Diverged
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.learned import Learned
 from trainer.model.lightgcn import LightGCN
 from trainer.model.objectives import objective
@@ -150,7 +150,7 @@ def test_bpr_is_the_log_sigmoid_of_the_difference() -> None:
 
 def test_bpr_takes_a_step_in_which_it_asks_for_nothing_that_is_liked() -> None:
     made = graph([("u", "i", -1.0), ("u", "j", 1.0)])
-    settings = Hyperparameters("lightgcn", "bpr", dim=2).filled(USUAL)
+    settings = Hyperparameters("lightgcn", "bpr", dim=2).usual()
     on_cpu = torch.device("cpu")
     asked_for = objective("bpr", made, made, LightGCN(1, 2, 2, 1), settings, on_cpu)
     users = torch.ones(1, 2, requires_grad=True)
@@ -166,7 +166,7 @@ def test_bpr_takes_a_step_in_which_it_asks_for_nothing_that_is_liked() -> None:
 def test_a_planted_block_structure_is_recovered(model: str, loss: str) -> None:
     made = blocks()
     settings = Hyperparameters(model, loss, dim=16, epochs=60)  # type: ignore[arg-type]
-    assert own_block(fit(made, settings.filled(USUAL)).embeddings, made) > 0.99
+    assert own_block(fit(made, settings.usual()).embeddings, made) > 0.99
 
 
 def test_gcn_with_mse_learns_ratings_that_its_two_ends_determine() -> None:
@@ -202,17 +202,20 @@ def test_training_twice_with_the_same_seed_gives_the_same_model() -> None:
     torch.testing.assert_close(first, second)
 
 
-def test_a_loss_that_is_not_finite_is_said_and_nothing_is_kept() -> None:
-    with pytest.raises(Diverged, match="the loss is nan in epoch 1"):
-        Learned().fit(blocks(), Hyperparameters(dim=8, epochs=5, temperature=float("nan")))
+@pytest.mark.parametrize("kind", [0.0, 1.0])
+def test_a_loss_that_is_not_finite_is_said_and_nothing_is_kept(kind: float) -> None:
+    numbers = Hyperparameters(dim=8, epochs=5, temperature=float("nan"), learned_order=kind)
+    with pytest.raises(Diverged, match=f"the loss is nan in {'step' if kind else 'epoch'} 1"):
+        Learned().fit(blocks(), numbers)
 
 
-def test_training_stops_where_the_progress_says_so() -> None:
+@pytest.mark.parametrize("kind", [0.0, 1.0])
+def test_training_stops_where_the_progress_says_so(kind: float) -> None:
     def stop(stage: str, done: int, steps: int, loss: float | None) -> None:
         raise TrainingStopped
 
     with pytest.raises(TrainingStopped):
-        Learned().fit(blocks(), Hyperparameters(dim=8), stop)
+        Learned().fit(blocks(), Hyperparameters(dim=8, learned_order=kind), stop)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ def test_the_documentation_has_the_default_and_the_meaning_of_each_number() -> N
     for row in ROWS:
         name, of = row[0].strip("`"), SETTINGS[row[0].strip("`")]
         default = getattr(defaults, name)
-        assert row[2] == (f"chosen ({of.usual:g})" if default is None else str(default)), name
+        other = "" if of.usual_next is None else f"; of next items {of.usual_next:g}"
+        assert row[2] == (f"chosen ({of.usual:g}{other})" if default is None else str(default))
+        assert (row[1] == "0 or 1") == of.switch, name
         assert row[3] == of.meaning
 
 

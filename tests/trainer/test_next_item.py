@@ -13,13 +13,13 @@ from trainer.fit.choose import BEST, mean_of_best
 from trainer.graph.interactions import InteractionGraph
 from trainer.model import next_item
 from trainer.model.blend import blend, fit, state
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
 
 ALONE = Hyperparameters(
     dim=16, epochs=40, negatives=64, neighbors_weight=0.0, low_pass_weight=0.0,
     transitions_weight=0.0, learned_power=0.0,
-).filled(USUAL)  # fmt: skip
+).usual()  # fmt: skip
 TIMED = 20
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from trainer.lifecycle import candidate, lease, schedule
 from trainer.lifecycle.manifest import Snapshot, SnapshotError
 from trainer.lifecycle.promotion import promote
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.model import hyperparameters
 from trainer.model.gradient_training import Diverged
+from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.model_file import written
 from trainer.retrain import Retrain
 from trainer.settings import TrainerSettings
 
@@ -31,11 +33,7 @@ SMALL = {
     "STREAMGCN_EPOCHS": "20", "STREAMGCN_MIN_EDGES": "10", "STREAMGCN_RETRAIN_EDGES": "10",
     "KAFKA_TOPIC": "t", "STREAMGCN_EDGE_WEIGHT": "last",
 }  # fmt: skip
-NUMBERS: dict[str, float] = {"vectors": 4, "dim": 8}
-
-
-def written(path: Path, numbers: dict[str, float]) -> None:
-    path.write_text("".join(f"{name} = {value}\n" for name, value in numbers.items()))
+NUMBERS = Hyperparameters(dim=8, vectors=4)
 
 
 @pytest.fixture
@@ -44,7 +42,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerSettings
     for name, value in (SMALL | places).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STREAMGCN_MODEL_FILE", str(tmp_path / "model.toml"))
-    written(tmp_path / "model.toml", hyperparameters.USUAL | NUMBERS)
+    numbers = replace(NUMBERS, learned_order=0.0).usual()
+    (tmp_path / "model.toml").write_text(written(numbers))
     return TrainerSettings.load()
 
 
@@ -372,7 +371,7 @@ def test_the_first_model_waits_for_no_choosing_and_the_chosen_one_follows_at_onc
     settings: TrainerSettings, snapshots: Snapshots
 ) -> None:
     assert settings.model_file
-    written(settings.model_file, NUMBERS)
+    settings.model_file.write_text("vectors = 4\ndim = 8\n")
     store(Path(settings.edge_store), pairs(blocks()))
     trainer = Retrain(TrainerSettings.load(), threading.Event())
     first = snapshots.read(again(trainer, snapshots)).manifest

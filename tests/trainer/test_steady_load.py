@@ -17,10 +17,10 @@ from trainer.lifecycle import candidate as training
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.manifest import Manifest
 from trainer.lifecycle.snapshots import Snapshots
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
 
-SETTINGS = Hyperparameters(dim=16, epochs=30, negatives=64).filled(USUAL | {"vectors": 16})
+SETTINGS = Hyperparameters(dim=16, epochs=30, negatives=64).filled({"vectors": 16}).usual()
 DAY = 86_400_000
 READ = Watermark()
 

@@ -14,7 +14,7 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
 from trainer.model import transitions as module
 from trainer.model.blend import blend, fit
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
 from trainer.model.transitions import transitions
 
@@ -82,7 +82,7 @@ def chain(users: int = 60, length: int = 12, steps: int = 6) -> InteractionGraph
 
 def test_of_a_chain_the_next_item_comes_first_and_the_one_before_does_not() -> None:
     made = chain()
-    settings = replace(ALONE, recency=1.0, transitions_weight=1.0).filled(USUAL)
+    settings = replace(ALONE, recency=1.0, transitions_weight=1.0).usual()
     scores = scorer(blend(made, fit(made, settings, quiet), settings), made)
     users = torch.arange(made.n_users)
     scored = scores(users)
@@ -121,7 +121,7 @@ def test_of_two_tastes_the_newer_one_wins_as_recency_says() -> None:
         torch.tensor([1, 0]),
     )
     for recency, times in ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0)):
-        settings = replace(ALONE, recency=recency, transitions_weight=1.0).filled(USUAL)
+        settings = replace(ALONE, recency=recency, transitions_weight=1.0).usual()
         embeddings = blend(made, fit(made, settings, quiet), settings)
         scores = embeddings.score(torch.tensor([-1]), edges)[0]
         ratio = float(scores[ids.index("after new")] / scores[ids.index("after old")])
@@ -168,11 +168,13 @@ def test_on_times_that_mean_something_order_is_used_and_on_shuffled_ones_it_is_n
     chosen = fit_and_choose(shuffled, small).settings
     assert chosen.recency == 0
     assert chosen.transitions_weight == 0
+    weighed = fit_and_choose(shuffled, replace(small, transitions_weight=2.0)).settings
+    assert weighed.transitions_weight == 2  # what is set is not taken back
 
 
 def test_in_large_graphs_pairs_reach_less_far() -> None:
     plain = Hyperparameters()
-    assert plain.for_graph(2_000_000, timed=True) == replace(plain, learned_order=1.0)
+    assert plain.for_graph(2_000_000, timed=True) == plain
     assert plain.for_graph(5_000_000, timed=True).transitions_reach == 20
     assert plain.for_graph(10**9, timed=True).transitions_reach == 10
     assert plain.for_graph(100, timed=False) == plain.without_time()
@@ -180,7 +182,7 @@ def test_in_large_graphs_pairs_reach_less_far() -> None:
 
 def test_with_ages_a_new_users_scores_are_the_formula_and_the_shares_sum_to_them() -> None:
     made = walks()
-    settings = Hyperparameters(recency=1.0, vectors=6, dim=4, epochs=3, negatives=8).filled(USUAL)
+    settings = Hyperparameters(recency=1.0, vectors=6, dim=4, epochs=3, negatives=8).usual()
     embeddings = blend(made, fit(made, settings, quiet), settings)
     users = torch.arange(made.n_users)
     nobody = torch.full_like(users, -1)

@@ -49,7 +49,7 @@ def dampening(
     figures = []
     for on in (False, True):
         graph = kept.dampened(on)
-        usual = replace(settings.filled(USUAL).without_time(), dampening=float(on))
+        usual = replace(settings.usual().without_time(), dampening=float(on))
         part = Neighbors().fit(graph, usual).embeddings(graph, usual)
         figures.append(ranking(scorer(part, graph), graph, held_out, most=USERS)["ndcg@20"])
     return float(figures[1] > figures[0])
@@ -91,7 +91,8 @@ class Chooser:
             search.round(each)
         without = part.without_order(self.settings)
         others = len(self.settings.parts) > 1
-        if without and others and self.settings.recency is None:
+        open_ = self.settings.recency is None and self.settings.weight(part) is None
+        if without and others and open_:
             plain = [search.figure(s) for s in search.settings(without, force=True)]
             if search.figure(search.best) < ORDER_GAIN * max(plain):
                 self.settings = self.settings.without_time()
@@ -144,7 +145,8 @@ class Chooser:
             for weights in tries
             if weights[number] and sum(weights) == weights[number]
         ]
-        words = ", ".join(f"{n}={v}" for n, v in asdict(self.settings).items() if n in USUAL)
+        values = {name: value for name, value in asdict(self.settings).items() if name in USUAL}
+        words = ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
         log.info(
             "Numbers of the model, set or chosen on held-out edges: %s; ndcg@20 of each part "
             "alone: %s.", words, ", ".join(alone),
@@ -161,8 +163,7 @@ class _Search:
 
     def __init__(self, chooser: Chooser, part: AnyPart) -> None:
         self._chooser, self._part, self._given = chooser, part, chooser.settings
-        usual = {name: USUAL[name] for name in part.open}
-        self.best = self._given.filled(usual)
+        self.best = self._given.usual()
         self._figures: dict[Hyperparameters, float] = {}
         self._last: Fitted[Hyperparameters] | None = None
         self._leading: tuple[float, Fitted[Hyperparameters] | None] = (-1.0, None)

@@ -19,7 +19,7 @@ from trainer.graph.arrays import Bools, Int8s
 from trainer.graph.holdout import JUDGED_USERS, held_out_edges, judged_users
 from trainer.graph.interactions import InteractionGraph
 from trainer.model import blend
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.part import State
 from trainer.model.progress import Progress, quiet
 
@@ -79,7 +79,7 @@ def fit(
     kept, held_out = graph.subset(~newest), graph.subset(newest)
     _check(kept, settings)
     if judged_users(held_out) < JUDGED_USERS:
-        settings = settings.filled(USUAL)
+        settings = settings.usual()
     one_in = -(-len(graph) // CHOSEN_ON)
     some, asked = kept.every(one_in), held_out.every(one_in)
     if "dampening" in settings.missing():

@@ -15,7 +15,7 @@ from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_ve
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained_edges import Trained
 from trainer.lifecycle.warm import aligned_start, chosen, goes_on, tensors
-from trainer.model.hyperparameters import USUAL, Hyperparameters
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.part import State
 from trainer.model.progress import Progress
 
@@ -49,7 +49,7 @@ def candidate(
         chosen_at = live.manifest.chosen_at
     timed = bool(graph.timed.any())
     if quick and settings.for_graph(len(graph), timed).missing():
-        settings, chosen_at = settings.quick(timed).filled(USUAL), 0
+        settings, chosen_at = settings.quick(timed).usual(), 0
     log.info(
         "Training %s on %d edges%s of %d users and %d items, %s.",
         settings.model, len(graph), _weak(graph), graph.n_users, graph.n_items,

@@ -50,7 +50,7 @@ class Hyperparameters(TransitionsSettings, NeighborsSettings, LowPassSettings, L
         names = {name for part in self.parts for name in part.open if getattr(self, name) is None}
         if self.one_part:
             names -= {"recency", "learned_order", *(part.weight for part in self.parts)}
-        return names
+        return names - LIGHTGCN if self.learned_order and self.predicts_next else names
 
     @property
     def needs_held_out(self) -> bool:
@@ -66,12 +66,18 @@ class Hyperparameters(TransitionsSettings, NeighborsSettings, LowPassSettings, L
         """
         reach = max(MIN_REACH, min(self.transitions_reach, MOST_PAIRS // max(1, 2 * edges)))
         made = replace(self, transitions_reach=reach)
-        return made.filled({"learned_order": 1.0}) if timed else made.without_time()
+        if not timed:
+            return made.without_time()
+        return made if made.recency is None else made._with_order()
 
     def without_time(self) -> Self:
         """The same where the order of a user's edges says nothing."""
         off: dict[str, Any] = {part.weight: 0.0 for part in MODELS["blend"] if part.uses_order}
-        return replace(self, recency=0.0, learned_order=0.0, **off)
+        return replace(self, recency=0.0, **off)._with_order()
+
+    def _with_order(self) -> Self:
+        """The same with `learned_order`, which follows from recency where nobody has set it."""
+        return self.filled({"learned_order": float(self.predicts_next)})
 
     def quick(self, timed: bool) -> Self:
         """The same with one part that is made within seconds; where order says something, one that
@@ -80,6 +86,11 @@ class Hyperparameters(TransitionsSettings, NeighborsSettings, LowPassSettings, L
         best = max(quick, key=lambda part: part.uses_order, default=None)
         others = (part for part in self.parts if best is not None and part is not best)
         return self.filled({part.weight: 0.0 for part in others})
+
+    def usual(self) -> Self:
+        """The same with the usual value of each number that is neither set nor chosen."""
+        made = self._with_order()
+        return made.filled(NEXT_USUAL if made.predicts_next else USUAL)
 
     def filled(self, chosen: dict[str, float]) -> Self:
         """The same with what was `chosen` where nothing is set."""
@@ -97,4 +108,6 @@ MODELS: dict[str, tuple[AnyPart, ...]] = {
     "gcn": (Gcn(),),
 }
 SETTINGS = settings_of(Hyperparameters)
+LIGHTGCN = {name for name, of in SETTINGS.items() if of.lightgcn}  # next items do not read them
 USUAL: dict[str, float] = {n: of.usual for n, of in SETTINGS.items() if of.usual is not None}
+NEXT_USUAL = USUAL | {n: of.usual_next for n, of in SETTINGS.items() if of.usual_next is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 from trainer.graph.interactions import InteractionGraph
@@ -16,7 +17,6 @@ KINDS = (  # of LightGCN: temperature, negative_power, edge_drop: for sparse gra
     (0.2, 1.0, 0.3),
 )
 POWERS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
-NEXT_TEMPERATURE = 0.15
 NEXT_POWERS = (0.0, 0.05, 0.1, 0.2)
 
 
@@ -42,14 +42,13 @@ class Learned(Part[LearnedSettings]):
         return lightgcn.fit(graph, settings, progress, state, share)
 
     def grid(self, settings: LearnedSettings) -> Sequence[Round]:
-        """Fewer steps may do better. Of LightGCN a third of the steps tells kinds of graphs
-        apart."""
+        """Fewer steps may do better. For LightGCN a third of the steps is enough to see which kind
+        of graph this is."""
         last = ("epochs", "learned_power")
         if settings.predicts_next:
             steps = _steps(settings, next_item.PASSES)
             powers = given(settings.learned_power, NEXT_POWERS)
-            tries = [(NEXT_TEMPERATURE, n, p) for n, p in product(steps, powers)]
-            return [Round(("temperature", *last), tries)]
+            return [Round(last, list(product(steps, powers)))]
         kinds = KINDS if (settings.loss or self.loss) == "softmax" else KINDS[:1]
         names = ("temperature", "negative_power", "edge_drop", "learned_power")
         powers = given(settings.learned_power, POWERS)
@@ -61,8 +60,14 @@ class Learned(Part[LearnedSettings]):
         ]
 
     def fits(self, state: dict[str, object], settings: LearnedSettings) -> bool:
-        """Tables of another size or of another loss are none to go on from."""
-        return all(state.get(n) == getattr(settings, n) for n in ("dim", "layers", "loss"))
+        """Another kind of learned part, another size or another loss is none to go on from."""
+        before = replace(settings, learned_order=1.0 if state.get("learned_order") else 0.0)
+        open_ = settings.learned_order is None and settings.recency != 0
+        wanted = before if open_ else settings
+        if wanted.predicts_next != before.predicts_next:
+            return False
+        names = ("dim", "loss") if wanted.predicts_next else ("dim", "layers", "loss")
+        return all(state.get(name) == getattr(settings, name) for name in names)
 
 
 def _steps(settings: LearnedSettings, usual: int) -> Sequence[int | None]:

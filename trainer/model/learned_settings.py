@@ -14,8 +14,9 @@ class LearnedSettings(NetworkSettings):
 
     learned_weight: float | None = setting("Learned part: weight in the blend.", usual=1.0, least=0)
     learned_order: float | None = setting(
-        "Learned part: 1: item vectors that predict the next item of a user; 0: LightGCN.",
-        usual=1.0, least=0, most=1, before=0.0,
+        "Kind of the learned part. 1: vectors of items, trained to predict a user's next item (for "
+        "edges with times). 0: LightGCN.",
+        usual=1.0, switch=True, before=0.0,
     )  # fmt: skip
     learned_power: float | None = setting(
         "Learned part: exponent of the degree of the item in the scores.",
@@ -24,6 +25,6 @@ class LearnedSettings(NetworkSettings):
 
     @property
     def predicts_next(self) -> bool:
-        """Whether the learned part is that of next_item.py."""
-        softmax = self.loss in (None, "softmax")
-        return bool(self.learned_order) and self.model == "blend" and softmax
+        """Whether the learned part is that of next_item.py; recency says it where nothing does."""
+        order = self.recency != 0 if self.learned_order is None else bool(self.learned_order)
+        return order and self.model == "blend" and self.loss in (None, "softmax")

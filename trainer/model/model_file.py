@@ -6,13 +6,16 @@ The file is TOML, with the names that the settings in a manifest have, such as `
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 from process.settings import SettingsError
-from trainer.model.hyperparameters import SETTINGS, Hyperparameters
+from trainer.model.hyperparameters import LIGHTGCN, SETTINGS, Hyperparameters
+
+log = logging.getLogger("trainer")
 
 VARIABLES = ("model", "loss", "device", "epochs")  # numbers and words that are variables
 
@@ -34,10 +37,22 @@ def read(path: Path) -> dict[str, float]:
 def filled_by(path: Path, settings: Hyperparameters) -> Hyperparameters:
     """The settings with the numbers of a file.
 
+    A file of a version that knew LightGCN alone has no learned_order, but numbers that only
+    LightGCN reads: the learned part stays LightGCN.
+
     Raises:
         SettingsError: as `read`; the file contradicts the settings; no part of the model is left.
     """
     values = read(path)
+    told = sorted(LIGHTGCN & values.keys())
+    if told and "learned_order" not in values:
+        values["learned_order"] = 0.0
+        if settings.predicts_next and values.get("learned_weight") != 0:
+            log.info(
+                "%s in %s %s for LightGCN alone, so the learned part is LightGCN. The line "
+                "`learned_order = 0` or `learned_order = 1` says which learned part it is.",
+                " and ".join(told), path, "are" if len(told) > 1 else "is",
+            )  # fmt: skip
     dampening = values.get("dampening", settings.dampening)
     if settings.dampening not in (None, dampening):
         raise SettingsError(
@@ -50,9 +65,10 @@ def filled_by(path: Path, settings: Hyperparameters) -> Hyperparameters:
 
 
 def written(settings: Hyperparameters) -> str:
-    """The settings as such a file, without the numbers of parts that have no weight."""
+    """The settings as such a file, without numbers that the model does not read."""
     used = {name for part in settings.parts for name in part.names}
     used |= {name for name in SETTINGS if name.endswith("_weight")}
+    used -= LIGHTGCN if settings.predicts_next else set()
     values = {name: getattr(settings, name) for name in SETTINGS if name in used}
     lines = [f"{name} = {value}" for name, value in values.items() if value is not None]
     if settings.epochs:

@@ -21,20 +21,23 @@ class NetworkSettings(CommonSettings):
     dim: int = setting(
         "Dimensions of the embeddings of the learned part and the gcn.", 128, least=1, most=4_096
     )
-    layers: int = setting("Graph convolutions of LightGCN and the gcn.", 3, least=1, most=8)
-    epochs: int | None = None  # full-batch steps; None: the network's own number
+    layers: int = setting(
+        "Graph convolutions of LightGCN and the gcn.", 3, least=1, most=8, lightgcn=True
+    )
+    epochs: int | None = None  # passes over the edges; None: the network's own number
     temperature: float | None = setting(
-        "Learned part: temperature of the softmax.", usual=0.1, above=0
+        "Learned part: temperature of the softmax.", usual=0.1, usual_next=0.15, above=0
     )
     negatives: int = setting(
         "Learned part: items sampled in each step, the same for all users.", 1_024, least=1
     )
     negative_power: float | None = setting(
-        "LightGCN: items are sampled by their degree to this power.", usual=0.5, least=0, most=2
-    )
+        "LightGCN: items are sampled by their degree to this power.",
+        usual=0.5, least=0, most=2, lightgcn=True,
+    )  # fmt: skip
     edge_drop: float | None = setting(
-        "Share of the edges left out of the graph in each step of a training.",
-        usual=0.0, least=0, below=1,
+        "LightGCN and the gcn: share of the edges left out of the graph in each step.",
+        usual=0.0, least=0, below=1, lightgcn=True,
     )  # fmt: skip
 
 

@@ -34,11 +34,11 @@ class CommonSettings:
     seed: int = 0
     dampening: float | None = setting(
         "1: the strength of an edge is the logarithm of 1 + its weight; 0: it is the weight.",
-        usual=0.0, least=0, most=1, before=0.0,
+        usual=0.0, switch=True, before=0.0,
     )  # fmt: skip
     recency: float | None = setting(
-        "An own edge counts (1 + age)^-recency, age the number of the user's newer edges; 0: the "
-        "order of the edges is not used.",
+        "An own edge counts (1 + age)^-recency, age the number of the user's newer edges; 0: old "
+        "and new edges count alike.",
         usual=0.75, least=0, most=4,
     )  # fmt: skip
 

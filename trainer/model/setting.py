@@ -11,21 +11,29 @@ class Setting:
     """One number of the model.
 
     meaning: for the documentation. usual: the value where nothing is chosen, None for a number that
-    is never chosen. least, most: bounds, which are allowed; above, below: bounds, which are not.
-    whole: whether it must be a whole number. before: the value of models that did not have it yet.
+    is never chosen; usual_next: the same of a learned part that predicts next items, where that is
+    another value. least, most: bounds, which are allowed; above, below: bounds, which are not.
+    whole: whether it must be a whole number. switch: whether it must be 0 or 1. lightgcn: whether
+    LightGCN reads it and a learned part that predicts next items does not. before: the value of
+    models that did not have it yet.
     """
 
     meaning: str
     usual: float | None = None
+    usual_next: float | None = None
     least: float | None = None
     most: float | None = None
     above: float | None = None
     below: float | None = None
     whole: bool = False
+    switch: bool = False
+    lightgcn: bool = False
     before: float | None = None
 
     def refusal(self, value: float) -> str:
         """Why the value is not allowed, or nothing."""
+        if self.switch and value not in (0, 1):
+            return "it must be 0 or 1"
         if self.least is not None and not value >= self.least:
             return f"it must be at least {self.least:g}"
         if self.most is not None and not value <= self.most:

@@ -2,9 +2,10 @@
 
 The imports of a command take seconds, which was most of the time of the tests. A fork is a process
 of its own all the same, with a pid, signals, settings, a folder and output of its own; it begins
-where `python -m streamgcn` has ended its imports. Tests of the start itself use STREAMGCN.
+where `python -m streamgcn` has ended its imports, and does not take the interpreter apart at the
+end, which costs more than most commands. Tests of start and end themselves use STREAMGCN.
 
-    python -m tests.commands FD     forks for each request that comes from the socket FD
+    python -m tests.commands FD     forks for each connection that the socket FD takes
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 STREAMGCN = [sys.executable, "-m", "streamgcn"]
 REQUEST_BYTES = 150_000
 PATIENCE = 300.0  # seconds that a command may take
+FORKING = "TESTS_FORKING"  # the variable with the address of the process that forks
 
 
 def without_settings() -> dict[str, str]:
@@ -55,11 +59,12 @@ class Command:
         """A stream that is not given is /dev/null."""
         self.args = list(arguments)
         self.returncode: int | None = None
-        self._state, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = json.dumps([self.args, dict(env), str(folder)]).encode()
-        with theirs, open(os.devnull, "r+b") as nothing:
+        self._state = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._state.connect(os.environ.get(FORKING) or _forking_for_this_process())
+        with open(os.devnull, "r+b") as nothing:
             streams = [(stream or nothing).fileno() for stream in (stdin, stdout, stderr)]
-            socket.send_fds(_forking(), [request], [*streams, theirs.fileno()])
+            socket.send_fds(self._state, [request], streams)
         self.pid = self._told(PATIENCE)
 
     def poll(self) -> int | None:
@@ -133,48 +138,55 @@ def run(
     return subprocess.CompletedProcess(command.args, code, said, errors)
 
 
-@cache
-def _forking() -> socket.socket:
-    """The socket of the process that forks, which is started once and ends with this one."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+@contextmanager
+def forking() -> Iterator[str]:
+    """Start the process that forks; the address of the socket, and the end of the process."""
     one_thread = {"OMP_NUM_THREADS": "1"}  # which a fork inherits
-    with theirs:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening,
+    ):
+        address = str(Path(folder) / "forks")
+        listening.bind(address)
+        listening.listen(64)  # connections wait while it imports
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.commands", str(theirs.fileno())],
-            env=without_settings() | one_thread, cwd=ROOT, pass_fds=[theirs.fileno()],
+            [sys.executable, "-m", "tests.commands", str(listening.fileno())],
+            env=without_settings() | one_thread, cwd=ROOT, pass_fds=[listening.fileno()],
         )  # fmt: skip
-
-    def end() -> None:
-        ours.close()
-        process.wait()
-
-    atexit.register(end)
-    return ours
+        try:
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
 
 
-def _fork(requests: socket.socket) -> None:
+@cache
+def _forking_for_this_process() -> str:
+    """The address, where the tests do not run in several processes that share one."""
+    started = forking()
+    atexit.register(started.__exit__, None, None, None)
+    return started.__enter__()
+
+
+def _fork(listening: socket.socket) -> None:
     """Fork for each request; returns in the process that is to run the command."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the tests end this process
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nobody has to wait for the watchers
     while True:
-        request, received, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 4)
-        if not request:
-            os._exit(0)
+        state, _ = listening.accept()
         if os.fork() == 0:
             break
-        for each in received:
-            os.close(each)
-    requests.close()
-    *streams, state = received
+        state.close()
+    listening.close()
+    request, streams, _, _ = socket.recv_fds(state, REQUEST_BYTES, 3)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if child := os.fork():  # this one watches the command
         for each in streams:
             os.close(each)
-        with socket.socket(fileno=state) as told:
-            told.send(b"%d" % child)
-            told.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        state.send(b"%d" % child)
+        state.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         os._exit(0)
-    os.close(state)
+    state.close()
     for number, each in enumerate(streams):
         os.dup2(each, number)
         os.close(each)
@@ -186,6 +198,15 @@ def _fork(requests: socket.socket) -> None:
     sys.argv = ["streamgcn", *arguments]
 
 
+def _end(code: int) -> None:
+    """What the end of an interpreter does, but taking it apart."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads; it has no other name
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     for name in (
         "consumer.ingest.loop",
@@ -195,10 +216,17 @@ if __name__ == "__main__":
         "streamgcn.forget",
         "streamgcn.replay.plot",
         "streamgcn.cli.main",
+        "torch_geometric.nn",  # of the gcn alone, which some tests train
     ):
         import_module(name)
     from streamgcn.__main__ import main
 
     gc.freeze()  # what no fork collects no fork copies
     _fork(socket.socket(fileno=int(sys.argv[1])))
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            _end(end.code)
+        raise
+    _end(0)

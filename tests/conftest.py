@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests import services
+from tests import commands, services
 from tests.secure import SecureKafka, secure_kafka
 from tests.shared import common_folder, shared
 
@@ -24,6 +25,14 @@ LONGEST = (
     "tests/consumer/test_bombs.py", "tests/serving/test_outage.py",
     "tests/consumer/test_letters.py", "tests/consumer/test_ingest.py",
 )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The workers of pytest-xdist share the process that forks for them."""
+    if config.getoption("numprocesses", None) and commands.FORKING not in os.environ:
+        stack = ExitStack()
+        os.environ[commands.FORKING] = stack.enter_context(commands.forking())
+        config.add_cleanup(stack.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,9 +15,9 @@ from tests.bombs import Taken
 
 PEAK = 200_000_000  # bytes, as docs/events.md says
 POLL_PEAK = 600_000_000  # bytes, as docs/events.md says
-# Each third one in the short run: the processes take most of the CPU of a minute.
+# Each fifth one in the short run: the processes take most of the CPU of a minute.
 MAKERS = [
-    pytest.param(make, id=make.__name__, marks=[pytest.mark.long] if number % 3 else [])
+    pytest.param(make, id=make.__name__, marks=[pytest.mark.long] if number % 5 else [])
     for number, make in enumerate(bombs.MAKERS)
 ]
 SECONDS = 60.0  # more than any may take
@@ -45,6 +45,7 @@ def test_no_message_takes_more_memory_than_stated(
     assert found.events or found.reason
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as on Linux")
 def test_a_compressed_batch_of_large_messages_is_read_piece_by_piece(tmp_path: Path) -> None:
     value = bombs.gzip_batch_of_large_messages()
@@ -63,6 +64,7 @@ def test_a_poll_of_small_messages_that_each_expand_is_stored_piece_by_piece(tmp_
     assert found.bytes < POLL_PEAK
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as on Linux")
 def test_a_poll_of_small_messages_with_long_wrong_rows_is_rejected_piece_by_piece(
     tmp_path: Path,

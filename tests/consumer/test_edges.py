@@ -146,6 +146,7 @@ print(len(os.listdir("/proc/self/task")))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="/proc has no list of threads")
 def test_the_threads_of_a_consumer_do_not_grow_with_its_commits(tmp_path: Path) -> None:
     """Whoever opens the table reads the commits since the last checkpoint, on a thread for each."""

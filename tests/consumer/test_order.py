@@ -251,6 +251,7 @@ print(len(graph), memory("VmHWM") - before)
 """
 
 
+@pytest.mark.long
 def test_the_memory_of_a_reader_of_long_history_goes_with_edges_not_with_events(
     tmp_path: Path,
 ) -> None:

@@ -8,9 +8,14 @@ import pytest
 LOOPS = [
     ("streamgcn.cli.main", ("torch", "scipy")),
     ("consumer.ingest.loop", ("torch", "redis", "duckdb")),
-    ("trainer.retrain", ("torch_geometric", "torch._dynamo", "redis", "duckdb")),
-    ("serving.serve", ("torch_geometric", "torch._dynamo", "duckdb")),
-]
+    pytest.param(
+        "trainer.retrain", ("torch_geometric", "torch._dynamo", "redis", "duckdb"),
+        marks=pytest.mark.long,
+    ),
+    pytest.param(
+        "serving.serve", ("torch_geometric", "torch._dynamo", "duckdb"), marks=pytest.mark.long
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("loop", "slow"), LOOPS)

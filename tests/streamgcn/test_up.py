@@ -90,6 +90,7 @@ def answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_a_child_that_dies_is_started_again_and_the_log_says_so(tmp_path: Path) -> None:
     def children(running: Running) -> dict[str, psutil.Process]:
         """By what they are called on their command lines."""

@@ -10,6 +10,8 @@ from torch.nn import Parameter
 from tests.services import ROOT
 from trainer.model.adam import Adam
 
+pytestmark = pytest.mark.long  # importing the class costs seconds of CPU
+
 EPOCHS = 7
 TRAINED = """
 import sys

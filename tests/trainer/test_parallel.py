@@ -26,6 +26,7 @@ def losses() -> tuple[list[float], dict[str, torch.Tensor]]:
     return seen, fitted.state(SETTINGS)
 
 
+@pytest.mark.long
 def test_two_processes_give_the_losses_and_tables_of_one(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

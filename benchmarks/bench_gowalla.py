@@ -33,7 +33,7 @@ def published() -> Hyperparameters:
 def alone(part: str) -> Hyperparameters:
     """The same with the other parts left out."""
     others = {other.weight: 0.0 for other in PARTS if other.name != part}
-    return replace(published(), **others)
+    return replace(published(), **others)  # type: ignore[arg-type]  # by name
 
 
 def evaluate(settings: Hyperparameters | None) -> dict[str, object]:

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.bench_gowalla import DATA
-from benchmarks.synthetic import Result, published
+from benchmarks.bench_gowalla import DATA, published
+from benchmarks.synthetic import Result
 from serving.lists.topk import FirstPass, best
 from streamgcn.files.load import table
 from trainer.embedding.edges import own

@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -110,10 +111,13 @@ def retraining(sizes: Sizes, shop: Path, rate: int, seconds: float) -> Result:
             ("snapshot_taken_up", "serving", "Wrote all lists"),
         ):
             before = rooms.log(log).count(line)
-            made[name] = measure(
-                shown, rate, 0, lambda log=log, line=line, n=before: rooms.log(log).count(line) > n
-            )
+            made[name] = measure(shown, rate, 0, partial(_more, rooms, log, line, before))
     return made
+
+
+def _more(rooms: Rooms, log: str, line: str, before: int) -> bool:
+    """Whether a room's log has the line more often than before."""
+    return rooms.log(log).count(line) > before
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,13 @@ def fill(store: Store, users: list[str], items: pa.Array, lists: Lists, size: in
     for begin in range(0, len(users), size):
         block = slice(begin, begin + size)
         made = encode(
-            Lists(*(column[block] for column in lists)),
+            Lists(
+                lists.items[block],
+                lists.scores[block],
+                lists.because[block],
+                lists.counts[block],
+                lists.event_at[block],
+            ),
             items,
             VERSION,
             ["model"] * len(users[block]),

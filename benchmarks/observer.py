@@ -65,9 +65,9 @@ class Observer(threading.Thread):
             for key, value in zip(keys, self._redis.mget(keys) if keys else [], strict=True):
                 self._seen(key.removeprefix(self._start), value)
 
-    def _seen(self, user: bytes, value: bytes | None) -> None:
+    def _seen(self, user: bytes, value: bytes | str | None) -> None:
         now = time.time() * 1000
-        found = EVENT_AT.search(value or b"")
+        found = EVENT_AT.search(value) if isinstance(value, bytes) else None
         with self._lock:
             events = self._waiting.get(user)
             while found and events and events[0] <= int(found[1]):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -47,7 +48,8 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
     blend = snapshot.embeddings
     users = torch.randperm(sizes.users, generator=torch.Generator().manual_seed(0))
     blocks = [
-        (block, own(graph, block)) for block in users[: BLOCKS * LARGEST_BLOCK].split(LARGEST_BLOCK)
+        (block, own(graph, block))
+        for block in torch.split(users[: BLOCKS * LARGEST_BLOCK], LARGEST_BLOCK)
     ]
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads)
@@ -63,10 +65,10 @@ def scoring(sizes: Sizes, shop: Path) -> Result:
         served = ServedModel(replace(snapshot, embeddings=model), CPU)
         recommender = Recommender(served, K, threads)
         ways: dict[str, Callable[[], object]] = {
-            "product": lambda m=model, f=first, p=parts: list(product(m, f, p, pool)),
-            "explained": lambda recommender=recommender: explained(recommender, blocks),
-            "torch": lambda v=vectors, o=outgoing: [(each @ o.T).topk(K) for each in v],
-            "faiss": lambda i=index, e=every: i.search(e, K),
+            "product": partial(product, model, first, parts, pool),
+            "explained": partial(explained, recommender, blocks),
+            "torch": partial(inner_products, vectors, outgoing),
+            "faiss": partial(index.search, every, K),
         }
         rates = measured(ways, len(every))
         made[name] = {
@@ -92,10 +94,15 @@ def split(block: Block, n: int) -> list[Block]:
 
 def product(
     model: Embeddings, first: FirstPass | None, parts: list[Block], pool: ThreadPoolExecutor
-) -> Iterator[Tensor]:
+) -> list[Tensor]:
     """Items of each part's lists, as serving ranks them."""
+
+    def ranked(part: Block) -> Tensor:
+        users, edges = part
+        return best(model, first, users, edges, K)[1]
+
     with one_thread():
-        yield from pool.map(lambda part: best(model, first, *part, K)[1], parts)
+        return list(pool.map(ranked, parts))
 
 
 def explained(recommender: Recommender, blocks: list[Block]) -> None:
@@ -103,6 +110,12 @@ def explained(recommender: Recommender, blocks: list[Block]) -> None:
     with one_thread():
         for users, edges in blocks:
             list(recommender.rank(UserBlock(users, edges, users.numpy())))
+
+
+def inner_products(vectors: list[Tensor], outgoing: Tensor) -> None:
+    """The top of the plain products of each block's vectors and all items'."""
+    for each in vectors:
+        (each @ outgoing.T).topk(K)
 
 
 @contextmanager
@@ -116,15 +129,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def exact(model: Embeddings, blocks: list[Block]) -> Iterator[Tensor]:
+def exact(model: Embeddings, blocks: list[Block]) -> list[Tensor]:
     """The same, all items ranked by all columns."""
-    for users, edges in blocks:
-        yield topk(model.score(users, edges), edges, K)[1]
+    return [topk(model.score(users, edges), edges, K)[1] for users, edges in blocks]
 
 
-def shared(ours: Iterator[Tensor], theirs: Iterator[Tensor]) -> float:
+def shared(ours: list[Tensor], theirs: list[Tensor]) -> float:
     """Share of the items of each list that are in the other's, mean over users."""
-    pairs = list(zip(ours, theirs, strict=True))
+    pairs = zip(ours, theirs, strict=True)
     same = torch.cat([(a[:, :, None] == b[:, None]).any(2) for a, b in pairs])
     return float(same.float().mean())
 

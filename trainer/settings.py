@@ -97,8 +97,8 @@ class TrainerSettings(ConsumerSettings):
         None,
         ge=1,
         validation_alias="STREAMGCN_EPOCHS",
-        description="Passes over the edges in a training; unset: 10 of next items, 150 of "
-        "LightGCN, 200 of the gcn.",
+        description="Passes over the edges in a training. If unset: 10 where the learned part "
+        "predicts next items, 150 with LightGCN, 200 with the gcn.",
     )
     device: str = Field(
         "auto",

@@ -21,7 +21,10 @@ from trainer.model.progress import quiet
 
 WAYS = ("refresh_and_retrains", "retrains_alone", "refresh_alone", "popularity")
 BLOCK = 100  # events between two looks at new items and at what is popular
-CHOSEN = ("recency", "transitions_weight", "neighbors_weight", "low_pass_weight", "learned_weight")
+CHOSEN = (
+    "recency", "transitions_weight", "neighbors_weight", "low_pass_weight", "learned_weight",
+    "learned_order",
+)  # fmt: skip
 
 
 class Replay:

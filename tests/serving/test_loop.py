@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -168,7 +169,7 @@ def test_events_are_answered_from_the_model_in_use_while_the_next_one_is_loaded(
     for number in range(5):
         loop.publish(f"newcomer {number}", "1-2")
         user = f"newcomer {number}"
-        loop.go_on("the list", lambda user=user: loop.store.user(user))  # type: ignore[misc]
+        loop.go_on("the list", partial(loop.store.user, user))
         found = loop.store.user(user)
         assert found
         assert found.model == FIRST

@@ -17,7 +17,7 @@ from consumer.edge.traces import digest
 from consumer.event.json import FORGET, Event
 from consumer.ingest.decode import Position
 from serving.edges.user_edges import UserEdges
-from tests.graphs import append, store, table
+from tests.graphs import Row, append, store, table
 from trainer.graph.popularity import HALF_LIFE_MS
 from trainer.graph.weights import DAY_MS, Weighing
 
@@ -267,8 +267,8 @@ def test_ages_are_the_same_from_the_log_and_from_the_store(tmp_path: Path) -> No
 def test_what_users_dislike_or_what_weighs_nothing_is_not_popular(tmp_path: Path) -> None:
     weighing = Weighing(types=(("impression", 0.0),))
     edges = UserEdges(weighing)
-    stored = [(f"u{n}", "disliked", -1.0, 5) for n in range(60)]
-    stored += [(f"u{n}", "seen", 1.0, 5, "impression") for n in range(60)]  # type: ignore[misc]
+    stored: list[Row] = [(f"u{n}", "disliked", -1.0, 5) for n in range(60)]
+    stored += [(f"u{n}", "seen", 1.0, 5, "impression") for n in range(60)]
     edges.grow(store(tmp_path, [*stored, ("u0", "liked", 1.0, 5), ("u1", "barely", 0.1, 5)]))
     offset = len(stored) + 2
     for n in range(60):

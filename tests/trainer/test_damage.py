@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from consumer.edge.store import Watermark
-from tests.graphs import blocks
+from tests.graphs import blocks, timed
 from trainer.fit.fit import fit
 from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.candidate import candidate
@@ -30,9 +30,15 @@ from trainer.model.progress import quiet
 
 FIRST_EDITION = Path(__file__).parent.parent / "data" / "first_edition" / "models"
 MODELS = ("blend", "gcn")
+NEXT = "blend with next items"
 OLD, LIVE = "20260101T000000.0Z", "20260102T000000.0Z"
 SMALL = Hyperparameters(dim=8, epochs=5, vectors=4, negatives=32, layers=2)
 SETTINGS = replace(SMALL, learned_order=0.0).usual()
+OF_MODEL = {
+    "blend": SETTINGS,
+    "gcn": replace(SETTINGS, model="gcn"),
+    NEXT: replace(SMALL, learned_order=1.0).usual(),
+}
 READ = Watermark(logs={0: {0: 840}})
 log = logging.getLogger("trainer")
 
@@ -44,12 +50,12 @@ def graph() -> InteractionGraph:
 
 @pytest.fixture(scope="module")
 def stores(graph: InteractionGraph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For a blend and a gcn a store of two snapshots, the second one live."""
+    """For each kind of model a store of two snapshots, the second one live."""
     stores = tmp_path_factory.mktemp("stores")
-    for model in MODELS:
+    for model, settings in OF_MODEL.items():
         snapshots = Snapshots(str(stores / model))
-        settings = Hyperparameters(**{**vars(SETTINGS), "model": model})
-        snapshot = candidate(graph, settings, snapshots, None, quiet, READ)
+        made = timed(blocks(users=20)) if model == NEXT else graph
+        snapshot = candidate(made, settings, snapshots, None, quiet, READ)
         for version in (OLD, LIVE):
             snapshot.manifest.version, snapshot.manifest.rejected = version, ""
             snapshots.write(snapshot)
@@ -59,7 +65,7 @@ def stores(graph: InteractionGraph, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def folder(request: pytest.FixtureRequest, stores: Path, tmp_path: Path) -> Path:
-    """A store to be damaged, of a blend unless the test asks for the other."""
+    """A store to be damaged, of a blend unless the test asks for another."""
     model = getattr(request, "param", "blend")
     shutil.copytree(stores / model, tmp_path / "models")
     return tmp_path / "models"
@@ -317,17 +323,20 @@ def test_a_newer_format_is_refused_in_words_and_unknown_fields_are_ignored(folde
     assert snapshots.read(OLD).manifest.version == OLD
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda tensors: tensors.update(users=tensors["users"][:-1]),
-        lambda tensors: tensors.update(items=tensors["items"][:, :-1].contiguous()),
-        lambda tensors: tensors.update(basis=tensors["basis"][:-1]),
-        lambda tensors: tensors["users"].fill_(float("nan")),
-        lambda tensors: tensors.pop("items"),
-        lambda tensors: tensors.update(basis=tensors["basis"].int()),
-    ],
-)
+STARTS: list[tuple[str, Callable[[dict[str, Tensor]], object]]] = [
+    ("blend", lambda tensors: tensors.update(users=tensors["users"][:-1])),
+    ("blend", lambda tensors: tensors.update(items=tensors["items"][:, :-1].contiguous())),
+    ("blend", lambda tensors: tensors.update(basis=tensors["basis"][:-1])),
+    ("blend", lambda tensors: tensors["users"].fill_(float("nan"))),
+    ("blend", lambda tensors: tensors.pop("items")),
+    ("blend", lambda tensors: tensors.update(basis=tensors["basis"].int())),
+    (NEXT, lambda tensors: tensors.update(incoming=tensors["incoming"][:-1])),
+    (NEXT, lambda tensors: tensors["outgoing"].fill_(float("nan"))),
+    (NEXT, lambda tensors: tensors.pop("outgoing")),
+]
+
+
+@pytest.mark.parametrize(("folder", "change"), STARTS, indirect=["folder"])
 def test_with_a_wrong_start_the_training_begins_from_scratch(
     change: Callable[[dict[str, Tensor]], object],
     folder: Path,
@@ -338,9 +347,12 @@ def test_with_a_wrong_start_the_training_begins_from_scratch(
     live = snapshots.read(LIVE)
     path = folder / LIVE / "start.safetensors"
     tensors = load_file(path)
+    next_items = "incoming" in tensors
+    assert next_items or "users" in tensors
     change(tensors)
     save_file(tensors, path)
-    made = candidate(graph, SETTINGS, snapshots, live, quiet, READ)
+    settings = OF_MODEL[NEXT if next_items else "blend"]
+    made = candidate(graph, settings, snapshots, live, quiet, READ)
     assert made.manifest.edges == len(graph)
     assert f"{path}" in caplog.text
     assert "training from scratch" in caplog.text

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from tests.graphs import blocks, graph
+from tests.graphs import blocks, graph, timed
 from tests.trainer.test_snapshots import snapshot
 from trainer.embedding.embeddings import Embeddings
 from trainer.fit.evaluate import scorer
@@ -21,9 +21,7 @@ SETTINGS = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32).usual()
 
 
 def timed_blocks() -> InteractionGraph:
-    made = blocks(edges=9)
-    made.timestamps = np.random.default_rng(1).permutation(len(made)).astype(np.int64) + 1
-    return made
+    return timed(blocks(edges=9))
 
 
 def live_of(fitted: Fit, made: InteractionGraph) -> Snapshot:

@@ -4,31 +4,32 @@ import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from consumer.edge.store import Watermark
 from process.settings import SettingsError
-from tests.graphs import blocks
+from tests.graphs import blocks, timed
+from tests.trainer.test_transitions import chain
 from trainer.fit.fit import fit
-from trainer.graph.interactions import InteractionGraph
+from trainer.lifecycle.candidate import candidate
+from trainer.lifecycle.manifest import Manifest
+from trainer.lifecycle.snapshots import Snapshots
 from trainer.model import lightgcn, next_item
 from trainer.model.hyperparameters import LIGHTGCN, Hyperparameters
 from trainer.model.learned import Learned
 from trainer.model.model_file import filled_by, written
+from trainer.model.progress import quiet
 
 LIGHT = Hyperparameters(learned_order=0.0)
 NEXT = Hyperparameters(learned_order=1.0)
 TIMED, SIZE = True, 1_000
+TINY = Hyperparameters(dim=4, epochs=1, vectors=4, negatives=8)
+TABLES = ({"users", "items"}, {"incoming", "outgoing"})  # of LightGCN, of next items
 
 
-def timed(made: InteractionGraph) -> InteractionGraph:
-    made.timestamps = np.random.default_rng(1).permutation(len(made)).astype(np.int64) + 1
-    return made
-
-
-def read(text: str, folder: Path, **variables: str) -> Hyperparameters:
+def read(text: str, folder: Path) -> Hyperparameters:
     (folder / "model.toml").write_text(text)
-    return filled_by(folder / "model.toml", Hyperparameters(**variables))  # type: ignore[arg-type]
+    return filled_by(folder / "model.toml", Hyperparameters())
 
 
 def test_a_file_that_an_earlier_version_has_printed_stays_the_model_that_it_was(
@@ -74,7 +75,7 @@ def test_without_times_the_learned_part_is_lightgcn_unless_it_is_set() -> None:
 
 @pytest.mark.parametrize("of", [{"model": "lightgcn"}, {"loss": "bpr"}])
 def test_what_can_only_be_lightgcn_is_lightgcn(of: dict[str, str]) -> None:
-    made = Hyperparameters(**of).for_graph(SIZE, TIMED)  # type: ignore[arg-type]
+    made = Hyperparameters(**of).for_graph(SIZE, TIMED)  # type: ignore[arg-type]  # by name
     assert not made.predicts_next
     assert not made.usual().learned_order
     assert made.usual().temperature == 0.1
@@ -90,7 +91,7 @@ def test_the_usual_temperature_is_that_of_the_kind() -> None:
     assert NEXT.usual().temperature == 0.15
     assert LIGHT.usual().temperature == 0.1
     few = timed(blocks(n_blocks=2, users=12))
-    made = fit(few, Hyperparameters(dim=4, epochs=1, vectors=4, negatives=8)).settings
+    made = fit(few, TINY).settings
     assert (made.learned_order, made.temperature) == (1.0, 0.15)
 
 
@@ -125,7 +126,7 @@ def test_a_training_goes_on_from_the_tables_of_its_own_kind_alone(
 ) -> None:
     """A manifest of an earlier version has no learned_order: it is LightGCN's."""
     was = {name: value for name, value in asdict(Hyperparameters()).items() if value is not None}
-    made = replace(Hyperparameters(), **wanted)  # type: ignore[arg-type]
+    made = replace(Hyperparameters(), **wanted)  # type: ignore[arg-type]  # by name
     assert Learned().fits({"loss": None} | was | live, made) == goes_on
 
 
@@ -138,3 +139,57 @@ def test_next_items_try_exponents_and_fewer_passes_and_leave_alone_what_is_set()
     kinds, last = Learned().grid(LIGHT)
     assert "edge_drop" in kinds.names
     assert {epochs for epochs, _ in last.tries} == {None, lightgcn.EPOCHS // 3}
+
+
+@pytest.mark.parametrize(("shuffled", "kind"), [(False, 1), (True, 0)])
+def test_a_whole_fit_takes_the_kind_that_the_order_of_the_edges_calls_for(
+    shuffled: bool, kind: int
+) -> None:
+    made = chain(users=240, length=40, steps=12)
+    if shuffled:
+        made = timed(made)
+    weights = {"neighbors_weight": 0.0, "low_pass_weight": 0.0, "learned_weight": 1.0}
+    fitted = fit(made, TINY.filled(weights))
+    assert fitted.settings.learned_order == kind
+    assert fitted.start.keys() == TABLES[kind]
+    assert not fitted.settings.missing()
+
+
+def retrained(folder: Path, wanted: Hyperparameters) -> Manifest:
+    """A training on a few users, from the live snapshot where that goes, that goes live."""
+    snapshots = Snapshots(str(folder))
+    version = snapshots.marks.live()
+    live = snapshots.read(version) if version else None
+    few = timed(blocks(n_blocks=2, users=12))
+    made = candidate(few, wanted, snapshots, live, quiet, Watermark())
+    snapshots.write(made)
+    snapshots.promote(made.manifest.version)
+    return made.manifest
+
+
+@pytest.mark.parametrize(("before", "kind"), [(LIGHT, 1.0), (NEXT, 0.0)])
+def test_a_live_model_of_another_kind_than_the_one_that_is_set_leaves_no_number(
+    before: Hyperparameters, kind: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = replace(TINY, learned_order=before.learned_order, temperature=0.5)
+    retrained(tmp_path, first)
+    assert retrained(tmp_path, TINY).settings["temperature"] == 0.5
+    assert caplog.text.count("from scratch") == 1
+    changed = retrained(tmp_path, replace(TINY, learned_order=kind))
+    assert caplog.text.count("from scratch") == 2
+    assert changed.settings["learned_order"] == kind
+    assert changed.settings["temperature"] == (0.15 if kind else 0.1)
+    assert Snapshots(str(tmp_path)).start(changed).keys() == TABLES[int(kind)] | {"basis"}
+
+
+def test_a_live_model_of_an_earlier_version_goes_on_with_lightgcn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = retrained(tmp_path, replace(TINY, learned_order=0.0, temperature=0.5))
+    del first.settings["learned_order"]  # which an earlier version does not have
+    Snapshots(str(tmp_path)).describe(first)
+    second = retrained(tmp_path, TINY)
+    assert f"going on from {first.version}" in caplog.text
+    assert (second.settings["learned_order"], second.settings["temperature"]) == (0.0, 0.5)

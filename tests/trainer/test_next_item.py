@@ -1,15 +1,11 @@
 """The learned part that predicts next items, on graphs where what comes next is known."""
 
-from dataclasses import replace
-
 import numpy as np
-import pytest
 import torch
 
 from tests.graphs import graph
 from trainer.embedding.edges import Own, own
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.choose import BEST, mean_of_best
 from trainer.graph.interactions import InteractionGraph
 from trainer.model import next_item
 from trainer.model.blend import blend, fit, state
@@ -131,37 +127,3 @@ def test_two_trainings_with_one_seed_are_equal() -> None:
     made = chain()
     first, second = (next_item.fit(made, ALONE, quiet) for _ in range(2))
     assert torch.equal(first.outgoing, second.outgoing)
-
-
-def test_the_order_of_edges_says_which_learned_part_there_is() -> None:
-    open_ = Hyperparameters()
-    assert open_.for_graph(1_000, timed=True).predicts_next
-    assert not open_.for_graph(1_000, timed=False).predicts_next
-    assert not replace(open_, model="lightgcn").for_graph(1_000, timed=True).predicts_next
-    assert not replace(open_, loss="bpr").for_graph(1_000, timed=True).predicts_next
-    kept = replace(open_, learned_order=0.0)
-    assert not kept.for_graph(1_000, timed=True).predicts_next
-
-
-@pytest.mark.parametrize(
-    ("figures", "mean"),
-    [((0.1, 0.3, 0.2, 0.0), (1.0, 1.0)), ((0.0, 0.0, 0.2, 0.3), (0.5, 2.0))],
-)
-def test_the_weights_are_the_mean_of_the_best_few(
-    figures: tuple[float, ...], mean: tuple[float, ...]
-) -> None:
-    tries = [(9.0, 9.0), (2.0, 0.0), (0.0, 2.0), (1.0, 2.0)]
-    others = 2 * BEST - len(tries)
-    assert mean_of_best(tries + others * [(9.0, 9.0)], [*figures, *others * [0.0]]) == mean
-
-
-def test_the_best_of_a_few_weightings_is_taken_as_it_is() -> None:
-    tries = [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
-    assert mean_of_best(tries, [0.1, 0.3, 0.2]) == (0.0, 1.0)
-
-
-def test_a_part_that_hardly_adds_to_the_mean_is_left_out() -> None:
-    few = [(2.0, 0.0)] * 13 + [(2.0, 1.0)]
-    others = [(0.0, 1.0)] * (BEST - 1) * len(few)
-    figures = [1.0] * len(few) + [0.0] * len(others)
-    assert mean_of_best(few + others, figures) == (2.0, 0.0)

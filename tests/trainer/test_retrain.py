@@ -15,7 +15,7 @@ from rich import live
 
 from consumer.edge.store import EdgeStore
 from tests.commands import Command, run
-from tests.graphs import append, blocks, pairs, store
+from tests.graphs import Row, append, blocks, pairs, store
 from tests.services import PATIENCE, wait_for
 from trainer import retrain
 from trainer.graph import stored as stored_graph
@@ -36,13 +36,20 @@ SMALL = {
 NUMBERS = Hyperparameters(dim=8, vectors=4)
 
 
+LIGHT, NEXT = 0, 1
+EITHER = pytest.mark.parametrize("settings", [LIGHT, NEXT], indirect=True)
+
+
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerSettings:
+def settings(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> TrainerSettings:
+    """With LightGCN as the learned part, unless the test asks for next items."""
     places = {"EDGE_STORE": str(tmp_path / "edges"), "MODEL_STORE": str(tmp_path / "models")}
     for name, value in (SMALL | places).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STREAMGCN_MODEL_FILE", str(tmp_path / "model.toml"))
-    numbers = replace(NUMBERS, learned_order=0.0).usual()
+    numbers = replace(NUMBERS, learned_order=getattr(request, "param", LIGHT)).usual()
     (tmp_path / "model.toml").write_text(written(numbers))
     return TrainerSettings.load()
 
@@ -59,6 +66,11 @@ def restless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "GROWN_REST", 0.0)
     monkeypatch.setattr(schedule, "FIRST_RETRY", 0.2)
     monkeypatch.setattr(lease, "SETTLE", 0.0)
+
+
+def in_order(rows: list[Row], begin: int) -> list[Row]:
+    """The rows with times, each later than the one before."""
+    return [(user, item, 1.0, at) for at, (user, item, *_) in enumerate(rows, begin + 1)]
 
 
 def once(trainer: Retrain) -> bool:
@@ -96,11 +108,12 @@ def test_the_trainer_says_how_many_edges_have_no_strength(
     )
 
 
+@EITHER
 def test_a_grown_store_is_retrained_from_the_live_snapshot(
     settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    rows = pairs(blocks())
+    rows = in_order(pairs(blocks()), 0)
     made = store(Path(settings.edge_store), rows)
     trainer = Retrain(settings, threading.Event())
     once(trainer)
@@ -108,7 +121,8 @@ def test_a_grown_store_is_retrained_from_the_live_snapshot(
     assert "from scratch" in caplog.text
     once(trainer)
     assert snapshots.marks.live() == first  # nothing new
-    append(made, [(f"0-new{n}", f"0-{n % 12}") for n in range(12)], len(rows))
+    new: list[Row] = [(f"0-new{n}", f"0-{n % 12}") for n in range(12)]
+    append(made, in_order(new, len(rows)), len(rows))
     again(trainer, snapshots)
     assert f"going on from {first}" in caplog.text
     live = snapshots.marks.live()
@@ -117,6 +131,9 @@ def test_a_grown_store_is_retrained_from_the_live_snapshot(
     manifest = snapshots.read(live).manifest
     assert manifest.users == 132
     assert manifest.chosen_at == len(rows)
+    kind = ("users", "items"), ("incoming", "outgoing")
+    tables = kind[int(manifest.settings["learned_order"] or 0)]
+    assert snapshots.start(manifest).keys() == {"basis", *tables}
 
 
 def test_a_rejected_candidate_is_kept_and_said_and_the_live_model_stays(
@@ -261,6 +278,34 @@ def test_a_signal_in_the_middle_of_a_training_ends_it_and_keeps_nothing_of_it(
         in log.read_text()
     )
     assert list(Path(settings.model_store).rglob("*")) == []  # the lease is given back, too
+
+
+@pytest.mark.parametrize("settings", [NEXT], indirect=True)
+def test_a_training_of_next_items_that_is_stopped_in_the_middle_leaves_nothing(
+    settings: TrainerSettings,
+    snapshots: Snapshots,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STREAMGCN_EPOCHS", "100000000")
+    caplog.set_level(logging.INFO)
+    store(Path(settings.edge_store), in_order(pairs(blocks()), 0))
+    stop = threading.Event()
+    trainer = Retrain(TrainerSettings.load(), stop)
+    look, steps = trainer._look, 0
+
+    def stopped_at_the_third_step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            stop.set()
+        look()
+
+    monkeypatch.setattr(trainer, "_look", stopped_at_the_third_step)
+    trainer.run()
+    assert steps == 3
+    assert "The training was stopped, as the process ends; the live model stays" in caplog.text
+    assert snapshots.versions() == []
 
 
 def test_five_thousand_views_of_known_items_do_not_make_a_training_due(

@@ -32,8 +32,8 @@ USERS = 2_048  # on whom a choice is measured
 ORDER_GAIN = 1.01  # times the figure without order that recency and direction must reach
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 FEW_WEIGHTS = (0.0, 1.0, 2.0)  # for four parts
-BEST = 13  # the mean is taken of one weighting in so many, the best ones
-LEAST = 0.1  # of the largest weight: a part with less is left out
+BEST = 13  # of the tried weightings the best one in 13 are averaged
+LEAST = 0.1  # of the largest weight that is chosen: a part with less is left out
 TRIES = 120  # measurements in all, about
 FEW = 20.0  # weights up to this, such as ratings, are taken as they are
 
@@ -97,7 +97,9 @@ class Chooser:
             if search.figure(search.best) < ORDER_GAIN * max(plain):
                 self.settings = self.settings.without_time()
                 return
-        self.settings = search.chosen()
+            self.settings = search.chosen().with_time()
+        else:
+            self.settings = search.chosen()
         self.fitted[part.name] = search.fitted()
 
     def _rounds(self, part: AnyPart) -> list[Round]:
@@ -134,7 +136,8 @@ class Chooser:
                 yield sum((w * of for w, of in weighed if w), torch.zeros(()))
 
         figures = self._ndcg(scores)
-        best = mean_of_best(tries, figures)
+        open_ = [self.settings.weight(part) is None for part in parts]
+        best = mean_of_best(tries, figures, open_)
         weights = {part.weight: w for part, w in zip(parts, best, strict=True)}
         self.settings = self.settings.filled(weights)
         left = {part.name for part in self.settings.parts}
@@ -224,14 +227,20 @@ class _Search:
         return self._chooser.fit(self._part, settings)
 
 
-def mean_of_best(tries: Sequence[tuple[float, ...]], figures: Sequence[float]) -> tuple[float, ...]:
+def mean_of_best(
+    tries: Sequence[tuple[float, ...]], figures: Sequence[float], open_: Sequence[bool]
+) -> tuple[float, ...]:
     """The mean of one in `BEST` weightings, those of the highest figures.
 
-    A part with less than `LEAST` of the largest weight has the weight 0.
+    Of the weights that are chosen, one below `LEAST` of the largest becomes 0.
+
+    Args:
+        open_: for each part, whether the weight is chosen; else it is set.
     """
     best = np.argsort([-figure for figure in figures], kind="stable")[: max(1, len(tries) // BEST)]
     mean = np.mean([tries[n] for n in best], axis=0).round(2)
-    return tuple(np.where(mean < LEAST * mean.max(), 0.0, mean).tolist())
+    small = mean < LEAST * mean.max(where=np.array(open_), initial=0.0)
+    return tuple(np.where(small & open_, 0.0, mean).tolist())
 
 
 def _distinct(tries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:

@@ -75,8 +75,12 @@ class Hyperparameters(TransitionsSettings, NeighborsSettings, LowPassSettings, L
         off: dict[str, Any] = {part.weight: 0.0 for part in MODELS["blend"] if part.uses_order}
         return replace(self, recency=0.0, **off)._with_order()
 
+    def with_time(self) -> Self:
+        """The same where the order of a user's edges is known to say something."""
+        return self.filled({"learned_order": float(replace(self, recency=None).predicts_next)})
+
     def _with_order(self) -> Self:
-        """The same with `learned_order`, which follows from recency where nobody has set it."""
+        """The same with `learned_order`, which follows from recency where nothing else tells."""
         return self.filled({"learned_order": float(self.predicts_next)})
 
     def quick(self, timed: bool) -> Self:

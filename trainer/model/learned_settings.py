@@ -25,6 +25,6 @@ class LearnedSettings(NetworkSettings):
 
     @property
     def predicts_next(self) -> bool:
-        """Whether the learned part is that of next_item.py; recency says it where nothing does."""
+        """Whether the learned part is that of next_item.py; where it is not set, recency tells."""
         order = self.recency != 0 if self.learned_order is None else bool(self.learned_order)
         return order and self.model == "blend" and self.loss in (None, "softmax")

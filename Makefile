@@ -40,10 +40,12 @@ bench-extra: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 
 bench-gowalla: install
-	$(BIN)/python benchmarks/bench_gowalla.py
+	$(BIN)/python -m benchmarks.bench_gowalla
 
+# Parts by name, as below. TIMES=1 make bench-train PARTS=games: benchmarks/quality.py says what TIMES is.
 bench-train: bench-extra
-	$(BIN)/python benchmarks/bench_train.py
+	$(BIN)/python -m benchmarks.bench_train $(PARTS)
+
 # Needs an Apache Kafka 4, named by KAFKA_HOME; without one the embedded broker, which is not killed.
 chaos: install
 	$(BIN)/python -m tests.chaos

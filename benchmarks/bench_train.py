@@ -3,9 +3,10 @@
 propagation  three layers against torch_geometric.nn.LGConv on a plain edge_index
 rivals       Gowalla: time to LightGCN's published recall@20, against PyG's LightGCN with BPR and
              implicit's ALS and BPR
-movielens    ml-latest-small, newest tenth of each user held out: defaults against ALS, BPR, EASE
-             and popularity; the gcn's RMSE against user and item biases
-games        the video games in each user's order, likewise, without EASE and the gcn
+movielens    ml-latest-small, newest tenth of each user held out: defaults against popularity, item
+             neighbours, ALS, BPR, EASE and SASRec; the gcn's RMSE against user and item biases
+movielens_last  the same models, the last edge of each user held out
+games        the video games, newest tenth; games_last, the last edge
 warm         a retrain after 1 % more edges against one from scratch
 vectors      quality and time of the low pass by its number of vectors
 memory       peak resident memory of a synthetic power-law graph against 12 GB, and the time
@@ -18,27 +19,24 @@ import os
 import resource
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
-from bench_gowalla import DATA, published
-from other_models import CPU, Result, ease, implicit_models, pyg_lightgcn, timed
 from torch_geometric.nn import LGConv
 
+from benchmarks.bench_gowalla import DATA, published
+from benchmarks.other_models import CPU, Result, implicit_models, pyg_lightgcn, timed
+from benchmarks.quality import games, games_last, movielens, movielens_last
 from streamgcn.files.load import table
-from trainer.embedding.predictions import predictions, rmse
-from trainer.fit.evaluate import popularity, ranking, scorer
+from trainer.fit.evaluate import ranking, scorer
 from trainer.fit.fit import OVER, fit, fit_all
-from trainer.graph.holdout import held_out_edges
 from trainer.graph.ids import Ids
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
 from trainer.model import blend
-from trainer.model.biases import predicted_by_biases
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.learned import KINDS
 from trainer.model.lightgcn import EPOCHS, LightGCN
@@ -57,14 +55,6 @@ def gowalla() -> tuple[InteractionGraph, InteractionGraph]:
     test = InteractionGraph(train.user_ids, train.item_ids)
     test.extend(table(DATA / "gowalla-test.parquet"))
     return train.subset(np.ones(len(train), bool)), test
-
-
-def newest_tenth(file: str) -> tuple[InteractionGraph, InteractionGraph]:
-    """A file's interactions without and with each user's newest tenth."""
-    graph = InteractionGraph()
-    graph.extend(table(Path(DATA) / file))
-    newest = held_out_edges(graph)
-    return graph.subset(~newest), graph.subset(newest)
 
 
 def propagation() -> Result:
@@ -98,41 +88,6 @@ def rivals() -> Result:
     made: Result = {"neighbours alone": figures | {"seconds": seconds}}
     made["PyG LightGCN, BPR"] = pyg_lightgcn(train, test, 10 * seconds)
     return made | implicit_models(train, test)
-
-
-def side_by_side(train: InteractionGraph, test: InteractionGraph) -> Result:
-    """The defaults with and without order, and rivals that know none."""
-    made: Result = {}
-    for name, given in (
-        ("defaults", Hyperparameters()),
-        ("defaults without order", Hyperparameters().without_time()),
-    ):
-        begun = time.monotonic()
-        fitted = fit(train, given)
-        seconds = time.monotonic() - begun
-        figures = ranking(scorer(fitted.embeddings, train), train, test)
-        made[name] = figures | {"seconds": seconds}
-        made[f"chosen, {name}"] = asdict(fitted.settings)
-    made["popularity"] = ranking(popularity(train), train, test)
-    return made | implicit_models(train, test)
-
-
-def games() -> Result:
-    """amazon-video-games.parquet."""
-    return side_by_side(*newest_tenth("amazon-video-games.parquet"))
-
-
-def movielens() -> Result:
-    """ml-latest-small."""
-    train, test = newest_tenth("ml-latest-small-ratings.csv")
-    made = side_by_side(train, test)
-    made["EASE"] = ease(train, test)
-    gcn = fit(train, Hyperparameters("gcn"))
-    made["rmse"] = {
-        "gcn, mse": rmse(predictions(gcn.embeddings, train, test), test.weights),
-        "user and item biases": rmse(predicted_by_biases(train, test), test.weights),
-    }
-    return made
 
 
 def warm() -> Result:
@@ -200,11 +155,12 @@ def memory() -> Result:
     begun = time.monotonic()
     given = Hyperparameters(epochs=MEMORY_EPOCHS, vectors=1_024)
     weights = {part.weight: 1.0 for part in blend.PARTS}
-    fitted = fit(
-        graph,
-        given.filled(weights),
-        lambda stage, done, *_: stage == given.model and laps.append((done, time.monotonic())),
-    )
+
+    def lap(stage: str, done: int, *_: object) -> None:
+        if stage == given.model:
+            laps.append((done, time.monotonic()))
+
+    fitted = fit(graph, given.filled(weights), lap)
     seconds = time.monotonic() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     epochs = [after - before for (_, before), (n, after) in pairwise(laps) if n > 1]
@@ -228,7 +184,8 @@ def added(kept: float, chosen_on: float) -> float:
     return (more + EPOCHS // OVER - 1) * kept + (more + kinds) * chosen_on
 
 
-BENCHMARKS = (propagation, rivals, movielens, games, warm, vectors, memory)
+QUALITY = (movielens, movielens_last, games, games_last)
+BENCHMARKS = (propagation, rivals, *QUALITY, warm, vectors, memory)
 
 
 def main() -> None:

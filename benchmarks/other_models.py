@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
 from torch_geometric.nn.models import LightGCN as PygLightGCN
 
 from trainer.fit.evaluate import ranking
@@ -15,6 +18,8 @@ from trainer.graph.sparse import Adjacency
 
 CPU = torch.device("cpu")
 Result = dict[str, object]
+Figures = dict[str, float]
+NEIGHBOURS = 256  # of an item, the most similar ones
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -24,28 +29,50 @@ def timed(work: Callable[[], object]) -> float:
     return time.monotonic() - begun
 
 
-def implicit_models(train: InteractionGraph, test: InteractionGraph) -> Result:
+def incidence(train: InteractionGraph) -> csr_matrix:
+    """1 for each edge, float32 [users, items]."""
+    ones = np.ones(len(train), np.float32)
+    return csr_matrix((ones, (train.users, train.items)), (train.n_users, train.n_items))
+
+
+def implicit_models(train: InteractionGraph, test: InteractionGraph) -> dict[str, Figures]:
     """implicit's ALS and BPR with 128 factors and the library's other defaults."""
     from implicit.als import AlternatingLeastSquares
     from implicit.bpr import BayesianPersonalizedRanking
-    from scipy.sparse import csr_matrix
 
-    shape = (train.n_users, train.n_items)
-    ones = np.ones(len(train), np.float32)
-    matrix = csr_matrix((ones, (train.users, train.items)), shape)
-    made: Result = {}
+    matrix = incidence(train)
+    made: dict[str, Figures] = {}
     for name, model in (
         ("implicit ALS", AlternatingLeastSquares(factors=128, random_state=0)),
         ("implicit BPR", BayesianPersonalizedRanking(factors=128, random_state=0)),
     ):
-        seconds = timed(lambda model=model: model.fit(matrix, show_progress=False))
+        seconds = timed(partial(model.fit, matrix, show_progress=False))
         users, items = torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
-        figures = ranking(lambda u, a=users, b=items: a[u] @ b.T, train, test)
-        made[name] = figures | {"seconds": seconds}
+        score = partial(products, users, items)
+        made[name] = ranking(score, train, test) | {"seconds": seconds}
     return made
 
 
-def pyg_lightgcn(train: InteractionGraph, test: InteractionGraph, limit: float) -> Result:
+def products(of_users: Tensor, of_items: Tensor, users: Tensor) -> Tensor:
+    """Scores of all items for some users."""
+    return of_users[users] @ of_items.T
+
+
+def item_neighbours(train: InteractionGraph, test: InteractionGraph) -> Figures:
+    """implicit's item-item cosine: a user's items add up the similarities to their NEIGHBOURS."""
+    from implicit.nearest_neighbours import CosineRecommender
+
+    matrix, model = incidence(train), CosineRecommender(K=NEIGHBOURS)
+    seconds = timed(lambda: model.fit(matrix, show_progress=False))
+    similar = model.similarity
+
+    def score(users: Tensor) -> Tensor:
+        return torch.from_numpy((matrix[users.numpy()] @ similar).toarray().astype(np.float32))
+
+    return ranking(score, train, test) | {"seconds": seconds}
+
+
+def pyg_lightgcn(train: InteractionGraph, test: InteractionGraph, limit: float) -> Figures:
     """PyG LightGCN and its BPR loss, batches of 2,048 edges, Adam 0.001, stopped at `limit` s."""
     model = PygLightGCN(train.n_users + train.n_items, 64, 3)
     edges = Adjacency.of(train, CPU).incidence.edge_index
@@ -69,11 +96,19 @@ def pyg_lightgcn(train: InteractionGraph, test: InteractionGraph, limit: float) 
     return figures | {"seconds": seconds, "steps": steps}
 
 
-def ease(train: InteractionGraph, test: InteractionGraph) -> dict[str, float]:
-    """EASE with the regularisation of its paper for MovieLens, 500."""
-    matrix = torch.zeros(train.n_users, train.n_items)
-    matrix[train.users.astype(np.int64), train.items.astype(np.int64)] = 1
-    inverse = torch.linalg.inv(matrix.T @ matrix + 500 * torch.eye(train.n_items))
-    weights = -inverse / inverse.diagonal()
-    weights.fill_diagonal_(0)
-    return ranking(lambda users: matrix[users] @ weights, train, test)
+def ease(train: InteractionGraph, test: InteractionGraph) -> Figures:
+    """EASE with the regularisation of the paper for MovieLens, 500."""
+    begun = time.monotonic()
+    matrix = incidence(train)
+    gram = torch.from_numpy((matrix.T @ matrix).toarray())
+    gram.diagonal().add_(500)
+    gram = torch.linalg.cholesky(gram)
+    inverse = torch.cholesky_inverse(gram)
+    shares, found = inverse.diagonal(), inverse.numpy()
+    seconds = time.monotonic() - begun
+
+    def score(users: Tensor) -> Tensor:
+        # The weights' diagonal is 0, but what the user has is not ranked.
+        return torch.from_numpy(matrix[users.numpy()] @ found).div_(-shares)
+
+    return ranking(score, train, test) | {"seconds": seconds}

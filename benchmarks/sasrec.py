@@ -37,7 +37,7 @@ class Settings(NamedTuple):
     batch: int  # users
 
 
-DENSE = Settings(length=200, dropout=0.2, batch=128)
+DENSE = Settings(length=50, dropout=0.2, batch=32)
 SPARSE = Settings(length=50, dropout=0.5, batch=128)
 
 

@@ -37,7 +37,9 @@ NUMBERS = Hyperparameters(dim=8, vectors=4)
 
 
 LIGHT, NEXT = 0, 1
-EITHER = pytest.mark.parametrize("settings", [LIGHT, NEXT], indirect=True)
+EITHER = pytest.mark.parametrize(
+    "settings", [LIGHT, NEXT], indirect=True, ids=["LightGCN", "next items"]
+)
 
 
 @pytest.fixture

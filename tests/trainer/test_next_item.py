@@ -1,6 +1,9 @@
 """The learned part that predicts next items, on graphs where what comes next is known."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from tests.graphs import graph
@@ -113,6 +116,35 @@ def test_where_nobody_liked_a_second_item_a_training_goes_on_without_a_step() ->
     tables = state(fit(made, ALONE), ALONE)
     second = next_item.fit(made, ALONE, quiet, tables, share=10)
     assert torch.equal(second.outgoing, tables["outgoing"])
+    assert not second.incoming.any()
+    assert not learned(made).score(torch.tensor([0]), own(made, torch.tensor([0]))).any()
+
+
+def test_an_item_that_no_user_took_before_another_brings_nothing() -> None:
+    walks = [(f"w{user}", f"i{step}", 1.0, step + 1) for user in range(30) for step in range(5)]
+    made = graph([*walks, *((f"w{user}", "last", 1.0, 9) for user in range(10))])
+    last = made.item_ids.values.to_pylist().index("last")
+    model = learned(made)
+    assert not model.tensors["incoming"][last].any()
+    assert not model.score(torch.tensor([-1]), of_items(last)).any()
+    assert model.outgoing[last].norm() > 0
+
+
+def test_no_user_has_a_vector_of_its_own() -> None:
+    made = chain()
+    model = learned(made)
+    assert model.tensors["base"].shape == (made.n_users, 0)
+    assert (model.dim, model.vectors) == (ALONE.dim, 0)
+
+
+def test_the_steps_on_a_large_graph_have_a_bound_unless_the_passes_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(next_item, "LONGEST", 7)
+    steps: list[int] = []
+    for settings in (replace(ALONE, epochs=None), replace(ALONE, epochs=9)):
+        next_item.fit(chain(), settings, lambda *told: steps.append(told[2]))
+    assert sorted(set(steps)) == [7, 18]
 
 
 def test_an_item_without_edges_scores_nothing() -> None:

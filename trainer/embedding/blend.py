@@ -29,7 +29,8 @@ class BlendEmbeddings(Embeddings):
     outgoing [items, vectors + dim]  low'_j, learned'_j: what the item is scored by
     neighbors, similarities [items, kept]  near_ij: the largest entries of the item's neighbours
         and transitions together, zero-padded
-    base [users, dim]  the user's own part; zero for a user that the model has not seen
+    base [users, dim]  the user's own part; zero for a user that the model has not seen. [users, 0]
+        where no user has one, as where the learned part predicts next items
     strengths [items], squares [vectors], scales [4]  the items' sums of strengths, the low pass's
         squared singular values and the parts' factors, of which item_fold_in.py makes further items
     """
@@ -38,6 +39,17 @@ class BlendEmbeddings(Embeddings):
     def vectors(self) -> int:
         """Columns of the low pass, which come before the learned part's; the leading ones first."""
         return self.outgoing.shape[1] - self.dim
+
+    @property
+    def dim(self) -> int:
+        """Columns of the learned part."""
+        directions = len(self.tensors.get("squares", ()))  # no model without `base` lacks them
+        return self.tensors["base"].shape[1] or self.outgoing.shape[1] - directions
+
+    @property
+    def predicts_next(self) -> bool:
+        """Whether the learned part predicts next items: no user has a vector then."""
+        return self.dim > 0 and not self.tensors["base"].shape[1]
 
     @property
     def terms(self) -> int:
@@ -75,9 +87,11 @@ class BlendEmbeddings(Embeddings):
             gathered: sums of the rows of `incoming` in the learned part's columns, where they are
                 at hand.
         """
-        base = self.tensors["base"][users.clamp(min=0)] * (users >= 0)[:, None]
         gathered = self.gathered("incoming", own, self.vectors) if gathered is None else gathered
-        return base + gathered / own.sums().clamp(min=TINY)[:, None].sqrt()
+        learned = gathered / own.sums().clamp(min=TINY)[:, None].sqrt()
+        if not self.tensors["base"].shape[1]:
+            return learned
+        return self.tensors["base"][users.clamp(min=0)] * (users >= 0)[:, None] + learned
 
     @torch.no_grad()
     def contributions(self, users: Tensor, own: Own, recommended: Tensor) -> Tensor:
@@ -116,6 +130,9 @@ class BlendEmbeddings(Embeddings):
     ) -> dict[str, Shape]:
         """Names and shapes of the tensors, as `Embeddings.shapes`."""
         dim, width = _columns(found, "base"), _columns(found, "outgoing")
+        directions = width - dim
+        if not dim and "squares" in found and found["squares"].dim():
+            directions = min(len(found["squares"]), width)
         n_scales = len(found["scales"]) if "scales" in found and found["scales"].dim() else 0
         made: dict[str, Shape] = {
             "base": (users, dim),
@@ -124,8 +141,8 @@ class BlendEmbeddings(Embeddings):
             "strengths": (items,),
             "scales": (3,) if n_scales == 3 else (4,),  # the first version had no transitions
         }
-        if width > dim:
-            made["squares"] = (width - dim,)
+        if width > dim or "squares" in found:
+            made["squares"] = (directions,)
         if {"neighbors", "similarities"} & found.keys():
             kept = _columns(found, "neighbors")
             made |= {"neighbors": (items, kept), "similarities": (items, kept)}

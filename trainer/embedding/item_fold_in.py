@@ -8,7 +8,8 @@ With d_j the sum of a new item's strengths R_vj, D_v of its user's, and everythi
 - low pass: the singular vectors' row from V = A^T A V / s^2, A = D_u^-c R D_i^-c, whose part of
   the item itself is taken to the left side: V_j = d_j^-c sum_v R_vj D_v^-2c sum_i R_vi d_i^-c V_i
   / (s^2 - a_j), a_j = sum_v A_vj^2; exact where s^2 > 2 a_j, damped in the weaker directions;
-- learned: LightGCN's layers from 1 up, the users' mean layer in the place of each layer.
+- learned: LightGCN's layers from 1 up, the users' mean layer in the place of each layer; next items
+  as next_item_fold_in.py says.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.nn import functional
 from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import TINY, Own
 from trainer.embedding.embeddings import Embeddings
+from trainer.embedding.next_item_fold_in import Pairs, rows_of_new_items
 
 WEAKEST = 0.01  # of the largest s^2: a direction below tells nothing of a new item
 
@@ -97,7 +99,12 @@ def fold_in(
         gain = squares / (squares + damping * squares[:1])
         incoming.append(gain * degrees**-b * row)
         outgoing.append(scales[1] * degrees**b * row)
-    if embeddings.dim:
+    pairs = Pairs.of(own, touched)
+    if embeddings.predicts_next:
+        brings, unit = rows_of_new_items(embeddings, own, touched, pairs)
+        incoming.append(brings)
+        outgoing.append(scales[2] * degrees ** settings["learned_power"] * unit)
+    elif embeddings.dim:
         learned = embeddings.learned(users, own)
         layers = gathered(learned, strengths / totals[places].sqrt()) / degrees.sqrt()
         incoming.append((embeddings.layers - 1) / embeddings.terms * layers / degrees.sqrt())
@@ -107,11 +114,7 @@ def fold_in(
     made = Folded(torch.cat(incoming, 1), torch.cat(outgoing, 1))
     if "neighbors" not in tensors:
         return made
-    # Each edge of a new item brings the edges of its user.
-    lengths = own.starts.diff()[places]
-    begins = own.starts[:-1][places] - (lengths.cumsum(0) - lengths)
-    edges = torch.arange(int(lengths.sum()), device=rows.device)
-    edges += begins.repeat_interleave(lengths)
+    edges, lengths, later = pairs
     at = rows.repeat_interleave(lengths) * embeddings.n_items + own.items[edges]
 
     def summed(brought: Tensor) -> Tensor:
@@ -131,7 +134,6 @@ def fold_in(
     if len(scales) > 3 and scales[3] and own.ages is not None and touched.ages is not None:
         names = ("decay", "backward", "own_power", "item_power")
         t, b, p, q = (settings[f"transitions_{name}"] for name in names)
-        later = own.ages[edges] - touched.ages.repeat_interleave(lengths)  # of the new item
         liked = (strengths > 0).repeat_interleave(lengths) & (own.strengths[edges] > 0)
         near = (later != 0) & (later.abs() <= settings["transitions_reach"]) & liked
         k = scales[3] * near * later.abs().clamp(min=1) ** -t

@@ -83,8 +83,8 @@ def blend(graph: InteractionGraph, fitted: AllFitted, settings: Hyperparameters)
         near = [(together(near, graph.n_items, settings.neighbors_kept), 1.0)]
     for rows, scale in near:
         tensors["neighbors"], tensors["similarities"] = rows.columns, scale * rows.values
-    for part in made.values():
-        tensors |= {"squares": part.tensors["squares"]} if "squares" in part.tensors else {}
+    squares = [part.tensors["squares"] for part in made.values() if "squares" in part.tensors]
+    tensors["squares"] = torch.cat([torch.zeros(0), *squares])
     layers = max(part.layers for part in made.values())
     cosine = all(part.cosine for part in made.values())
     recency, dampened = settings.recency or 0.0, bool(settings.dampening)

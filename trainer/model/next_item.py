@@ -32,9 +32,10 @@ from trainer.model.progress import Progress
 PASSES = 10  # over the edges
 STEPS = 100  # in a pass, as far as the sizes below allow
 FEWEST, MOST = 512, 2_048  # edges in a step: more steps in a pass where the graph is large
+LONGEST = 5_000  # steps, unless the number of passes is set: each changes both tables as a whole
 RATE, WARM_RATE = 0.02, 0.01  # of Adam, at the first step
 WINDOW = 50  # items of a state that are looked at in a training
-FURTHER = 0.5  # chance that not the very next item is predicted but the one after it, and so on
+FURTHER = 0.5  # chance to skip an item: wanted is the next one, or in 1/4 the second, and so on
 TABLES = ("incoming", "outgoing")  # float32 [items, dim]
 
 
@@ -57,7 +58,7 @@ class FittedNextItem(Fitted[LearnedSettings]):
         popular = power(graph.item_strengths, settings.learned_power or 0.0)
         popular *= graph.item_strengths > 0  # an item without edges has learned nothing
         tensors = {
-            "base": torch.zeros(graph.n_users, self.outgoing.shape[1]),
+            "base": torch.zeros(graph.n_users, 0),
             "incoming": self.incoming,
             "outgoing": normalize(self.outgoing, dim=1) * torch.from_numpy(popular)[:, None],
         }
@@ -86,6 +87,7 @@ def fit(
     edges = Sequences.of(graph, settings.recency or 0.0)
     size = min(MOST, max(FEWEST, len(edges.later) // STEPS))
     steps = (settings.epochs or PASSES) * -(-len(edges.later) // size)
+    steps = steps if settings.epochs else min(LONGEST, steps)
     steps, rate = (-(-steps // share), WARM_RATE) if known else (steps, RATE)
     optimizer = Adam(tables, rate, steps)
     for step in range(1, steps + 1):
@@ -97,23 +99,24 @@ def fit(
         optimizer.step()
         progress(settings.model, step, steps, value)
     incoming, outgoing = (table.detach().cpu() for table in tables)
+    incoming[~edges.stand_before(graph.n_items)] = 0  # no state had them: they are random
     return FittedNextItem(incoming, outgoing, settings)
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """The edges of all users in their order, one user after another; those of some strength.
+    """The edges of all users in their order, one user after another, without those of strength 0.
 
-    items: int64 [edges]; strengths: float32 [edges]; starts: int64 [edges], where the edge's user
-    begins; ends: int64 [edges], the user's last edge; fading: float32 [edges, 1], the recency, and
-    0 for a user whose order says nothing; later: int64 [predicted], edges that are not the first of
-    a user; log_degrees: float32 [items].
+    items, users: int32 [edges]; strengths: float32 [edges]; starts: int64 [users + 1], where the
+    edges of each user with edges begin; fading: float32 [users], the recency, and 0 for a user
+    whose edges all have the same time; later: int64 [predicted], edges that are not the first of
+    their users; log_degrees: float32 [items].
     """
 
     items: Tensor
+    users: Tensor
     strengths: Tensor
     starts: Tensor
-    ends: Tensor
     fading: Tensor
     later: Tensor
     log_degrees: Tensor
@@ -123,34 +126,39 @@ class Sequences:
         """The sequences of a graph."""
         order = graph.by_time()
         order = order[graph.strengths[order] > 0]
-        users, items = graph.users[order], graph.items[order].astype(np.int64)
+        users, items = graph.users[order], graph.items[order]
         first = np.concatenate([[True], users[1:] != users[:-1]])[: len(users)]
-        begins, of_user = np.flatnonzero(first), np.cumsum(first) - 1
-        ends = np.append(begins[1:], len(users)) - 1
+        starts, numbers = np.flatnonzero(first), np.cumsum(first, dtype=np.int32) - 1
+        fading = np.where(graph.timed[users[starts]], recency, 0.0).astype(np.float32)
         degrees = np.bincount(items, minlength=graph.n_items).clip(min=1)
         return cls(
             torch.from_numpy(items),
+            torch.from_numpy(numbers),
             torch.from_numpy(graph.strengths[order]),
-            torch.from_numpy(begins[of_user]),
-            torch.from_numpy(ends[of_user]),
-            torch.from_numpy(np.where(graph.timed[users], recency, 0.0).astype(np.float32))[
-                :, None
-            ],
+            torch.from_numpy(np.append(starts, len(users))),
+            torch.from_numpy(fading),
             torch.from_numpy(np.flatnonzero(~first)),
             torch.from_numpy(np.log(degrees).astype(np.float32)),
         )
+
+    def stand_before(self, n_items: int) -> Tensor:
+        """Which items stand before another one in a sequence, bool [items]."""
+        made = torch.zeros(n_items, dtype=torch.bool)
+        made[self.items[self.later - 1]] = True
+        return made
 
     def before(self, edges: Tensor) -> tuple[Tensor, Tensor]:
         """The items of the states that come before edges int64 [n], and their weights.
 
         Returns:
-            int64 [n, WINDOW], the newest first, and float32 [n, WINDOW], 0 where there is none.
+            int32 [n, WINDOW], the newest first, and float32 [n, WINDOW], 0 where there is none.
         """
         ages = torch.arange(WINDOW)
         places = edges[:, None] - 1 - ages
-        inside = places >= self.starts[edges, None]
+        users = self.users[edges]
+        inside = places >= self.starts[users, None]
         places = torch.where(inside, places, 0)
-        faded = (1.0 + ages) ** -self.fading[edges]
+        faded = (1.0 + ages) ** -self.fading[users, None]
         return self.items[places], self.strengths[places] * faded * inside
 
 
@@ -170,10 +178,11 @@ def _loss(
     items, weights = (part.to(where) for part in edges.before(asked))
     states = normalize(embedding_bag(items, incoming, per_sample_weights=weights, mode="sum"))
     ahead = asked + torch.empty(size).geometric_(1 - FURTHER).long() - 1
-    wanted = edges.items[torch.minimum(ahead, edges.ends[asked])]
+    last = edges.starts[edges.users[asked] + 1] - 1
+    wanted = edges.items[torch.minimum(ahead, last)]
     scores = states @ normalize(outgoing[sampled.to(where)]).T / temperature
     scores = scores - edges.log_degrees[sampled].to(where)
-    itself = (sampled == wanted[:, None]).to(where)
+    itself = sampled.to(where) == wanted.to(where)[:, None]
     of_wanted = (states * normalize(outgoing[wanted.to(where)])).sum(1) / temperature
     of_wanted = of_wanted - edges.log_degrees[wanted].to(where)
     others = scores.masked_fill(itself, -torch.inf).logsumexp(1)

@@ -145,8 +145,7 @@ def learned_alone(blend: Embeddings) -> Embeddings:
     """The learned part of a blend on its own."""
     base = blend.tensors["base"]
     last = {
-        name: blend.tensors[name][:, -blend.dim :].contiguous()
-        for name in ("incoming", "outgoing")
+        name: blend.tensors[name][:, -blend.dim :].contiguous() for name in ("incoming", "outgoing")
     }
     return BlendEmbeddings("lightgcn", blend.layers, blend.cosine, {"base": base} | last)
 

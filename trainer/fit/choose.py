@@ -232,13 +232,18 @@ def mean_of_best(
 ) -> tuple[float, ...]:
     """The mean of one in `BEST` weightings, those of the highest figures.
 
-    Of the weights that are chosen, one below `LEAST` of the largest becomes 0.
+    Where nothing is set, only the ratios of a weighting mean something: each is brought to the
+    mean weight 1 first, so that all count alike. Of the weights that are chosen, one below `LEAST`
+    of the largest becomes 0.
 
     Args:
         open_: for each part, whether the weight is chosen; else it is set.
     """
     best = np.argsort([-figure for figure in figures], kind="stable")[: max(1, len(tries) // BEST)]
-    mean = np.mean([tries[n] for n in best], axis=0).round(2)
+    few = np.array([tries[n] for n in best])
+    if all(open_):
+        few = few / few.mean(axis=1, keepdims=True)
+    mean = few.mean(axis=0).round(2)
     small = mean < LEAST * mean.max(where=np.array(open_), initial=0.0)
     return tuple(np.where(small & open_, 0.0, mean).tolist())
 

@@ -172,7 +172,8 @@ def _loss(
     edges: Sequences, size: int, incoming: Tensor, outgoing: Tensor, settings: LearnedSettings
 ) -> Tensor:
     """Mean of -log P of the items of `size` edges, drawn at random."""
-    where, temperature = incoming.device, settings.temperature or 0.15
+    where, temperature = incoming.device, settings.temperature
+    assert temperature is not None
     asked = edges.later[torch.randint(len(edges.later), (size,))]
     sampled = edges.items[torch.randint(len(edges.items), (settings.negatives,))]
     items, weights = (part.to(where) for part in edges.before(asked))
@@ -180,10 +181,11 @@ def _loss(
     ahead = asked + torch.empty(size).geometric_(1 - FURTHER).long() - 1
     last = edges.starts[edges.users[asked] + 1] - 1
     wanted = edges.items[torch.minimum(ahead, last)]
-    scores = states @ normalize(outgoing[sampled.to(where)]).T / temperature
-    scores = scores - edges.log_degrees[sampled].to(where)
+    states = states / temperature
+    rows = normalize(outgoing[torch.cat([sampled, wanted]).to(where)])
+    drawn, target = rows[: len(sampled)], rows[len(sampled) :]
+    scores = torch.addmm(-edges.log_degrees[sampled].to(where), states, drawn.T)
     itself = sampled.to(where) == wanted.to(where)[:, None]
-    of_wanted = (states * normalize(outgoing[wanted.to(where)])).sum(1) / temperature
-    of_wanted = of_wanted - edges.log_degrees[wanted].to(where)
+    of_wanted = (states * target).sum(1) - edges.log_degrees[wanted].to(where)
     others = scores.masked_fill(itself, -torch.inf).logsumexp(1)
     return (torch.logaddexp(others, of_wanted) - of_wanted).mean()

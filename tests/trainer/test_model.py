@@ -215,7 +215,7 @@ def test_training_stops_where_the_progress_says_so(kind: float) -> None:
         raise TrainingStopped
 
     with pytest.raises(TrainingStopped):
-        Learned().fit(blocks(), Hyperparameters(dim=8, learned_order=kind), stop)
+        Learned().fit(blocks(), Hyperparameters(dim=8, learned_order=kind).usual(), stop)
 
 
 @pytest.mark.parametrize(

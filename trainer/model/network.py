@@ -11,6 +11,7 @@ from trainer.graph.sparse import Adjacency
 from trainer.model.part import CommonSettings
 from trainer.model.setting import setting
 
+TEMPERATURE, NEXT_TEMPERATURE = 0.1, 0.15  # of LightGCN, of next items
 Tables = dict[str, Tensor]  # of a network's parameters, by name
 
 
@@ -26,7 +27,10 @@ class NetworkSettings(CommonSettings):
     )
     epochs: int | None = None  # passes over the edges; None: the network's own number
     temperature: float | None = setting(
-        "Learned part: temperature of the softmax.", usual=0.1, usual_next=0.15, above=0
+        "Learned part: temperature of the softmax.",
+        usual=TEMPERATURE,
+        usual_next=NEXT_TEMPERATURE,
+        above=0,
     )
     negatives: int = setting(
         "Learned part: items sampled in each step, the same for all users.", 1_024, least=1

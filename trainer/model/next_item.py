@@ -26,6 +26,7 @@ from trainer.graph.sparse import power
 from trainer.model.adam import Adam
 from trainer.model.gradient_training import Diverged, begin
 from trainer.model.learned_settings import LearnedSettings
+from trainer.model.network import NEXT_TEMPERATURE
 from trainer.model.part import Fitted, State
 from trainer.model.progress import Progress
 
@@ -172,8 +173,7 @@ def _loss(
     edges: Sequences, size: int, incoming: Tensor, outgoing: Tensor, settings: LearnedSettings
 ) -> Tensor:
     """Mean of -log P of the items of `size` edges, drawn at random."""
-    where, temperature = incoming.device, settings.temperature
-    assert temperature is not None
+    where, temperature = incoming.device, settings.temperature or NEXT_TEMPERATURE
     asked = edges.later[torch.randint(len(edges.later), (size,))]
     sampled = edges.items[torch.randint(len(edges.items), (settings.negatives,))]
     items, weights = (part.to(where) for part in edges.before(asked))

@@ -12,7 +12,7 @@ from torch.nn import functional
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Incidence
 from trainer.model import losses
-from trainer.model.network import Network, NetworkSettings
+from trainer.model.network import TEMPERATURE, Network, NetworkSettings
 from trainer.model.product import product
 
 BPR_EDGES = 100_000  # drawn in each step
@@ -49,7 +49,7 @@ def _softmax(
     strengths = torch.from_numpy(mine.strengths).to(where)
     incidence = Incidence(mine, where)
     zeros = torch.zeros(graph.n_users, device=where)
-    temperature = settings.temperature or 0.1
+    temperature = settings.temperature or TEMPERATURE
     users_in_all = int(np.count_nonzero(graph.user_strengths))
 
     def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:

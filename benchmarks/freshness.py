@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -35,7 +33,7 @@ from kafka import KafkaProducer
 
 from benchmarks import synthetic
 from benchmarks.bench_gowalla import published
-from benchmarks.observer import Observer
+from benchmarks.observer import Observer, logged_figures
 from benchmarks.synthetic import Result, Sizes
 from process.log import FIGURES_EVERY
 from streamgcn.services.ports import free_port
@@ -49,7 +47,6 @@ from trainer.model.model_file import written
 LEFT_SECONDS = 60.0  # that the events of one rate have to be answered after the last was sent
 NEW, NEW_USERS, NEW_ITEMS = 0.05, 1_000, 200
 WARM_UP_RATE, WARM_UP_SECONDS = 100, 3.0
-LOGGED = re.compile(r"(freshness_p\d+_ms)=(\d+)")
 LIMIT_SECONDS = 1.0
 LOOK_SECONDS = 0.5  # between two looks whether it is over
 EPOCHS, VECTORS = 30, 256  # of the training in `retraining`, which is measured to its end
@@ -234,14 +231,6 @@ def measure(
 def finite(seconds: float) -> float | None:
     """Rounded; None for what was never seen."""
     return round(float(seconds), 3) if np.isfinite(seconds) else None
-
-
-def logged_figures(text: str) -> dict[str, list[int]]:
-    """freshness_p... of serving's own lines of figures: the lines' median and their worst."""
-    found: dict[str, list[int]] = defaultdict(list)
-    for name, value in LOGGED.findall(text):
-        found[name].append(int(value))
-    return {name: [int(np.median(each)), max(each)] for name, each in found.items()}
 
 
 def used() -> dict[str, float]:

@@ -13,9 +13,11 @@ import threading
 import time
 from collections import defaultdict, deque
 
+import numpy as np
 import redis
 
 SAMPLED = "7"  # last digit of the users that are observed
+LOGGED = re.compile(r"(freshness_p\d+_ms)=(\d+)")
 EVENT_AT = re.compile(rb'"event_at":(\d+)')
 
 
@@ -72,3 +74,11 @@ class Observer(threading.Thread):
             events = self._waiting.get(user)
             while found and events and events[0] <= int(found[1]):
                 self.waits.append((now - events.popleft()) / 1000)
+
+
+def logged_figures(text: str) -> dict[str, list[int]]:
+    """freshness_p... of serving's own lines of figures: the lines' median and their worst."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for name, value in LOGGED.findall(text):
+        found[name].append(int(value))
+    return {name: [int(np.median(each)), max(each)] for name, each in found.items()}

@@ -55,6 +55,7 @@ def test_a_compressed_batch_of_large_messages_is_read_piece_by_piece(tmp_path: P
     assert found.bytes < PEAK / 2
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as on Linux")
 def test_a_poll_of_small_messages_that_each_expand_is_stored_piece_by_piece(tmp_path: Path) -> None:
     value = bombs.rows_of_long_ids_in_a_small_message()

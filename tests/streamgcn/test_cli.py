@@ -303,14 +303,14 @@ def test_gcn_with_mse_reports_its_rmse_beside_those_of_the_mean_and_of_biases(
     if not whole.exists():
         pytest.skip(f"{whole} is absent")
     ratings, small = tmp_path / "ratings.csv", tmp_path / "small.toml"
-    ratings.write_text("".join(whole.read_text().splitlines(keepends=True)[:30_000]))
+    ratings.write_text("".join(whole.read_text().splitlines(keepends=True)[:15_000]))
     small.write_text("dim = 16\n")
     ended = streamgcn(
         "evaluate", "--train", str(ratings), STREAMGCN_MODEL="gcn", STREAMGCN_LOSS="mse",
         STREAMGCN_EPOCHS="60", STREAMGCN_MODEL_FILE=str(small),
     )  # fmt: skip
     figures = json.loads(ended.stdout)
-    assert figures["test_edges"] > 2_500
+    assert figures["test_edges"] > 1_200
     assert figures["rmse"] < figures["rmse_mean"]
     assert 0.5 < figures["rmse_biases"] < figures["rmse_mean"]
 

@@ -70,6 +70,7 @@ def test_the_example_for_python_reads_a_list_or_the_popular_one(url: str, tmp_pa
     assert found == ["i1 0.5 live\nü 0.25 live"] * 2 + ["hit 3.0 popular"]
 
 
+@pytest.mark.long  # npm installs a client
 def test_the_example_for_node_reads_a_list_or_the_popular_one(url: str, tmp_path: Path) -> None:
     node, npm = shutil.which("node"), shutil.which("npm")
     if not node or not npm:

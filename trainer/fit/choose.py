@@ -1,28 +1,26 @@
 """What the settings leave open, read off held-out edges: nothing is set for a data set.
 
 One part after another, round by round of the part's own grid, the weights last; the measure is
-NDCG@20. The weights are the mean of the best few, as the very best of many on a few hundred users
-is the best by chance, and leaves out parts that others need.
+NDCG@20. How the weights are averaged is in weightings.py.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
-from itertools import product
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trainer.embedding.edges import own
 from trainer.fit.evaluate import ranking, rankings, scorer
+from trainer.fit.weightings import mean_of_best, weightings
 from trainer.graph.interactions import InteractionGraph
 from trainer.model.blend import AllFitted, spread
 from trainer.model.hyperparameters import USUAL, AnyPart, Hyperparameters
 from trainer.model.neighbors import Neighbors
-from trainer.model.part import Fitted, Round, Values, given
+from trainer.model.part import Fitted, Round, Values
 from trainer.model.progress import Progress
 from trainer.model.transitions import RECENCIES
 
@@ -30,10 +28,6 @@ log = logging.getLogger("trainer")
 
 USERS = 2_048  # on whom a choice is measured
 ORDER_GAIN = 1.01  # times the figure without order that recency and direction must reach
-WEIGHTS = (0.0, 0.5, 1.0, 2.0)
-FEW_WEIGHTS = (0.0, 1.0, 2.0)  # for four parts
-BEST = 13  # of the tried weightings the best one in 13 are averaged
-LEAST = 0.1  # of the largest weight that is chosen: a part with less is left out
 TRIES = 120  # measurements in all, about
 FEW = 20.0  # weights up to this, such as ratings, are taken as they are
 
@@ -123,10 +117,7 @@ class Chooser:
         made = {name: of.embeddings(self._kept, self.settings) for name, of in self.fitted.items()}
         parts = [part for part in self.settings.parts if part.name in made]
         scales = {name: 1 / spread(self._kept, part) for name, part in made.items()}
-        grid = WEIGHTS if len(parts) < 4 else FEW_WEIGHTS
-        tries = _distinct(
-            list(product(*(given(self.settings.weight(part), grid) for part in parts)))
-        )
+        tries = weightings([self.settings.weight(part) for part in parts])
 
         def scores(users: Tensor) -> Iterator[Tensor]:
             edges = own(self._kept, users)
@@ -225,34 +216,3 @@ class _Search:
             if fitted is not None and fitted.serves(settings):
                 return fitted
         return self._chooser.fit(self._part, settings)
-
-
-def mean_of_best(
-    tries: Sequence[tuple[float, ...]], figures: Sequence[float], open_: Sequence[bool]
-) -> tuple[float, ...]:
-    """The mean of one in `BEST` weightings, those of the highest figures.
-
-    Where nothing is set, only the ratios of a weighting mean something: each is brought to the
-    mean weight 1 first, so that all count alike. Of the weights that are chosen, one below `LEAST`
-    of the largest becomes 0.
-
-    Args:
-        open_: for each part, whether the weight is chosen; else it is set.
-    """
-    best = np.argsort([-figure for figure in figures], kind="stable")[: max(1, len(tries) // BEST)]
-    few = np.array([tries[n] for n in best])
-    if all(open_):
-        few = few / few.mean(axis=1, keepdims=True)
-    mean = few.mean(axis=0).round(2)
-    small = mean < LEAST * mean.max(where=np.array(open_), initial=0.0)
-    return tuple(np.where(small & open_, 0.0, mean).tolist())
-
-
-def _distinct(tries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Without those that rank alike: all zero, or a multiple of one before."""
-    kept: dict[tuple[float, ...], tuple[float, ...]] = {}
-    for weights in tries:
-        total = sum(weights)
-        if total:
-            kept.setdefault(tuple(round(w / total, 6) for w in weights), weights)
-    return list(kept.values())

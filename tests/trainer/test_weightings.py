@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.fit.choose import BEST, mean_of_best
+from trainer.fit.weightings import BEST, mean_of_best
 
 OPEN = (True, True)
 

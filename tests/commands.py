@@ -14,6 +14,7 @@ import atexit
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -152,12 +153,12 @@ def forking() -> Iterator[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.commands", str(listening.fileno())],
             env=without_settings() | one_thread, cwd=ROOT, pass_fds=[listening.fileno()],
+            stdin=subprocess.PIPE,  # whose end tells that this process has ended, however it did
         )  # fmt: skip
         try:
             yield address
         finally:
-            process.terminate()
-            process.wait()
+            process.communicate()
 
 
 @cache
@@ -173,6 +174,8 @@ def _fork(listening: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the tests end this process
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nobody has to wait for the watchers
     while True:
+        if select.select([listening, sys.stdin], [], [])[0] != [listening]:
+            os._exit(0)
         state, _ = listening.accept()
         if os.fork() == 0:
             break

@@ -3,6 +3,7 @@
 reading.py      what a loop polls and answers
 assignment.py   which partitions wait for a start, are read, or were lost
 member.py       the client that joins the group
+joining.py      an answer of the group that comes between two polls
 admission.py    whether the broker answers and lets the member in
 offsets.py      where partitions begin and end
 identity.py     whether the topic was created anew

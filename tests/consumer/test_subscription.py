@@ -105,6 +105,16 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
     assert seen >= 100
 
 
+def test_a_member_to_whom_the_group_answers_between_two_polls_is_let_in(embedded: str) -> None:
+    settings = publish_a_hundred(embedded)  # a broker that lets the first member wait for 3 s
+    with Subscription(settings, uuid.uuid4().hex, log, threading.Event()) as subscription:
+        joining, joined = subscription._member.client._coordinator, set[int]()
+        for _ in range(5):  # to look for the coordinator, ask, take the answer, and tell of it
+            joined.update(subscription.poll(0.2).gained)
+            wait_for("the answer", lambda: not joining._join_task or joining._join_task.is_done)
+        assert joined == {0, 1, 2, 3}
+
+
 def test_a_member_that_has_waited_long_for_the_broker_gives_the_group_time_to_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -33,7 +33,9 @@ class Adam:
         self._rate, self._epochs, self._decay = rate, epochs, decay
         self._step = 0
         self._moments: list[tuple[Tensor, Tensor, Tensor]] = [
-            (torch.zeros_like(p), torch.zeros_like(p), torch.zeros(())) for p in self._parameters
+            # The fused step counts where the parameters are, also on a GPU.
+            (torch.zeros_like(p), torch.zeros_like(p), torch.zeros((), device=p.device))
+            for p in self._parameters
         ]
 
     def rate(self) -> float:

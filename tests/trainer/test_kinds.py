@@ -167,6 +167,20 @@ def retrained(folder: Path, wanted: Hyperparameters) -> Manifest:
     return made.manifest
 
 
+@pytest.mark.parametrize(("with_times", "kind"), [(True, 1.0), (False, 0.0)])
+def test_the_first_quick_model_is_of_the_kind_that_the_times_of_the_edges_allow(
+    with_times: bool, kind: float, tmp_path: Path
+) -> None:
+    """Neither neighbours nor transitions are left, which alone are quick."""
+    few = blocks(n_blocks=2, users=12)
+    few = timed(few) if with_times else few
+    wanted = replace(TINY, neighbors_weight=0.0, transitions_weight=0.0)
+    made = candidate(few, wanted, Snapshots(str(tmp_path)), None, quiet, Watermark(), quick=True)
+    assert made.manifest.chosen_at == 0
+    assert made.manifest.settings["learned_order"] == kind
+    assert made.start.keys() >= TABLES[int(kind)]
+
+
 @pytest.mark.parametrize(("before", "kind"), [(LIGHT, 1.0), (NEXT, 0.0)])
 def test_a_live_model_of_another_kind_than_the_one_that_is_set_leaves_no_number(
     before: Hyperparameters, kind: float, tmp_path: Path, caplog: pytest.LogCaptureFixture

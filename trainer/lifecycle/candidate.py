@@ -47,9 +47,9 @@ def candidate(
     if live and start:
         settings = settings.filled(chosen(live.manifest))
         chosen_at = live.manifest.chosen_at
-    timed = bool(graph.timed.any())
-    if quick and settings.for_graph(len(graph), timed).missing():
-        settings, chosen_at = settings.quick(timed).usual(), 0
+    settings = settings.for_graph(len(graph), bool(graph.timed.any()))
+    if quick and settings.missing():
+        settings, chosen_at = settings.quick().usual(), 0
     log.info(
         "Training %s on %d edges%s of %d users and %d items, %s.",
         settings.model, len(graph), _weak(graph), graph.n_users, graph.n_items,

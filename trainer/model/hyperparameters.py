@@ -83,10 +83,10 @@ class Hyperparameters(TransitionsSettings, NeighborsSettings, LowPassSettings, L
         """The same with `learned_order`, which follows from recency where nothing else tells."""
         return self.filled({"learned_order": float(self.predicts_next)})
 
-    def quick(self, timed: bool) -> Self:
-        """The same with one part that is made within seconds; where order says something, one that
-        uses it."""
-        quick = [part for part in self.parts if part.quick and (timed or not part.uses_order)]
+    def quick(self) -> Self:
+        """The same, as `for_graph` gave it, with one part that is made within seconds; where order
+        says something, one that uses it."""
+        quick = [part for part in self.parts if part.quick]
         best = max(quick, key=lambda part: part.uses_order, default=None)
         others = (part for part in self.parts if best is not None and part is not best)
         return self.filled({part.weight: 0.0 for part in others})

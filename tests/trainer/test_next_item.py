@@ -14,6 +14,7 @@ from trainer.model import next_item
 from trainer.model.blend import blend, fit, state
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
+from trainer.model.sequences import Sequences
 
 ALONE = Hyperparameters(
     dim=16, epochs=40, negatives=64, neighbors_weight=0.0, low_pass_weight=0.0,
@@ -137,14 +138,61 @@ def test_no_user_has_a_vector_of_its_own() -> None:
     assert (model.dim, model.vectors) == (ALONE.dim, 0)
 
 
-def test_the_steps_on_a_large_graph_have_a_bound_unless_the_passes_are_set(
+def test_a_pass_over_a_large_graph_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(next_item, "LONGEST", 1)
+    steps: list[int] = []
+    for settings in (replace(ALONE, epochs=None), replace(ALONE, epochs=3)):
+        next_item.fit(chain(), settings, lambda *told: steps.append(told[2]))
+    assert set(steps) == {10, 3}
+
+
+def test_a_new_item_begins_beside_its_neighbours_so_that_one_step_leaves_it_right() -> None:
+    made = chain()
+    new = made.item_ids.values.to_pylist().index("i7")
+    tables = state(fit(made.subset(made.items != new), ALONE), ALONE)
+    tables["incoming"][new] = tables["outgoing"][new] = 0.0
+    model = next_item.fit(made, ALONE, quiet, tables, share=1_000).embeddings(made, ALONE)
+    numbers = {name: n for n, name in enumerate(made.item_ids.values.to_pylist())}
+    for walked, after in (((4, 5, 6), 7), ((7,), 8)):
+        own_items = [numbers[f"i{each}"] for each in walked]
+        scores = model.score(torch.tensor([-1]), of_items(*own_items))[0]
+        scores[own_items] = -torch.inf
+        assert scores.argmax() == numbers[f"i{after}"]
+
+
+def test_an_item_that_no_step_had_in_a_state_brings_what_came_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(next_item, "LONGEST", 7)
-    steps: list[int] = []
-    for settings in (replace(ALONE, epochs=None), replace(ALONE, epochs=9)):
-        next_item.fit(chain(), settings, lambda *told: steps.append(told[2]))
-    assert sorted(set(steps)) == [7, 18]
+    monkeypatch.setattr(next_item, "FEWEST", 1)
+    monkeypatch.setattr(next_item, "MOST", 1)
+    monkeypatch.setattr(next_item, "LONGEST", 1)
+    made = graph(
+        [(f"u{n}", f"{side}{n}", 1.0, 1 + (side == "b")) for n in range(9) for side in "ab"]
+    )
+    fitted = next_item.fit(made, replace(ALONE, epochs=1), quiet)
+    names = made.item_ids.values.to_pylist()
+    first, second = ([names.index(f"{side}{n}") for n in range(9)] for side in "ab")
+    cosines = torch.cosine_similarity(fitted.incoming[first], fitted.outgoing[second])
+    assert (cosines > 0.999).sum() == 8  # all but the one of the step
+
+
+def test_edges_without_strength_keep_their_place_as_they_do_in_the_ages_of_a_list() -> None:
+    events = [("u", "a", 1.0, 1), ("u", "b", -1.0, 2), ("u", "c", 2.0, 3), ("v", "a", 1.0, 1),
+              ("v", "b", -1.0, 2)]  # fmt: skip
+    made = graph([*events, ("u", "d", 1.0, 4)])
+    edges = Sequences.of(made, 1.0)
+    a, b, c, d = (made.item_ids.values.to_pylist().index(name) for name in "abcd")
+    assert edges.wanted(edges.later).tolist() == [c, d]
+    items, weights = edges.before(edges.later)
+    assert items[1, :3].tolist() == [c, b, a]
+    torch.testing.assert_close(weights[1, :4], torch.tensor([2.0, 0.0, 1 / 3, 0.0]))
+    items, chances = edges.after(torch.tensor([0]))
+    assert items[0, :2].tolist() == [c, d]
+    torch.testing.assert_close(chances[0, :3], torch.tensor([0.5, 0.25, 0.0]))
+    without_d = made.subset(made.items != d)
+    ages = without_d.ages[without_d.users == 0]  # the ages that u is scored with
+    faded = np.sort(without_d.strengths[without_d.users == 0] / (1.0 + ages))
+    np.testing.assert_allclose(faded, np.sort(weights[1, :3].numpy()), rtol=1e-6)
 
 
 def test_an_item_without_edges_scores_nothing() -> None:

@@ -31,14 +31,17 @@ def tables() -> BlendEmbeddings:
 
 
 def edges(ages: bool) -> tuple[Own, Own]:
-    """Own edges of five users, and two new items that three and two of them took."""
+    """Own edges of five users, one in three of strength 0, and two new items that three and two of
+    the users took."""
     rng = np.random.default_rng(0)
     items = [rng.permutation(7)[:4] for _ in range(USERS)]
     orders = [rng.permutation(6) for _ in range(USERS)]  # ages of four own and two new items
     own = Own(
         torch.arange(USERS + 1) * 4,
         torch.from_numpy(np.concatenate(items)),
-        torch.from_numpy(rng.random(USERS * 4).astype(np.float32)),
+        torch.from_numpy(
+            (rng.random(USERS * 4) * (np.arange(USERS * 4) % 3 > 0)).astype(np.float32)
+        ),
         torch.from_numpy(np.concatenate([order[:4] for order in orders])) if ages else None,
     )
     users = [0, 2, 3, 1, 3]
@@ -61,7 +64,7 @@ def test_rows_of_new_items_equal_a_plain_loop(tables: BlendEmbeddings, ages: boo
                 if later >= 0:
                     faded = own.strengths[edge] * max(1, later) ** -RECENCY
                     state += faded * incoming[own.items[edge]]
-                else:
+                elif own.strengths[edge] > 0:
                     followed[item] += 0.5**-later * outgoing[own.items[edge]]
             states[item] += normalize(state, dim=0)
     usual = incoming[:6].norm(dim=1).mean()

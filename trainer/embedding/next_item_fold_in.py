@@ -58,9 +58,12 @@ def rows_of_new_items(
     Returns:
         float32 [new, dim], twice.
     """
-    later, items, first = pairs.later, own.items[pairs.edges], embeddings.vectors
-    incoming = embeddings.tensors["incoming"][:, first:]
-    outgoing = functional.normalize(embeddings.outgoing[:, first:], dim=1)
+    later, first = pairs.later, embeddings.vectors
+    # Of a catalogue of a million items these users have a few: only their rows are looked at.
+    known, places = torch.unique(own.items, return_inverse=True)
+    items = places[pairs.edges]
+    incoming = embeddings.tensors["incoming"][known, first:]
+    outgoing = functional.normalize(embeddings.outgoing[known, first:], dim=1)
 
     def summed(table: Tensor, weights: Tensor) -> Tensor:
         """Sum of an item table's rows by weight [pairs] for each edge of a new item."""
@@ -74,9 +77,11 @@ def rows_of_new_items(
         made = rows.new_zeros(len(touched.starts) - 1, rows.shape[1])
         return functional.normalize(made.index_add_(0, touched.rows(), rows), dim=1)
 
-    faded = own.strengths[pairs.edges] * later.clamp(min=1) ** -embeddings.recency
+    strengths = own.strengths[pairs.edges]
+    faded = strengths * later.clamp(min=1) ** -embeddings.recency
     states = functional.normalize(summed(incoming, faded * (later >= 0)), dim=1)
-    followed = summed(outgoing, 0.5 ** -later.clamp(max=0) * (later < 0))
+    next_ones = (later < 0) & (strengths > 0)
+    followed = summed(outgoing, 0.5 ** -later.clamp(max=0) * next_ones)
     lengths = incoming.norm(dim=1)
     usual = lengths.sum() / (lengths > 0).sum().clamp(min=1)
     return usual * of_items(followed), of_items(states)

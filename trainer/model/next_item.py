@@ -11,8 +11,8 @@ share, drawn by popularity and corrected for that (Yi et al., RecSys 2019).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -27,16 +27,16 @@ from trainer.model.adam import Adam
 from trainer.model.gradient_training import Diverged, begin
 from trainer.model.learned_settings import LearnedSettings
 from trainer.model.network import NEXT_TEMPERATURE
+from trainer.model.next_item_rows import rows_beside
 from trainer.model.part import Fitted, State
 from trainer.model.progress import Progress
+from trainer.model.sequences import FURTHER, Sequences
 
 PASSES = 10  # over the edges
 STEPS = 100  # in a pass, as far as the sizes below allow
 FEWEST, MOST = 512, 2_048  # edges in a step: more steps in a pass where the graph is large
-LONGEST = 5_000  # steps, unless the number of passes is set: each changes both tables as a whole
+LONGEST = 500  # steps of a pass, which each change both tables as a whole
 RATE, WARM_RATE = 0.02, 0.01  # of Adam, at the first step
-WINDOW = 50  # items of a state that are looked at in a training
-FURTHER = 0.5  # chance to skip an item: wanted is the next one, or in 1/4 the second, and so on
 TABLES = ("incoming", "outgoing")  # float32 [items, dim]
 
 
@@ -80,19 +80,20 @@ def fit(
 ) -> FittedNextItem:
     """Train, or train on from a state's tables of items; the arguments are those of `Part.fit`."""
     where = begin(settings)
-    tables = [
-        Parameter(_started((state or {}).get(name), graph.n_items, settings.dim).to(where))
-        for name in TABLES
-    ]
-    known = state is not None and set(TABLES) <= state.keys()
     edges = Sequences.of(graph, settings.recency or 0.0)
+    known = state is not None and set(TABLES) <= state.keys()
+    begun = [(state or {}).get(name, torch.zeros(graph.n_items, settings.dim)) for name in TABLES]
+    tables = [Parameter(table.to(where)) for table in _started(edges, *begun)]
     size = min(MOST, max(FEWEST, len(edges.later) // STEPS))
-    steps = (settings.epochs or PASSES) * -(-len(edges.later) // size)
-    steps = steps if settings.epochs else min(LONGEST, steps)
+    steps = (settings.epochs or PASSES) * min(LONGEST, -(-len(edges.later) // size))
     steps, rate = (-(-steps // share), WARM_RATE) if known else (steps, RATE)
     optimizer = Adam(tables, rate, steps)
+    trained = begun[0].any(1) if known else torch.zeros(graph.n_items, dtype=torch.bool)
     for step in range(1, steps + 1):
-        error = _loss(edges, size, tables[0], tables[1], settings)
+        asked = edges.later[torch.randint(len(edges.later), (size,))]
+        items, weights = edges.before(asked)
+        trained[items[weights > 0]] = True
+        error = _loss(edges, asked, items, weights, tables[0], tables[1], settings)
         error.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         value = float(error.detach())
         if not np.isfinite(value):
@@ -100,87 +101,42 @@ def fit(
         optimizer.step()
         progress(settings.model, step, steps, value)
     incoming, outgoing = (table.detach().cpu() for table in tables)
-    incoming[~edges.stand_before(graph.n_items)] = 0  # no state had them: they are random
+    incoming[~trained] = 0  # no state had them: they are random
+    incoming[~trained] = rows_beside(edges, incoming, outgoing, ~trained)[0]
     return FittedNextItem(incoming, outgoing, settings)
 
 
-@dataclass(frozen=True)
-class Sequences:
-    """The edges of all users in their order, one user after another, without those of strength 0.
+def _started(edges: Sequences, *tables: Tensor) -> Iterator[Tensor]:
+    """The tables incoming and outgoing, with other rows where there are none yet.
 
-    items, users: int32 [edges]; strengths: float32 [edges]; starts: int64 [users + 1], where the
-    edges of each user with edges begin; fading: float32 [users], the recency, and 0 for a user
-    whose edges all have the same time; later: int64 [predicted], edges that are not the first of
-    their users; log_degrees: float32 [items].
+    An item that others are beside begins where a fold-in would have put it, so that a few steps
+    leave it no worse; the rest is random.
     """
-
-    items: Tensor
-    users: Tensor
-    strengths: Tensor
-    starts: Tensor
-    fading: Tensor
-    later: Tensor
-    log_degrees: Tensor
-
-    @classmethod
-    def of(cls, graph: InteractionGraph, recency: float) -> Self:
-        """The sequences of a graph."""
-        order = graph.by_time()
-        order = order[graph.strengths[order] > 0]
-        users, items = graph.users[order], graph.items[order]
-        first = np.concatenate([[True], users[1:] != users[:-1]])[: len(users)]
-        starts, numbers = np.flatnonzero(first), np.cumsum(first, dtype=np.int32) - 1
-        fading = np.where(graph.timed[users[starts]], recency, 0.0).astype(np.float32)
-        degrees = np.bincount(items, minlength=graph.n_items).clip(min=1)
-        return cls(
-            torch.from_numpy(items),
-            torch.from_numpy(numbers),
-            torch.from_numpy(graph.strengths[order]),
-            torch.from_numpy(np.append(starts, len(users))),
-            torch.from_numpy(fading),
-            torch.from_numpy(np.flatnonzero(~first)),
-            torch.from_numpy(np.log(degrees).astype(np.float32)),
-        )
-
-    def stand_before(self, n_items: int) -> Tensor:
-        """Which items stand before another one in a sequence, bool [items]."""
-        made = torch.zeros(n_items, dtype=torch.bool)
-        made[self.items[self.later - 1]] = True
-        return made
-
-    def before(self, edges: Tensor) -> tuple[Tensor, Tensor]:
-        """The items of the states that come before edges int64 [n], and their weights.
-
-        Returns:
-            int32 [n, WINDOW], the newest first, and float32 [n, WINDOW], 0 where there is none.
-        """
-        ages = torch.arange(WINDOW)
-        places = edges[:, None] - 1 - ages
-        users = self.users[edges]
-        inside = places >= self.starts[users, None]
-        places = torch.where(inside, places, 0)
-        faded = (1.0 + ages) ** -self.fading[users, None]
-        return self.items[places], self.strengths[places] * faded * inside
-
-
-def _started(table: Tensor | None, items: int, dim: int) -> Tensor:
-    """A table with random rows where there are none yet."""
-    fresh = 0.1 * torch.randn(items, dim)
-    return fresh if table is None else torch.where(table.any(1, keepdim=True), table, fresh)
+    without = [~table.any(1) for table in tables]
+    either = without[0] | without[1]
+    beside = rows_beside(edges, tables[0], tables[1], either)
+    for table, missing, rows in zip(tables, without, beside, strict=True):
+        found = torch.zeros_like(table).masked_scatter(either[:, None], rows)
+        random = torch.where(found.any(1, keepdim=True), found, 0.1 * torch.randn_like(table))
+        yield torch.where(missing[:, None], random, table)
 
 
 def _loss(
-    edges: Sequences, size: int, incoming: Tensor, outgoing: Tensor, settings: LearnedSettings
+    edges: Sequences,
+    asked: Tensor,
+    items: Tensor,
+    weights: Tensor,
+    incoming: Tensor,
+    outgoing: Tensor,
+    settings: LearnedSettings,
 ) -> Tensor:
-    """Mean of -log P of the items of `size` edges, drawn at random."""
+    """Mean of -log P of the items wanted after the states of `asked`."""
     where, temperature = incoming.device, settings.temperature or NEXT_TEMPERATURE
-    asked = edges.later[torch.randint(len(edges.later), (size,))]
-    sampled = edges.items[torch.randint(len(edges.items), (settings.negatives,))]
-    items, weights = (part.to(where) for part in edges.before(asked))
+    sampled = edges.wanted(torch.randint(len(edges.liked), (settings.negatives,)))
+    items, weights = items.to(where), weights.to(where)
     states = normalize(embedding_bag(items, incoming, per_sample_weights=weights, mode="sum"))
-    ahead = asked + torch.empty(size).geometric_(1 - FURTHER).long() - 1
-    last = edges.starts[edges.users[asked] + 1] - 1
-    wanted = edges.items[torch.minimum(ahead, last)]
+    ahead = torch.empty(len(asked)).geometric_(1 - FURTHER).long() - 1
+    wanted = edges.wanted(asked, ahead)
     states = states / temperature
     rows = normalize(outgoing[torch.cat([sampled, wanted]).to(where)])
     drawn, target = rows[: len(sampled)], rows[len(sampled) :]

@@ -112,10 +112,17 @@ def test_a_printed_file_has_no_number_that_next_items_do_not_read(tmp_path: Path
         ({}, {"learned_order": 1.0}, False),
         ({}, {"layers": 2}, False),
         ({"learned_order": 0.0}, {"recency": 0.0}, True),
+        ({"learned_order": 0.0}, {"recency": 0.5}, False),
+        ({"learned_order": 0.0}, {"learned_order": 0.0, "recency": 0.5}, True),
+        ({"learned_order": 0.0}, {"loss": "softmax"}, True),
+        ({"learned_order": 0.0, "loss": "softmax"}, {}, True),
+        ({"learned_order": 0.0, "loss": "bpr"}, {}, False),
         ({"learned_order": 1.0}, {}, True),
         ({"learned_order": 1.0}, {"learned_order": 1.0}, True),
         ({"learned_order": 1.0}, {"learned_order": 0.0}, False),
         ({"learned_order": 1.0}, {"recency": 0.0}, False),
+        ({"learned_order": 1.0}, {"recency": 0.5}, True),
+        ({"learned_order": 1.0}, {"loss": "softmax"}, True),
         ({"learned_order": 1.0}, {"layers": 2}, True),
         ({"learned_order": 1.0}, {"dim": 64}, False),
         ({"learned_order": 1.0}, {"loss": "bpr"}, False),
@@ -127,6 +134,7 @@ def test_a_training_goes_on_from_the_tables_of_its_own_kind_alone(
     """A manifest of an earlier version has no learned_order: it is LightGCN's."""
     was = {name: value for name, value in asdict(Hyperparameters()).items() if value is not None}
     made = replace(Hyperparameters(), **wanted)  # type: ignore[arg-type]  # by name
+    made = made.for_graph(SIZE, TIMED)
     assert Learned().fits({"loss": None} | was | live, made) == goes_on
 
 
@@ -155,12 +163,13 @@ def test_a_whole_fit_takes_the_kind_that_the_order_of_the_edges_calls_for(
     assert not fitted.settings.missing()
 
 
-def retrained(folder: Path, wanted: Hyperparameters) -> Manifest:
+def retrained(folder: Path, wanted: Hyperparameters, with_times: bool = True) -> Manifest:
     """A training on a few users, from the live snapshot where that goes, that goes live."""
     snapshots = Snapshots(str(folder))
     version = snapshots.marks.live()
     live = snapshots.read(version) if version else None
-    few = timed(blocks(n_blocks=2, users=12))
+    few = blocks(n_blocks=2, users=12)
+    few = timed(few) if with_times else few
     made = candidate(few, wanted, snapshots, live, quiet, Watermark())
     snapshots.write(made)
     snapshots.promote(made.manifest.version)
@@ -181,20 +190,53 @@ def test_the_first_quick_model_is_of_the_kind_that_the_times_of_the_edges_allow(
     assert made.start.keys() >= TABLES[int(kind)]
 
 
-@pytest.mark.parametrize(("before", "kind"), [(LIGHT, 1.0), (NEXT, 0.0)])
-def test_a_live_model_of_another_kind_than_the_one_that_is_set_leaves_no_number(
-    before: Hyperparameters, kind: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("before", "change", "kind"),
+    [
+        (LIGHT, {"learned_order": 1.0}, 1.0),
+        (LIGHT, {"recency": 0.5}, 1.0),
+        (NEXT, {"learned_order": 0.0}, 0.0),
+        (NEXT, {"recency": 0.0}, 0.0),
+    ],
+)
+def test_a_live_model_of_another_kind_than_the_one_that_is_told_leaves_no_number(
+    before: Hyperparameters,
+    change: dict[str, float],
+    kind: float,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     first = replace(TINY, learned_order=before.learned_order, temperature=0.5)
     retrained(tmp_path, first)
     assert retrained(tmp_path, TINY).settings["temperature"] == 0.5
     assert caplog.text.count("from scratch") == 1
-    changed = retrained(tmp_path, replace(TINY, learned_order=kind))
+    wanted = replace(TINY, **change)  # type: ignore[arg-type]  # by name
+    changed = retrained(tmp_path, wanted)
     assert caplog.text.count("from scratch") == 2
     assert changed.settings["learned_order"] == kind
     assert changed.settings["temperature"] == (0.15 if kind else 0.1)
     assert Snapshots(str(tmp_path)).start(changed).keys() == TABLES[int(kind)] | {"basis"}
+    retrained(tmp_path, wanted)
+    assert f"going on from {changed.version}" in caplog.text
+
+
+def test_a_recency_without_a_use_does_not_have_each_training_begin_from_scratch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    wanted = replace(TINY, recency=0.5)
+    first = retrained(tmp_path, wanted, with_times=False)
+    assert first.settings["learned_order"] == 0
+    retrained(tmp_path, wanted, with_times=False)
+    assert f"going on from {first.version}" in caplog.text
+
+
+def test_next_items_are_not_gone_on_from_where_the_edges_have_lost_their_times(
+    tmp_path: Path,
+) -> None:
+    assert retrained(tmp_path, TINY).settings["learned_order"] == 1
+    assert retrained(tmp_path, TINY, with_times=False).settings["learned_order"] == 0
 
 
 def test_a_live_model_of_an_earlier_version_goes_on_with_lightgcn(

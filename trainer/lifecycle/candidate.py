@@ -41,13 +41,13 @@ def candidate(
     Raises:
         NothingToLearn, Diverged, TrainingStopped, DeviceMissing: as `fit`.
     """
+    settings = settings.for_graph(len(graph), bool(graph.timed.any()))
     start = _start(snapshots, live, graph) if live and goes_on(live, graph, settings) else None
     novelty = _novelty(snapshots, live, graph) if live else None
     chosen_at = len(graph)
     if live and start:
         settings = settings.filled(chosen(live.manifest))
         chosen_at = live.manifest.chosen_at
-    settings = settings.for_graph(len(graph), bool(graph.timed.any()))
     if quick and settings.missing():
         settings, chosen_at = settings.quick().usual(), 0
     log.info(

@@ -19,7 +19,11 @@ CHOOSE_AGAIN = 1.5  # times the edges of the last choice
 
 
 def goes_on(live: Snapshot, graph: InteractionGraph, settings: Hyperparameters) -> bool:
-    """Whether a training can go on from a snapshot: the same model, not outgrown."""
+    """Whether a training can go on from a snapshot: the same model, not outgrown.
+
+    Args:
+        settings: as `Hyperparameters.for_graph` gives them for the graph.
+    """
     was = live.manifest.settings
     same = was.get("model") == settings.model
     same &= all(part.fits(was, settings) for part in settings.parts)

@@ -60,14 +60,16 @@ class Learned(Part[LearnedSettings]):
         ]
 
     def fits(self, state: dict[str, object], settings: LearnedSettings) -> bool:
-        """Another kind of learned part, another size or another loss is none to go on from."""
+        """A training does not go on from another kind of learned part, another size or another
+        loss."""
         before = replace(settings, learned_order=1.0 if state.get("learned_order") else 0.0)
-        open_ = settings.learned_order is None and settings.recency != 0
-        wanted = before if open_ else settings
+        wanted = before if settings.learned_order is None else settings
         if wanted.predicts_next != before.predicts_next:
             return False
-        names = ("dim", "loss") if wanted.predicts_next else ("dim", "layers", "loss")
-        return all(state.get(name) == getattr(settings, name) for name in names)
+        if (state.get("loss") or self.loss) != (settings.loss or self.loss):
+            return False
+        sizes = ("dim",) if wanted.predicts_next else ("dim", "layers")
+        return all(state.get(name) == getattr(settings, name) for name in sizes)
 
 
 def _steps(settings: LearnedSettings, usual: int) -> Sequence[int | None]:

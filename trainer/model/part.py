@@ -138,7 +138,11 @@ class Part(ABC, Generic[S]):
         return None
 
     def fits(self, state: dict[str, Any], settings: S) -> bool:  # noqa: ARG002
-        """Whether a training can go on from a model of these settings, by name."""
+        """Whether a training can go on from a model of the settings in `state`, by name.
+
+        Args:
+            settings: as `for_graph` of hyperparameters.py gives them; None leaves a value open.
+        """
         return self.goes_on
 
 

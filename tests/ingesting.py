@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from consumer.settings import ConsumerSettings
 from tests import services
 from tests.graphs import stored
 from tests.services import wait_for
+from tests.threads import running
 
 
 class Topic:
@@ -76,32 +77,9 @@ class Topic:
         return store
 
 
-def consuming(settings: ConsumerSettings) -> AbstractContextManager[None]:
+def consuming(settings: ConsumerSettings) -> AbstractContextManager[object]:
     """Run a consumer while inside."""
     return running(lambda stop: Ingest.join(settings, stop).run())
-
-
-@contextmanager
-def running(room: Callable[[threading.Event], object]) -> Iterator[None]:
-    """Run a room's loop on a thread while inside; the event tells the loop to stop."""
-    stop = threading.Event()
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            room(stop)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(60)
-    assert not failed, failed
-    assert not thread.is_alive()
 
 
 def likes(user: str, items: Sequence[str], kind: str = "view") -> list[Event]:

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from tests.commands import Command, run, without_settings
-from tests.services import PATIENCE
+from tests.services import PATIENCE, patient
 
 Process = Command | subprocess.Popen[bytes]
 
@@ -40,7 +40,7 @@ class Rooms:
         own = {key: value for key, value in self.env.items() if key in given or key in settings}
         names = {key.lower().removeprefix("streamgcn_"): value for key, value in own.items()}
         self.settings = ServingSettings.model_validate(names)
-        self.store = Store(redis_url, name)
+        self.store = Store(patient(redis_url), name)
         self._running: dict[str, Process] = {}
 
     def start(self, *rooms: str, **settings: str) -> None:

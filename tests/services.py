@@ -145,6 +145,12 @@ def real_redis(folder: Path, port: int = 0, *options: str) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
+def patient(redis_url: str) -> str:
+    """The URL for a client that waits as long for an answer of a busy machine as the tests do."""
+    options = f"socket_timeout={PATIENCE}&socket_connect_timeout={PATIENCE}"
+    return f"{redis_url}{'&' if '?' in redis_url else '?'}{options}"
+
+
 @contextmanager
 def redis_cluster(folder: Path, nodes: int = 3, replicas: int = 0) -> Iterator[list[str]]:
     """URLs of the nodes of a Redis Cluster: primaries that share the slots, then replicas of the

@@ -4,7 +4,6 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,8 @@ from tests.consumer.test_order import put
 from tests.graphs import stored
 from tests.ingesting import Topic, consuming, likes
 from tests.rooms import Rooms
-from tests.services import log, wait_for
+from tests.services import PATIENCE, log, wait_for
+from tests.threads import begun
 from trainer.graph.weights import Weighing
 from trainer.retrain import Retrain
 from trainer.settings import TrainerSettings
@@ -68,7 +68,7 @@ def test_a_store_that_is_replaced_under_a_running_consumer_is_filled_from_the_st
         wait_for("the events", lambda: len(items(topic)) == (2 if idle else 3))
         topic.publish(*likes("u", ["d"]))
         wait_for("the last event", lambda: "d" in items(topic))
-    assert items(topic) == ["a", "b", "d"] if idle else ["a", "b", "c", "d"]
+    assert items(topic) == (["a", "b", "d"] if idle else ["a", "b", "c", "d"])
     lines = [each.getMessage() for each in caplog.records if each.name == "consumer"]
     assert sum("another" in line for line in lines) == 1
 
@@ -144,24 +144,12 @@ def test_an_empty_place_is_not_filled_where_the_group_has_stored_before(
         wait_for("the commit", lambda: group_offsets(topic.settings, topic.settings.kafka_group))
     (tmp_path / "edges").rename(tmp_path / "unmounted")
     (tmp_path / "edges").mkdir()
-    stop = threading.Event()
-    ended: list[object] = []
-
-    def wait() -> None:
-        try:
-            ended.append(open_store(topic.settings, stop, log))
-        except Stopped as stopped:
-            ended.append(stopped)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
+    opened = begun(open_store, topic.settings, threading.Event(), log)
     wait_for("the line", lambda: "is a volume not mounted?" in caplog.text)
     assert "new-edge-store" in caplog.text
     assert list((tmp_path / "edges").iterdir()) == []
     EdgeStore.begin(topic.settings.edge_store, topic.settings.kafka_topic)  # as the command does
-    thread.join(60)
-    assert isinstance(ended[0], EdgeStore)
-    assert len(stored(ended[0])) == 0
+    assert len(stored(opened.result(PATIENCE))) == 0
 
 
 def test_status_names_a_store_that_is_missing_and_makes_none(
@@ -202,11 +190,10 @@ def test_a_broker_that_is_away_is_not_told_as_a_store_that_is_away_nor_after_the
         kafka_bootstrap_servers="127.0.0.1:1", edge_store=str(tmp_path / "edges")
     )
     stop = threading.Event()
-    with ThreadPoolExecutor() as pool:
-        opened = pool.submit(open_store, settings, stop, log)
-        wait_for("the line", lambda: "Kafka cannot be used" in caplog.text)
-        stop.set()
-        assert isinstance(opened.exception(60), Stopped)
+    opened = begun(open_store, settings, stop, log)
+    wait_for("the line", lambda: "Kafka cannot be used" in caplog.text)
+    stop.set()
+    assert isinstance(opened.exception(PATIENCE), Stopped)
     assert "edge store" not in caplog.text
     caplog.clear()
     with pytest.raises(Stopped):

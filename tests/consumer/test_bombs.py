@@ -12,6 +12,7 @@ from consumer.ingest.decode import BAD_ROWS
 from consumer.ingest.stretches import MESSAGE_BYTES
 from tests import bombs
 from tests.bombs import Taken
+from tests.commands import PATIENCE
 
 PEAK = 200_000_000  # bytes, as docs/events.md says
 POLL_PEAK = 600_000_000  # bytes, as docs/events.md says
@@ -20,14 +21,13 @@ MAKERS = [
     pytest.param(make, id=make.__name__, marks=[pytest.mark.long] if number % 5 else [])
     for number, make in enumerate(bombs.MAKERS)
 ]
-SECONDS = 60.0  # more than any may take
 
 
 def taken(kind: str, value: bytes, folder: Path) -> Taken:
     file = folder / kind
     file.write_bytes(value)
     command = [sys.executable, "-m", "tests.bombs", kind, str(file)]
-    child = subprocess.run(command, capture_output=True, timeout=SECONDS, check=True)
+    child = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
     return msgspec.json.decode(child.stdout, type=Taken)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from consumer.settings import ConsumerSettings
 from tests.graphs import stored
 from tests.ingesting import likes
 from tests.services import log, wait_for
+from tests.threads import named
 
 TOPIC = "t"
 
@@ -175,10 +175,12 @@ def test_a_batch_of_another_table_is_dropped_without_an_error_where_it_is_given_
 def test_a_writer_that_is_closed_while_the_store_is_away_ends_its_thread(
     store: EdgeStore, letters: Letters
 ) -> None:
+    before = named("writer")
     writer = Writer(EdgeStore(store.uri, TOPIC), letters, log)
     letters.away = True
     writer.begin(batch("a"), store.newest())
     wait_for("the trouble", lambda: writer.trouble)
-    (thread,) = [each for each in threading.enumerate() if each.name.startswith("writer")]
+    own = named("writer") - before
+    assert own
     writer.close()
-    wait_for("the end of the thread", lambda: not thread.is_alive())
+    wait_for("the end of the thread", lambda: not own & named("writer"))

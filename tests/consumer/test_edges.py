@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from consumer.edge.store import EdgeStore, Fenced, StoreError, Watermark
 from consumer.edge.waiting import wait_for_store
 from process.shutdown import Stopped
 from tests.graphs import stored
+from tests.threads import at_once
 
 
 def rows(partition: int, begin: int, end: int) -> pa.Table:
@@ -66,21 +68,16 @@ def test_a_consumer_that_lost_its_partition_is_fenced_and_writes_nothing(tmp_pat
 
 def test_of_two_writers_of_one_partition_at_the_same_time_one_is_fenced(tmp_path: Path) -> None:
     stores = [opened(tmp_path) for _ in range(2)]
-    fenced, barrier = [], threading.Barrier(2)
+    fenced = []
 
-    def write(store: EdgeStore) -> None:
-        for begin in range(0, 200, 10):
-            barrier.wait()
-            try:
-                put(store, rows(0, begin, begin + 10), {0: begin}, {0: begin + 10})
-            except Fenced:
-                fenced.append(begin)
+    def write(store: EdgeStore, begin: int) -> None:
+        try:
+            put(store, rows(0, begin, begin + 10), {0: begin}, {0: begin + 10})
+        except Fenced:
+            fenced.append(begin)
 
-    writers = [threading.Thread(target=write, args=(store,)) for store in stores]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    for begin in range(0, 200, 10):
+        at_once(*(partial(write, store, begin) for store in stores))
     found = stored(stores[0])
     assert found["kafka_offset"].to_pylist() == list(range(200))
     assert fenced == list(range(0, 200, 10))

@@ -13,7 +13,8 @@ from consumer.edge.table import Table
 from consumer.ingest.housekeeping import COMMITS, Housekeeping
 from consumer.settings import ConsumerSettings
 from tests.graphs import append, store, stored
-from tests.services import wait_for
+from tests.services import PATIENCE, wait_for
+from tests.threads import named
 
 
 def test_an_unexpected_error_is_one_line_and_a_quiet_store_is_tidied_all_the_same(
@@ -37,7 +38,7 @@ def test_an_unexpected_error_is_one_line_and_a_quiet_store_is_tidied_all_the_sam
         housekeeping.look()
         return "The edge store is tidied again" in caplog.text
 
-    wait_for("the next try", again, 30)
+    wait_for("the next try", again)
     housekeeping.close()
     assert len([each for each in caplog.messages if "nobody foresaw it" in each]) == 1
 
@@ -64,7 +65,7 @@ class Tidied:
 
         def tidy(store: EdgeStore, days: float | None) -> int:
             self.times += 1
-            assert self.may_go_on.wait(30)
+            assert self.may_go_on.wait(PATIENCE)
             if failure:
                 raise failure
             return 0
@@ -149,13 +150,14 @@ def test_a_store_that_cannot_be_tidied_is_left_alone_for_a_while_however_many_co
 def test_housekeeping_that_is_closed_ends_its_thread(
     settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others = set(threading.enumerate())
+    before = named("housekeeping")
     tidied = Tidied(monkeypatch)
     made = Housekeeping(settings, logging.getLogger("test"))
     for _ in range(COMMITS):
         made.committed()
     made.look()
     wait_for("the tidying", lambda: tidied.times == 1)
-    (thread,) = set(threading.enumerate()) - others
+    own = named("housekeeping") - before
+    assert own
     made.close()
-    wait_for("the end of the thread", lambda: not thread.is_alive())
+    wait_for("the end of the thread", lambda: not own & named("housekeeping"))

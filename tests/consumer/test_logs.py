@@ -4,6 +4,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.ingesting import Topic, consuming, likes
 from tests.reading import read
 from tests.rooms import Rooms
 from tests.services import wait_for
+from tests.threads import at_once
 
 ANEW = re.compile(r"Topic \S+ was created anew")
 
@@ -149,18 +151,13 @@ def test_a_topic_that_has_lost_its_end_is_read_again_and_nothing_of_it_is_skippe
 def test_consumers_that_meet_a_new_log_at_once_number_it_once(tmp_path: Path) -> None:
     EdgeStore.begin(str(tmp_path), "t")
     stores = [EdgeStore(str(tmp_path), "t") for _ in range(4)]
-    found, barrier = [], threading.Barrier(4)
+    found = []
 
     def begin(store: EdgeStore, topic_id: str) -> None:
-        barrier.wait()
         found.append((topic_id, store.begin_log(topic_id, None).number))
 
     for topic_id in ("first", "second"):
-        threads = [threading.Thread(target=begin, args=(store, topic_id)) for store in stores]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(*(partial(begin, store, topic_id) for store in stores))
     assert found == [("first", 0)] * 4 + [("second", 1)] * 4
 
 

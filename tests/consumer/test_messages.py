@@ -34,6 +34,7 @@ from serving import serve
 from serving.settings import ServingSettings
 from tests.ingesting import Topic, consuming
 from tests.services import wait_for
+from tests.threads import running
 
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
@@ -87,30 +88,19 @@ def serving(topic: Topic, redis_url: str) -> Iterator[None]:
         redis_prefix=topic.settings.kafka_topic,
         device="cpu",
     )
-    stop = threading.Event()
-    failed: list[BaseException] = []
 
-    def run() -> None:
-        try:
-            serve.run(settings, Running(stop, Figures("serving"), Health()))
-        except BaseException as error:
-            failed.append(error)
-
-    def has_read_all() -> bool:
-        answered = group_offsets(settings, f"{settings.kafka_group}-serving")
-        return bool(failed) or answered.items() >= ends.items()
+    def serving(stop: threading.Event) -> None:
+        serve.run(settings, Running(stop, Figures("serving"), Health()))
 
     ends = topic.ends()
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with running(serving) as ended:
+
+        def has_read_all() -> bool:
+            answered = group_offsets(settings, f"{settings.kafka_group}-serving")
+            return ended.done() or answered.items() >= ends.items()
+
         wait_for("serving to read all", has_read_all)
         yield
-    finally:
-        stop.set()
-        thread.join(60)
-    assert not failed, failed
-    assert not thread.is_alive()
 
 
 def take_all(topic: Topic, redis_url: str) -> list[Letter]:

@@ -17,8 +17,9 @@ from serving.edges.user_edges import UserEdges
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from tests.graphs import append, pairs, store, stored
-from tests.ingesting import Topic, consuming, running
+from tests.ingesting import Topic, consuming
 from tests.services import wait_for
+from tests.threads import running
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import DAY_MS, Weighing
 from trainer.lifecycle import schedule

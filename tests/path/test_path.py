@@ -16,7 +16,7 @@ from redis import Redis
 from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
 from tests.rooms import Rooms, started
-from tests.services import DATA, wait_for
+from tests.services import DATA, PATIENCE, wait_for
 
 RATINGS = DATA / "ml-latest-small-ratings.csv"
 QUICK = {"STREAMGCN_EPOCHS": "20", "STREAMGCN_COMMIT_SECONDS": "0.2"}
@@ -53,14 +53,14 @@ def test_published_ratings_become_lists_each_row_stored_once_although_the_consum
         wait_for("a part of the events is stored", lambda: 0 < rooms.rows() < events)
         rooms.kill("consumer")
         rooms.start("consumer")
-        wait_for("all rows", lambda: rooms.rows() >= events, 120)
-        wait_for("all lists", lambda: rooms.store.model() and lists_are_valid(), 240)
+        wait_for("all rows", lambda: rooms.rows() >= events)
+        wait_for("all lists", lambda: rooms.store.model() and lists_are_valid(), 2 * PATIENCE)
         with Redis.from_url(redis_url, decode_responses=True) as redis:
             value = str(redis.get(f"{rooms.settings.redis_prefix}:rec:{min(map(str, rated))}"))
         assert json.loads(value).keys() == FIELDS
 
         assert rooms.run("publish", str(file)).returncode == 0
-        wait_for("twice the rows", lambda: rooms.rows() >= 2 * events, 120)
+        wait_for("twice the rows", lambda: rooms.rows() >= 2 * events)
         assert lists_are_valid()
         assert [rooms.stop(room) for room in ("consumer", "trainer", "serving")] == [0, 0, 0]
     stored = DeltaTable(str(tmp_path / "edges")).to_pandas()
@@ -167,7 +167,7 @@ def test_malformed_messages_end_in_the_dead_letter_topic_and_the_stream_goes_on(
             f"{topic}.dead",
             bootstrap_servers=kafka,
             auto_offset_reset="earliest",
-            consumer_timeout_ms=60_000,
+            consumer_timeout_ms=int(PATIENCE * 1000),
         )
         found = {
             letter.value: (letter.key, dict(letter.headers))

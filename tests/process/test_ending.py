@@ -21,6 +21,7 @@ from tests.commands import STREAMGCN, without_settings
 from tests.ingesting import Topic, likes
 from tests.rooms import Rooms
 from tests.services import PATIENCE, ROOT, embedded_kafka, process, wait_for
+from tests.threads import begun
 from tests.watching import get
 
 NOWHERE = "127.0.0.1:1"
@@ -220,16 +221,7 @@ def test_a_fatal_error_of_kafka_while_the_store_is_away_ends_every_thread_of_the
     topic = Topic(embedded, tmp_path)
     before = set(threading.enumerate())
     ingest = Ingest.join(topic.settings, threading.Event())
-    failed: list[Exception] = []
-
-    def run() -> None:
-        try:
-            ingest.run()
-        except StreamError as error:
-            failed.append(error)
-
-    running = threading.Thread(target=run, daemon=True)
-    running.start()
+    ended = begun(ingest.run)
     topic.publish(*likes("u", ["i"]))
     topic.wait_stored()
     edges = tmp_path / "edges"
@@ -242,8 +234,8 @@ def test_a_fatal_error_of_kafka_while_the_store_is_away_ends_every_thread_of_the
         raise StreamError("Kafka refuses")
 
     monkeypatch.setattr(Subscription, "poll", refused)
-    wait_for("the end", lambda: not running.is_alive())
-    assert [str(error) for error in failed] == ["Kafka refuses"]
+    with pytest.raises(StreamError, match="Kafka refuses"):
+        ended.result(PATIENCE)
     topic.publisher.close()
 
     def left() -> list[threading.Thread]:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.services import PATIENCE
+
 FRAME = """
 import logging, os, sys
 from process.running import running
@@ -18,7 +20,10 @@ with running("consumer", (), "json", "127.0.0.1", 0):
 def lines_of(inside: str, code: int, *arguments: str) -> list[str]:
     program = FRAME.format(inside="\n".join("    " + line for line in inside.split("\n")))
     found = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert found.returncode == code, found.stderr
     return found.stderr.splitlines()

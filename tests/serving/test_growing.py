@@ -29,7 +29,7 @@ from serving.loop.growing import Growing
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from tests.graphs import append, store
-from tests.services import wait_for
+from tests.services import PATIENCE, wait_for
 from trainer.graph.weights import Weighing
 
 log = logging.getLogger("serving")
@@ -83,7 +83,7 @@ def test_events_are_taken_while_the_thread_reads_and_none_is_lost(
     run = Growth.run
 
     def slow(growth: Growth, *given: Any) -> None:
-        may_read.wait()
+        assert may_read.wait(PATIENCE)
         run(growth, *given)
 
     monkeypatch.setattr(Growth, "run", slow)

@@ -36,7 +36,7 @@ from serving.settings import ServingSettings
 from tests.fake_topic import FakeReader, FakeTopic
 from tests.graphs import append, blocks, pairs
 from tests.graphs import store as store_of
-from tests.services import real_redis, wait_for
+from tests.services import PATIENCE, real_redis, wait_for
 from trainer.fit.fit import fit
 from trainer.graph.weights import Weighing
 from trainer.lifecycle.live import LiveModel
@@ -82,7 +82,7 @@ class Loop:
 
     def _prepare(self, snapshot: Snapshot) -> Recommender:
         if snapshot.manifest.version == SECOND:
-            self.load_second.wait()
+            assert self.load_second.wait(PATIENCE)
         return Recommender(ServedModel(snapshot, torch.device("cpu")), 3)
 
     def promote(self, version: str) -> None:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -36,7 +36,8 @@ from streamgcn import forget
 from streamgcn.services.ports import free_port
 from streamgcn.services.redis import redis_command
 from tests.graphs import blocks, pairs
-from tests.services import Broker, redis_cluster, wait_for
+from tests.services import Broker, patient, redis_cluster, wait_for
+from tests.threads import running
 from trainer.fit.fit import fit
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import Manifest, Snapshot
@@ -53,6 +54,7 @@ class Serving:
     """What the loop works on, and a look at its lists."""
 
     def __init__(self, folder: Path, kafka: str, redis_url: str) -> None:
+        redis_url = patient(redis_url)  # else a slow answer is an outage, which is counted here
         self.settings = ServingSettings(
             kafka_bootstrap_servers=kafka, kafka_topic=folder.name, kafka_group=folder.name,
             edge_store=str(folder / "edges"), model_store=str(folder / "models"),
@@ -99,18 +101,19 @@ class Serving:
     def running(self) -> Iterator[None]:
         self.promote(FIRST)
         self.touch(*PAIRS)
-        stop = threading.Event()
-        process = Running(stop, Figures("serving"), Health())
-        thread = threading.Thread(target=serve.run, args=(self.settings, process))
-        thread.start()
-        try:
+        with self.serving():
             wait_for("the lists", self.right)
             yield
-        finally:
-            stop.set()
-            thread.join()
-            self._publisher.close()
-            self.store.close()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """The loop alone, whatever is in Redis."""
+
+        def run(stop: threading.Event) -> None:
+            serve.run(self.settings, Running(stop, Figures("serving"), Health()))
+
+        with closing(self._publisher), closing(self.store), running(run):
+            yield
 
 
 @pytest.fixture(scope="module")

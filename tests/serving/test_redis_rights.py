@@ -2,7 +2,6 @@
 
 import logging
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +9,6 @@ import msgspec
 import pytest
 from redis import Redis
 
-from process.health import Health
-from process.log import Figures
-from process.running import Running
-from serving import serve
 from serving.redis.commands import LOSSES
 from serving.redis.contract import ForeignValue, Recommendations
 from serving.redis.errors import (
@@ -140,21 +135,13 @@ def test_serving_runs_with_these_rights_and_without_what_it_can_do_without(
         made = Serving(tmp_path, embedded, as_user(url, "serving", "+get +set", "streamgcn"))
         made.promote(FIRST)
         made.touch(("0-1", "0-2"), ("1-1", "1-2"))
-        stop = threading.Event()
-        process = Running(stop, Figures("serving"), Health())
-        thread = threading.Thread(target=serve.run, args=(made.settings, process))
-        thread.start()
-        try:
+        with made.serving():
             wait_for("a list", lambda: made.store.user("0-1"))
             wait_for("all lists", lambda: "Wrote all lists" in caplog.text)
             made.touch(("2-new", "2-1"))
             wait_for("the newcomer's list", lambda: made.store.user("2-new"))
             names = ("MSET", "INFO", "HSET", "HMGET")
             wait_for("the lines", lambda: all(f"run {name}: " in caplog.text for name in names))
-        finally:
-            stop.set()
-            thread.join()
-            made.store.close()
         for name in names:
             assert caplog.text.count(f"run {name}: ") == 1
 

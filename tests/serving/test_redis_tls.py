@@ -20,7 +20,8 @@ from serving.redis.errors import RedisDown, RedisMisconfigured
 from serving.redis.store import Store
 from tests.commands import run
 from tests.rooms import Rooms
-from tests.services import real_redis, wait_for
+from tests.services import PATIENCE, real_redis, wait_for
+from tests.threads import begun
 
 
 class Place(NamedTuple):
@@ -61,7 +62,7 @@ def encrypted(to: int, context: ssl.SSLContext) -> Iterator[int]:
             threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
     def serve(connection: socket.socket) -> None:
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE)
         try:
             inner = context.wrap_socket(connection, server_side=True)
         except OSError:
@@ -72,14 +73,13 @@ def encrypted(to: int, context: ssl.SSLContext) -> Iterator[int]:
         threading.Thread(target=pump, args=(outer, inner), daemon=True).start()
         pump(inner, outer)
 
-    thread = threading.Thread(target=accept)
-    thread.start()
+    accepting = begun(accept)
     try:
         yield server.getsockname()[1]
     finally:
         server.shutdown(socket.SHUT_RDWR)
         server.close()
-        thread.join()
+        accepting.result(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_what_waiting_cannot_mend_is_told_with_its_cause_again_and_again_without
     for _ in range(3):
         with pytest.raises(RedisDown), closing(Store(given, "p")) as store:
             store.generation()
-    wait_for("the ends", lambda: me.num_threads() <= threads and me.num_fds() <= files, 20)
+    wait_for("the ends", lambda: me.num_threads() <= threads and me.num_fds() <= files)
 
 
 @pytest.mark.parametrize("what", ["another password", "redis:// to a TLS port", "a missing file"])

@@ -1,7 +1,6 @@
 """The Redis contract on a real Redis, on a Cluster, and where Redis refuses."""
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +18,8 @@ from serving.redis.store import Store
 from serving.redis.sweep import Choose, Sweep
 from serving.redis.wire import BLOCK
 from streamgcn.services.ports import free_port
-from tests.services import real_redis, redis_cluster, wait_for
+from tests.services import PATIENCE, real_redis, redis_cluster, wait_for
+from tests.threads import begun
 
 LIST = Recommendations(["i", "ü:\n*"], [0.5, 0.25], ["j", "j"], "v", "live", 3, 4)
 VALUE = msgspec.json.encode(LIST)
@@ -271,13 +271,12 @@ def test_a_password_that_a_server_repeats_is_not_shown() -> None:
                     connection.recv(4096)
                     connection.sendall(answer * 8)
 
-        thread = threading.Thread(target=repeat)
-        thread.start()
+        repeating = begun(repeat)
         store = Store(f"redis://:hunter2@127.0.0.1:{server.getsockname()[1]}/0", "p")
         with pytest.raises(RedisDown) as error:
             store.user("u")
         server.shutdown(socket.SHUT_RDWR)
-    thread.join()
+    repeating.result(PATIENCE)
     assert "run AUTH" in str(error.value)
     assert "hunter2" not in str(error.value)
 

@@ -14,7 +14,7 @@ from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
 from streamgcn.services.ports import free_port
 from tests.rooms import Rooms
-from tests.services import ROOT, wait_for
+from tests.services import PATIENCE, ROOT, wait_for
 
 ROOMS = ("consumer", "trainer", "serving")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -68,7 +68,7 @@ def test_the_topics_are_those_of_the_default_settings(apache: str) -> None:
     script = script.replace("/opt/kafka/bin", os.environ["KAFKA_HOME"] + "/bin")
     script = script.replace("kafka:19092", apache)
     made = subprocess.run(
-        ["/bin/sh", "-ec", script], check=True, capture_output=True, text=True, timeout=120
+        ["/bin/sh", "-ec", script], check=True, capture_output=True, text=True, timeout=PATIENCE
     )
     assert "Created topic interactions." in made.stdout
     assert "Created topic interactions.dead." in made.stdout

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from streamgcn.services.ports import free_port
 from tests.rooms import Rooms
-from tests.services import ROOT, wait_for
+from tests.services import PATIENCE, ROOT, wait_for
 
 MONITORING = ROOT / "monitoring"
 GIVEN = {"up"}  # by Prometheus itself
@@ -36,7 +36,7 @@ def names(query: str) -> set[str]:
 def on_page(port: int) -> set[str]:
     """All names of series that a process shows."""
     url = f"http://127.0.0.1:{port}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     shown = {sample.name for family in families for sample in family.samples}
     return shown | {family.name for family in families}

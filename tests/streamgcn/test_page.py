@@ -21,6 +21,7 @@ from streamgcn.page.server import PageEnded, serve
 from streamgcn.services.ports import free_port
 from tests.graphs import append, store
 from tests.services import wait_for
+from tests.threads import running
 from tests.trainer.test_snapshots import NAMES, filled
 from trainer.lifecycle.lease import Lease
 from trainer.lifecycle.running_training import RunningTraining
@@ -31,16 +32,11 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\"> \x1b[31m</script>"
 @contextmanager
 def page(settings: ServingSettings, host: str = "127.0.0.1") -> Iterator[str]:
     """The address of a page that is served."""
-    port, stop = free_port(), threading.Event()
-    thread = threading.Thread(target=serve, args=(settings, host, port, stop))
-    thread.start()
+    port = free_port()
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    try:
-        wait_for("the page", lambda: answers(url))
+    with running(lambda stop: serve(settings, host, port, stop)) as ended:
+        wait_for("the page", lambda: ended.done() or answers(url))
         yield url
-    finally:
-        stop.set()
-        thread.join()
 
 
 def answers(url: str) -> bool:

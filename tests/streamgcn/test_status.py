@@ -12,7 +12,7 @@ from consumer.event.json import encode
 from consumer.kafka.client import StreamError
 from consumer.kafka.topics import group_lag
 from tests.ingesting import Topic, consuming, likes
-from tests.services import wait_for
+from tests.services import PATIENCE, wait_for
 from trainer.lifecycle.lease import EXPIRES, LEASE, Lease
 from trainer.lifecycle.running_training import TRAINING, RunningTraining, doing
 
@@ -22,7 +22,7 @@ def transaction(topic: Topic, name: str) -> Producer:
     producer = Producer(
         {"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": name}
     )
-    producer.init_transactions(30)
+    producer.init_transactions(PATIENCE)
     producer.begin_transaction()
     return producer
 
@@ -30,7 +30,7 @@ def transaction(topic: Topic, name: str) -> Producer:
 def produce(producer: Producer, topic: Topic, count: int) -> None:
     for event in likes("u", [f"i{n}" for n in range(count)]):
         producer.produce(topic.settings.kafka_topic, encode(event), b"u", partition=0)
-    producer.flush(30)
+    producer.flush(PATIENCE)
 
 
 def lag(topic: Topic) -> int:
@@ -44,16 +44,16 @@ def test_the_lag_is_0_after_transactions_and_counts_what_waits_behind_an_open_on
     for number in range(3):
         producer = transaction(topic, f"{topic.settings.kafka_topic}-{number}")
         produce(producer, topic, 5)
-        producer.commit_transaction(30)
+        producer.commit_transaction(PATIENCE)
     with consuming(topic.settings):
         topic.wait_stored()
-        wait_for("that the group has told Kafka", lambda: lag(topic) == 0, 60)
+        wait_for("that the group has told Kafka", lambda: lag(topic) == 0)
         open_one = transaction(topic, f"{topic.settings.kafka_topic}-open")
         produce(open_one, topic, 1)
         topic.publish(*likes("v", [f"i{n}" for n in range(100)]))
-        wait_for("101 that wait", lambda: lag(topic) == 101, 30)
-        open_one.commit_transaction(30)
-        wait_for("none that waits", lambda: lag(topic) == 0, 60)
+        wait_for("101 that wait", lambda: lag(topic) == 101)
+        open_one.commit_transaction(PATIENCE)
+        wait_for("none that waits", lambda: lag(topic) == 0)
     topic.publisher.close()
 
 
@@ -94,7 +94,7 @@ def test_the_lag_of_the_embedded_broker_counts_every_message(embedded: str, tmp_
     assert lag(topic) == 100
     with consuming(topic.settings):
         topic.wait_stored()
-        wait_for("that nothing is left", lambda: lag(topic) == 0, 60)
+        wait_for("that nothing is left", lambda: lag(topic) == 0)
     topic.publisher.close()
 
 

@@ -76,7 +76,7 @@ def up(folder: Path) -> Iterator[Running]:
             running.process.kill()
             running.process.wait()
         running.close()
-        left = psutil.wait_procs(family, 30)[1]
+        left = psutil.wait_procs(family, PATIENCE)[1]
         for each in left:
             each.kill()
         assert not left
@@ -132,7 +132,7 @@ def test_a_child_that_dies_is_started_again_and_the_log_says_so(tmp_path: Path) 
         assert (tmp_path / "data" / "broker.log").exists()
         again = running.family()
         assert running.end(signal.SIGTERM) == 0
-        assert not psutil.wait_procs(again, 10)[1]
+        assert not psutil.wait_procs(again, PATIENCE)[1]
 
 
 def test_up_started_again_in_the_same_folder_gives_the_same_lists_also_after_a_kill(

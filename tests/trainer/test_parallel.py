@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.graphs import blocks
+from tests.services import PATIENCE
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.learned import Learned
 from trainer.model.parallel import first
@@ -40,7 +41,7 @@ def test_two_processes_give_the_losses_and_tables_of_one(tmp_path: Path) -> None
         subprocess.Popen([sys.executable, "-c", script], env=env | {"RANK": str(rank)})
         for rank in range(2)
     ]
-    assert [process.wait(120) for process in processes] == [0, 0]
+    assert [process.wait(PATIENCE) for process in processes] == [0, 0]
     expected, tables = losses()
     for rank in range(2):
         saved = load_file(tmp_path / f"{rank}.safetensors")

@@ -2,12 +2,14 @@
 
 import logging
 import shutil
-import threading
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
 
 from consumer.edge.traces import digest
+from tests.services import PATIENCE
+from tests.threads import begun
 from tests.trainer.test_snapshots import NAMES, filled, snapshot
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.live import LiveModel
@@ -94,12 +96,10 @@ def test_pruning_waits_for_a_promotion_and_keeps_what_went_live(tmp_path: Path) 
     for name in NAMES[1:10]:
         snapshots.write(snapshot(name, rejected="worse"))
     with locked(snapshots):
-        pruning = threading.Thread(target=prune, args=(snapshots,))
-        pruning.start()
+        pruning = begun(prune, snapshots)
         snapshots.promote(NAMES[3])
-        pruning.join(0.2)
-        assert pruning.is_alive()
-    pruning.join()
+        assert not wait([pruning], 0.2).done
+    pruning.result(PATIENCE)
     assert {NAMES[0], NAMES[3]} < set(snapshots.versions())
     assert NAMES[2] not in snapshots.versions()
 
@@ -108,12 +108,10 @@ def test_an_erasure_waits_for_a_promotion_and_keeps_what_went_live(tmp_path: Pat
     snapshots = filled(tmp_path, *NAMES[:1])
     snapshots.write(snapshot(NAMES[1], rejected="worse"))
     with locked(snapshots):
-        erasing = threading.Thread(target=erase, args=(snapshots, {digest("a"): 8}))
-        erasing.start()
-        erasing.join(0.2)
-        assert erasing.is_alive()
+        erasing = begun(erase, snapshots, {digest("a"): 8})
+        assert not wait([erasing], 0.2).done
         snapshots.promote(NAMES[1])
-    erasing.join()
+    erasing.result(PATIENCE)
     assert snapshots.read(NAMES[1]).user_ids.to_pylist() == ["", "b"]
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from consumer.edge.store import EdgeStore
 from tests.commands import Command, run
 from tests.graphs import Row, append, blocks, pairs, store
 from tests.services import PATIENCE, wait_for
+from tests.threads import running
 from trainer import retrain
 from trainer.graph import stored as stored_graph
 from trainer.lifecycle import candidate, lease, schedule
@@ -89,7 +91,7 @@ def again(trainer: Retrain, snapshots: Snapshots) -> str:
         once(trainer)
         return [version for version in snapshots.versions() if [version] > before]
 
-    return wait_for("a training", newer, 20)[-1]
+    return wait_for("a training", newer)[-1]
 
 
 def test_an_empty_store_trains_nothing(settings: TrainerSettings, snapshots: Snapshots) -> None:
@@ -189,7 +191,7 @@ def test_a_training_that_fails_leaves_the_live_model_and_is_tried_again_without_
     append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
     with monkeypatch.context() as broken:
         broken.setattr(target, fail)
-        wait_for("the second failure", lambda: once(trainer) and failures == 2, 20)
+        wait_for("the second failure", lambda: once(trainer) and failures == 2)
         assert snapshots.marks.live() == first
         assert snapshots.versions() == [first]
     lines = [line for line in caplog.messages if "Training failed" in line]
@@ -208,17 +210,13 @@ def test_a_trainer_whose_reading_fails_says_so_in_one_line_and_goes_on(
 ) -> None:
     caplog.set_level(logging.INFO)
     store(Path(settings.edge_store), pairs(blocks()))
-    stop = threading.Event()
-    trainer = Retrain(settings, stop)
     monkeypatch.setattr(retrain, "LOOK_EVERY", 0.01)
-    thread = threading.Thread(target=trainer.run)
-    with monkeypatch.context() as broken:
-        broken.setattr(stored_graph, "grow", lambda *_: dict[str, object]()["a column"])
-        thread.start()
-        wait_for("the line", lambda: "An unexpected error in the trainer" in caplog.text)
-    wait_for("a model", snapshots.marks.live)
-    stop.set()
-    thread.join()
+    with ExitStack() as stack:
+        with monkeypatch.context() as broken:
+            broken.setattr(stored_graph, "grow", lambda *_: dict[str, object]()["a column"])
+            stack.enter_context(running(lambda stop: Retrain(settings, stop).run()))
+            wait_for("the line", lambda: "An unexpected error in the trainer" in caplog.text)
+        wait_for("a model", snapshots.marks.live)
     assert (
         caplog.text.count("An unexpected error in the trainer (KeyError at test_retrain.py:") == 1
     )

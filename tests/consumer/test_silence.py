@@ -17,7 +17,6 @@ from tests.services import Broker, embedded_kafka
 @pytest.fixture
 def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     monkeypatch.setattr("consumer.kafka.reach.SILENT_SECONDS", 0.5)
-    monkeypatch.setattr("consumer.kafka.topics.LAG_SECONDS", 2.0)
     with embedded_kafka(tmp_path) as made:
         yield made
 
@@ -64,6 +63,7 @@ def test_a_broker_that_goes_away_before_the_first_answer_tells_no_number(
         broker.freeze()
         seek(*given)
 
+    monkeypatch.setattr("consumer.kafka.topics.LAG_SECONDS", 2.0)
     monkeypatch.setattr(KafkaConsumer, "seek", seek_and_lose)
     with pytest.raises(StreamError, match="Kafka at"):
         ask(topic)

@@ -1,6 +1,6 @@
 import logging
+import math
 import threading
-import time
 import uuid
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -42,12 +42,21 @@ def publish_a_hundred(kafka: str) -> ConsumerSettings:
 
 def read_all(settings: ConsumerSettings, starts: Mapping[int, int]) -> list[Message]:
     """What a new member of a group of its own reads, up to the last message."""
+    with Subscription(settings, uuid.uuid4().hex, log, threading.Event()) as subscription:
+        return read_up_to(b"99", subscription, starts)
+
+
+def read_up_to(
+    value: bytes, subscription: Subscription, starts: Mapping[int, int] | None = None
+) -> list[Message]:
+    """What a loop reads, up to the message of this value."""
     found: list[Message] = []
-    deadline = time.monotonic() + 30
-    group = uuid.uuid4().hex
-    with Subscription(settings, group, log, threading.Event()) as subscription:
-        while time.monotonic() < deadline and (not found or found[-1].value != b"99"):
-            found += read(subscription, starts)
+
+    def is_read() -> bool:
+        found.extend(read(subscription, starts))
+        return bool(found) and found[-1].value == value
+
+    wait_for("the last message", is_read)
     return found
 
 
@@ -89,20 +98,15 @@ def test_a_member_that_is_told_to_stop_while_it_waits_for_kafka_again_ends_witho
 
 
 def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
-    settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    settings: ConsumerSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    group, seen = uuid.uuid4().hex, 0
-    with Subscription(settings, group, log, threading.Event()) as subscription:
-        wait_for("the partitions", lambda: read(subscription) or subscription.partitions())
-        subscription._member._joining_since = (
-            0.0  # as if the client's rebalance hung: no fault makes it do so
-        )
-        monkeypatch.setattr("consumer.kafka.member.STUCK_SECONDS", 10.0)
-        deadline = time.monotonic() + 30
-        while seen < 100 and time.monotonic() < deadline:
-            seen += len(read(subscription))
+    with Subscription(settings, uuid.uuid4().hex, log, threading.Event()) as subscription:
+        read_up_to(b"99", subscription)
+        long_ago = -math.inf  # as if the client's rebalance hung: no fault makes it do so
+        subscription._member._joining_since = long_ago
+        again = {each.value for each in read_up_to(b"99", subscription)}
+    assert len(again) == 100
     assert "joining it again" in caplog.text
-    assert seen >= 100
 
 
 def test_a_member_to_whom_the_group_answers_between_two_polls_is_let_in(embedded: str) -> None:
@@ -140,9 +144,7 @@ def test_messages_of_partitions_that_wait_for_a_start_count_as_they_did_before(
     with Subscription(settings, uuid.uuid4().hex, log, threading.Event()) as subscription:
         wait_for("the partitions", lambda: subscription.poll(0.1).gained)
         assert subscription.lag() == 0  # nobody knows yet where to begin
-        seen: list[Message] = []
-        while len(seen) < 100:
-            seen += read(subscription)
+        read_up_to(b"99", subscription)
         assert subscription.lag() == 0
         publisher = Publisher(settings)
         publisher.send(settings.kafka_topic, b"100", b"one key, one partition")
@@ -194,9 +196,8 @@ def test_offsets_that_retention_has_deleted_are_named_in_the_log(
 
 
 def test_messages_of_partitions_that_are_lost_in_the_middle_of_a_poll_are_read_again(
-    apache: str, monkeypatch: pytest.MonkeyPatch
+    settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = publish_a_hundred(apache)  # the embedded broker's group can hang here, as limits say
     with Subscription(settings, uuid.uuid4().hex, log, threading.Event()) as subscription:
         member = subscription._member
         given: list[object] = []
@@ -209,15 +210,9 @@ def test_messages_of_partitions_that_are_lost_in_the_middle_of_a_poll_are_read_a
             return polled
 
         monkeypatch.setattr(member.client, "poll", poll)
-        found: list[bytes] = []
-
-        def all_read() -> bool:
-            found.extend(each.value or b"" for each in read(subscription))
-            return bool(found) and found[-1] == b"99"
-
-        wait_for("the messages", all_read)
+        found = read_up_to(b"99", subscription)
     assert given
-    assert [int(each) for each in found] == list(range(100))
+    assert [int(each.value or b"") for each in found] == list(range(100))
 
 
 def test_a_heartbeat_that_fails_leaves_no_partition_paused(

@@ -1,52 +1,67 @@
 """The weights of the parts: the mean of the best weightings that were tried."""
 
+import numpy as np
 import pytest
 
-from trainer.fit.weightings import BEST, mean_of_best
+from trainer.fit.weightings import mean_of_best
+from trainer.graph.arrays import Float64s
 
 OPEN = (True, True)
+USERS = 100
 
 
-@pytest.mark.parametrize(
-    ("figures", "mean"),
-    [((0.1, 0.3, 0.2, 0.0), (1.0, 1.0)), ((0.3, 0.0, 0.0, 0.2), (0.83, 1.17))],
-)
-def test_the_weights_are_the_mean_of_the_best_few(
-    figures: tuple[float, ...], mean: tuple[float, ...]
-) -> None:
-    tries = [(2.0, 2.0), (2.0, 0.0), (0.0, 2.0), (1.0, 2.0)]
-    others = 2 * BEST - len(tries)
-    assert mean_of_best(tries + others * [(9.0, 9.0)], [*figures, *others * [0.0]], OPEN) == mean
+def figures(*means: float, noise: float = 0.1) -> Float64s:
+    """Of users for whom each weighting is as far from the mean of all, up or down by turns.
+
+    Two weightings that differ in the mean by less than 2 * 2 * noise / 10 are as good as each
+    other: no user has them in the same order as the next one.
+    """
+    signs = np.where(np.arange(USERS) % 2, 1.0, -1.0)
+    return np.array([mean + noise * signs * (-1) ** n for n, mean in enumerate(means)])
 
 
-def test_of_weightings_with_the_same_ratios_each_counts_alike() -> None:
-    few = [(0.5, 0.5, 0.0), (2.0, 1.0, 3.0)]
-    others = [(1.0, 0.0, 0.0)] * (2 * BEST - 2)
-    figures = [1.0, 0.9, *(0.0 for _ in others)]
-    assert mean_of_best(few + others, figures, [True] * 3) == (1.25, 1.0, 0.75)
+def test_the_weights_are_the_mean_of_the_best_and_of_what_is_not_surely_worse() -> None:
+    tries = [(2.0, 2.0), (2.0, 0.0), (0.0, 2.0)]
+    assert mean_of_best(tries, figures(0.50, 0.48, 0.30), OPEN) == (1.5, 0.5)
+    assert mean_of_best(tries, figures(0.50, 0.45, 0.30), OPEN) == (1.0, 1.0)
+
+
+def test_on_more_users_the_same_difference_is_sure() -> None:
+    tries = [(2.0, 2.0), (2.0, 0.0)]
+    few = figures(0.50, 0.48)
+    assert mean_of_best(tries, few, OPEN) == (1.5, 0.5)
+    assert mean_of_best(tries, np.tile(few, 9), OPEN) == (1.0, 1.0)
+
+
+def test_a_difference_that_all_users_share_is_sure_however_small() -> None:
+    tries = [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    assert mean_of_best(tries, figures(0.1, 0.2, 0.201, noise=0.0), OPEN) == (1.0, 1.0)
+
+
+def test_weightings_count_alike_whatever_their_sums_are() -> None:
+    tries = [(0.5, 0.5, 0.0), (2.0, 1.0, 3.0)]
+    assert mean_of_best(tries, figures(0.5, 0.5), [True] * 3) == (1.25, 1.0, 0.75)
 
 
 def test_beside_a_weight_that_is_set_the_others_are_the_mean_of_what_was_tried() -> None:
-    few = [(1.0, 2.0), (1.0, 0.0)]
-    others = [(1.0, 0.5)] * (2 * BEST - 2)
-    figures = [1.0, 0.9, *(0.0 for _ in others)]
-    assert mean_of_best(few + others, figures, (False, True)) == (1.0, 1.0)
-
-
-def test_of_a_few_weightings_the_best_one_is_taken() -> None:
-    tries = [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
-    assert mean_of_best(tries, [0.1, 0.2, 0.3], OPEN) == (1.0, 1.0)
+    tries = [(1.0, 2.0), (1.0, 0.0)]
+    assert mean_of_best(tries, figures(0.5, 0.5), (False, True)) == (1.0, 1.0)
 
 
 def test_a_part_that_hardly_adds_to_the_mean_is_left_out() -> None:
-    few = [(2.0, 0.0)] * 13 + [(2.0, 1.0)]
-    others = [(0.0, 1.0)] * (BEST - 1) * len(few)
-    figures = [1.0] * len(few) + [0.0] * len(others)
-    assert mean_of_best(few + others, figures, OPEN) == (1.95, 0.0)
+    tries = [(2.0, 0.0)] * 13 + [(2.0, 1.0)]
+    assert mean_of_best(tries, figures(*[0.5] * 14), OPEN) == (1.95, 0.0)
 
 
-def test_a_large_weight_that_is_set_leaves_the_other_parts_in_the_model() -> None:
-    open_ = (False, True, True)
-    assert mean_of_best([(30.0, 0.5, 2.0)], [1.0], open_) == (30.0, 0.5, 2.0)
-    assert mean_of_best([(30.0, 0.1, 2.0)], [1.0], open_) == (30.0, 0.0, 2.0)
-    assert mean_of_best([(0.1, 0.5, 2.0)], [1.0], open_) == (0.1, 0.5, 2.0)
+@pytest.mark.parametrize(
+    ("weights", "left"),
+    [
+        ((30.0, 0.5, 2.0), (30.0, 0.5, 2.0)),
+        ((30.0, 0.1, 2.0), (30.0, 0.0, 2.0)),
+        ((0.1, 0.5, 2.0), (0.1, 0.5, 2.0)),
+    ],
+)
+def test_a_large_weight_that_is_set_leaves_the_other_parts_in_the_model(
+    weights: tuple[float, ...], left: tuple[float, ...]
+) -> None:
+    assert mean_of_best([weights], figures(0.5), (False, True, True)) == left

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from trainer.embedding.edges import own
-from trainer.fit.evaluate import ranking, rankings, scorer
+from trainer.fit.evaluate import ndcgs, ranking, scorer
 from trainer.fit.weightings import mean_of_best, weightings
+from trainer.graph.arrays import Float64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.model.blend import AllFitted, spread
 from trainer.model.hyperparameters import USUAL, AnyPart, Hyperparameters
@@ -107,7 +108,7 @@ class Chooser:
         """NDCG of a part by itself."""
         embeddings = fitted.embeddings(self._kept, settings)
         score = scorer(embeddings, self._kept)
-        return self._ndcg(lambda users: [score(users)])[0]
+        return float(self._ndcgs(lambda users: [score(users)]).mean())
 
     def fit(self, part: AnyPart, settings: Hyperparameters) -> Fitted[Hyperparameters]:
         """A part, fitted on the edges that are kept."""
@@ -126,9 +127,10 @@ class Chooser:
                 weighed = zip(weights, scored, strict=True)
                 yield sum((w * of for w, of in weighed if w), torch.zeros(()))
 
-        figures = self._ndcg(scores)
+        by_user = self._ndcgs(scores)
+        figures = by_user.mean(axis=1).tolist()
         open_ = [self.settings.weight(part) is None for part in parts]
-        best = mean_of_best(tries, figures, open_)
+        best = mean_of_best(tries, by_user, open_)
         weights = {part.weight: w for part, w in zip(parts, best, strict=True)}
         self.settings = self.settings.filled(weights)
         left = {part.name for part in self.settings.parts}
@@ -146,10 +148,11 @@ class Chooser:
             "alone: %s.", words, ", ".join(alone),
         )  # fmt: skip
 
-    def _ndcg(self, scores: Scores) -> list[float]:
+    def _ndcgs(self, scores: Scores) -> Float64s:
+        """NDCG of each ranking and user, float64 [rankings, users]."""
         self._tries += 1
         self._progress(self._step, self._tries, max(TRIES, self._tries), None)
-        return [f["ndcg@20"] for f in rankings(scores, self._kept, self._held_out, most=USERS)]
+        return ndcgs(scores, self._kept, self._held_out, most=USERS)
 
 
 class _Search:

@@ -35,7 +35,7 @@ def measure(
     scores are no cosines) has `rmse` beside that of the mean and of user and item biases.
     """
     score, popular = scorer(embeddings, train), popularity(train)
-    figures, baseline = rankings(_both(score, popular), train, test, most=most)
+    figures, baseline = rankings(both(score, popular), train, test, most=most)
     made = {name: figures[name] for name in ("recall@20", "ndcg@20")}
     made["popularity_ndcg@20"] = baseline["ndcg@20"]
     return made | measure_rmse(embeddings, train, test)
@@ -78,12 +78,13 @@ def measure_served(
         part = test.subset(mask[test.users])
         made[name] = {"users": int(np.count_nonzero(part.user_strengths))}
         if made[name]["users"]:
-            figures, baseline = rankings(_both(scores, popular), train, part, at)
+            figures, baseline = rankings(both(scores, popular), train, part, at)
             made[name] |= figures | {f"popularity_{key}": baseline[key] for key in baseline}
     return {"all_users": _together([group for group in made.values() if group["users"]])} | made
 
 
-def _both(first: Scorer, second: Scorer) -> Callable[[Tensor], Iterable[Tensor]]:
+def both(first: Scorer, second: Scorer) -> Callable[[Tensor], Iterable[Tensor]]:
+    """Two rankings side by side, as `rankings` and `ndcgs` take them."""
     return lambda users: (score(users) for score in (first, second))
 
 
@@ -153,16 +154,23 @@ def rankings(
 
 
 def ndcgs(
-    score: Scorer,
+    scores: Callable[[Tensor], Iterable[Tensor]],
     train: InteractionGraph,
     test: InteractionGraph,
     k: int = 20,
     most: int | None = None,
 ) -> Float64s:
-    """NDCG@k of each user that `rankings` takes the mean of, in the same order; float64 [users]."""
-    found = [made[2] for _, made in _by_user(lambda users: [score(users)], train, test, (k,), most)]
-    made: Float64s = torch.cat(found).numpy() if found else np.empty(0)
-    return made
+    """NDCG@k of each user that `rankings` takes the mean of, in the same order.
+
+    Returns:
+        float64 [rankings, users]; [0, 0] without users.
+    """
+    found: list[list[Tensor]] = []
+    for number, figures in _by_user(scores, train, test, (k,), most):
+        if number == len(found):
+            found.append([])
+        found[number].append(figures[2])
+    return np.array([torch.cat(each).numpy() for each in found]).reshape(len(found), -1)
 
 
 def _by_user(

@@ -78,10 +78,10 @@ def fit(
         newest = held_out_edges(graph, novelty, liked=settings.objective != "mse")
     kept, held_out = graph.subset(~newest), graph.subset(newest)
     _check(kept, settings)
-    if judged_users(held_out) < JUDGED_USERS:
-        settings = settings.usual()
     one_in = -(-len(graph) // CHOSEN_ON)
     some, asked = kept.every(one_in), held_out.every(one_in)
+    if judged_users(asked) < JUDGED_USERS:
+        settings = settings.usual()
     if "dampening" in settings.missing():
         settings = replace(settings, dampening=dampening(some, asked, settings))
     on = bool(settings.dampening)

@@ -1,7 +1,8 @@
 """The weights of the parts that are tried, and the mean of the best few of them.
 
 The very best of many on a few hundred users is the best by chance, and leaves out parts that others
-need.
+need; on many users it is the best. So all that are not surely worse count: as in the rule of one
+standard error (Breiman et al., Classification and Regression Trees, 1984), with two.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from itertools import product
 
 import numpy as np
 
+from trainer.graph.arrays import Float64s
 from trainer.model.part import given
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 FEW_WEIGHTS = (0.0, 1.0, 2.0)  # for four parts
-BEST = 13  # of the tried weightings the best one in 13 are averaged
+SURE = 2.0  # standard errors by which a weighting must be behind the best one to be worse
 LEAST = 0.1  # of the largest weight that is chosen: a part with less is left out
 
 
@@ -30,19 +32,21 @@ def weightings(weights: Sequence[float | None]) -> list[tuple[float, ...]]:
 
 
 def mean_of_best(
-    tries: Sequence[tuple[float, ...]], figures: Sequence[float], open_: Sequence[bool]
+    tries: Sequence[tuple[float, ...]], figures: Float64s, open_: Sequence[bool]
 ) -> tuple[float, ...]:
-    """The mean of one in `BEST` weightings, those of the highest figures.
+    """The mean of the best weighting and of those that are not surely worse.
 
     Where nothing is set, only the ratios of a weighting mean something: each is brought to the
     mean weight 1 first, so that all count alike. Of the weights that are chosen, one below `LEAST`
     of the largest becomes 0.
 
     Args:
+        figures: float64 [tries, users], of the same users.
         open_: for each part, whether the weight is chosen; else it is set.
     """
-    best = np.argsort([-figure for figure in figures], kind="stable")[: max(1, len(tries) // BEST)]
-    few = np.array([tries[n] for n in best])
+    behind = figures[figures.mean(axis=1).argmax()] - figures
+    errors = behind.std(axis=1) / np.sqrt(figures.shape[1])
+    few = np.array(tries)[behind.mean(axis=1) <= SURE * errors]
     if all(open_):
         few = few / few.mean(axis=1, keepdims=True)
     mean = few.mean(axis=0).round(2)

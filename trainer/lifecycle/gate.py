@@ -6,7 +6,7 @@ import numpy as np
 
 from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.predictions import predictions
-from trainer.fit.evaluate import ndcgs, scorer
+from trainer.fit.evaluate import both, ndcgs, scorer
 from trainer.fit.fit import Fit
 from trainer.graph.arrays import Float64s, Int8s
 from trainer.graph.holdout import JUDGED_USERS, UNSEEN, judged_users
@@ -51,12 +51,12 @@ def objection(
     unseen = graph.subset(fitted.newest & (novelty == UNSEEN))
     if judged_users(unseen) < JUDGED_USERS:
         return ""
-    mine, its = (
-        _errors(embeddings, kept, unseen)
-        if predicts
-        else ndcgs(scorer(embeddings, kept), kept, unseen, most=MOST_USERS)
-        for embeddings in (fitted.candidate, aligned(live, graph))
-    )
+    models = (fitted.candidate, aligned(live, graph))
+    if predicts:
+        mine, its = (_errors(embeddings, kept, unseen) for embeddings in models)
+    else:
+        scores = both(*(scorer(embeddings, kept) for embeddings in models))
+        mine, its = ndcgs(scores, kept, unseen, most=MOST_USERS)
     of = f"on edges that are new to the live model {live.manifest.version}"
     if predicts and _below_zero(its - TOLERANCE**2 * mine):
         mine_, its_ = (float(np.sqrt(errors.mean())) for errors in (mine, its))

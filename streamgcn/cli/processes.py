@@ -13,6 +13,7 @@ from pathlib import Path
 from consumer.ingest import metrics as consumer_metrics
 from process.log import configure
 from process.metrics import Metric
+from process.priority import yield_to_others
 from process.running import Running, running
 from process.shutdown import Stopped, stop_on_signals
 from serving.loop import metrics as serving_metrics
@@ -63,6 +64,7 @@ def trainer() -> None:
     with _running("trainer", trainer_metrics.METRICS) as (settings, process):
         from trainer import retrain
 
+        yield_to_others()  # a training lasts minutes; an event must be in its list within a second
         retrain.run(settings, process)
 
 

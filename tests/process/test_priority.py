@@ -1,0 +1,33 @@
+"""The trainer leaves the processors to what has to answer at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+from process.priority import NICENESS, OF_SESSION
+
+TOLD = """
+import os
+from process.priority import OF_SESSION, yield_to_others
+yield_to_others()
+yield_to_others()
+print(os.nice(0), OF_SESSION.read_text() if OF_SESSION.exists() else "")
+"""
+
+
+@pytest.mark.parametrize("own_session", [True, False])
+def test_a_process_that_yields_lowers_its_session_only_if_nobody_else_is_in_it(
+    own_session: bool,
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TOLD],
+        start_new_session=own_session,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    niceness, *session = ended.stdout.split()
+    assert int(niceness) >= NICENESS
+    if OF_SESSION.exists():
+        assert (session[-1] == str(NICENESS)) == own_session

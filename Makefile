@@ -1,9 +1,10 @@
 # Each target sets up what it needs; `make demo` and `make test` work in a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
-# Files of tests that run at once; more than the cores, as most tests wait.
+# Files of tests that run at once; more than the cores, as most tests wait. A worker that ends with
+# a test that hangs is not replaced, as the new one would begin that test again.
 WORKERS ?= 5
-AT_ONCE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+AT_ONCE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: install demo test test-long check format chaos soak bench-extra bench-gowalla bench-train bench-ingest bench-serving
 

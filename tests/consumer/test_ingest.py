@@ -40,7 +40,7 @@ def topic(kafka: str, tmp_path: Path) -> Iterator[Topic]:
 
 
 def test_a_store_that_cannot_be_written_for_a_while_gets_everything_once(
-    topic: Topic, tmp_path: Path
+    topic: Topic, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with consuming(topic.settings):
         topic.publish(*likes("u", ["a"]))
@@ -48,7 +48,9 @@ def test_a_store_that_cannot_be_written_for_a_while_gets_everything_once(
         log, away = tmp_path / "edges" / "_delta_log", tmp_path / "away"
         log.rename(away)
         log.write_text("in the way, so that even root cannot write")
-        for n in range(50):
+        topic.publish(*likes("u", ["i0"]))
+        wait_for("a write that fails", lambda: "A batch cannot be stored" in caplog.text)
+        for n in range(1, 50):
             topic.publish(*likes("u", [f"i{n}"]))
         log.unlink()
         away.rename(log)

@@ -23,7 +23,7 @@ from trainer.graph.interactions import InteractionGraph
 
 DIMENSIONS, LAYERS = 64, 2
 RATE = 0.001  # of Adam
-POOL = 8  # batches of users drawn at random are sorted by length, lest most of a batch is padding
+POOL = 8  # batches whose users are sorted by length, so that a batch has little padding
 SCORES = 2_000_000  # in memory at a time in the loss
 VALIDATED = 2_000  # users whose last train edge the best epoch is chosen on, at most
 PATIENCE = 20  # epochs without a better one, then training ends
@@ -166,7 +166,10 @@ def scorer(model: SASRec, graph: InteractionGraph, length: int) -> Callable[[Ten
 def sasrec(
     train: InteractionGraph, test: InteractionGraph, settings: Settings, limit: float
 ) -> dict[str, float]:
-    """Trained for `limit` seconds of a core at most; figures of the epoch with the best NDCG."""
+    """Trained for `limit` seconds of a core at most; figures of the epoch with the best NDCG.
+
+    The last train edges by which the best epoch is chosen are never trained on.
+    """
     begun = time.process_time()
     torch.manual_seed(0)
     aside = last_edges(train) & (train.users % -(-train.n_users // VALIDATED) == 0)

@@ -2,8 +2,8 @@
 
 The imports of a command take seconds, which was most of the time of the tests. A fork is a process
 of its own all the same, with a pid, signals, settings, a folder and output of its own; it begins
-where `python -m streamgcn` has ended its imports, and does not take the interpreter apart at the
-end, which costs more than most commands. Tests of start and end themselves use STREAMGCN.
+where `python -m streamgcn` has ended its imports. At the end it does not take the interpreter
+apart, which would cost more than most commands. Tests of start and end themselves use STREAMGCN.
 
     python -m tests.commands FD     forks for each connection that the socket FD takes
 """
@@ -202,7 +202,7 @@ def _fork(listening: socket.socket) -> None:
 
 
 def _end(code: int) -> None:
-    """What the end of an interpreter does, but taking it apart."""
+    """Do what an interpreter does at the end, except that it takes itself apart."""
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads; it has no other name
     atexit._run_exitfuncs()
     sys.stdout.flush()

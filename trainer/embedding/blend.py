@@ -43,7 +43,8 @@ class BlendEmbeddings(Embeddings):
     @property
     def dim(self) -> int:
         """Columns of the learned part."""
-        directions = len(self.tensors.get("squares", ()))  # no model without `base` lacks them
+        # A model whose `base` has no columns always has `squares`.
+        directions = len(self.tensors.get("squares", ()))
         return self.tensors["base"].shape[1] or self.outgoing.shape[1] - directions
 
     @property

@@ -221,6 +221,6 @@ class LowPass(Part[LowPassSettings]):
         ]
 
     def fits(self, state: dict[str, Any], settings: LowPassSettings) -> bool:
-        """A basis of another normalisation is none to go on from."""
+        """A training does not go on from a basis of another normalisation."""
         asked = settings.low_pass_normalization
         return asked in (None, state.get("low_pass_normalization"))

@@ -11,11 +11,11 @@ class Setting:
     """One number of the model.
 
     meaning: for the documentation. usual: the value where nothing is chosen, None for a number that
-    is never chosen; usual_next: the same of a learned part that predicts next items, where that is
-    another value. least, most: bounds, which are allowed; above, below: bounds, which are not.
-    whole: whether it must be a whole number. switch: whether it must be 0 or 1. lightgcn: whether
-    LightGCN reads it and a learned part that predicts next items does not. before: the value of
-    models that did not have it yet.
+    is never chosen. usual_next: the value in the place of `usual` where the learned part predicts
+    next items, None where both kinds of learned part have the same value. least, most: bounds,
+    which are allowed; above, below: bounds, which are not. whole: whether it must be a whole
+    number. switch: whether it must be 0 or 1. lightgcn: whether LightGCN reads it and a learned
+    part that predicts next items does not. before: the value of models that did not have it yet.
     """
 
     meaning: str

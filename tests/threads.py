@@ -42,8 +42,12 @@ def at_once(*works: Callable[[], object]) -> None:
         each.result(PATIENCE)
 
 
-def named(name: str) -> set[threading.Thread]:
-    """The threads that run now and whose names begin so."""
+def threads(name: str = "") -> set[threading.Thread]:
+    """The threads that run now and whose names begin so.
+
+    A test compares those before with those after: threads of earlier tests may end at any time, so
+    a number of threads tells nothing.
+    """
     return {each for each in threading.enumerate() if each.name.startswith(name)}
 
 

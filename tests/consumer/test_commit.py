@@ -20,7 +20,7 @@ from consumer.settings import ConsumerSettings
 from tests.graphs import stored
 from tests.ingesting import likes
 from tests.services import log, wait_for
-from tests.threads import named
+from tests.threads import threads
 
 TOPIC = "t"
 
@@ -175,12 +175,12 @@ def test_a_batch_of_another_table_is_dropped_without_an_error_where_it_is_given_
 def test_a_writer_that_is_closed_while_the_store_is_away_ends_its_thread(
     store: EdgeStore, letters: Letters
 ) -> None:
-    before = named("writer")
+    before = threads("writer")
     writer = Writer(EdgeStore(store.uri, TOPIC), letters, log)
     letters.away = True
     writer.begin(batch("a"), store.newest())
     wait_for("the trouble", lambda: writer.trouble)
-    own = named("writer") - before
+    own = threads("writer") - before
     assert own
     writer.close()
-    wait_for("the end of the thread", lambda: not own & named("writer"))
+    wait_for("the end of the thread", lambda: not own & threads("writer"))

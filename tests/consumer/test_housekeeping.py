@@ -14,7 +14,7 @@ from consumer.ingest.housekeeping import COMMITS, Housekeeping
 from consumer.settings import ConsumerSettings
 from tests.graphs import append, store, stored
 from tests.services import PATIENCE, wait_for
-from tests.threads import named
+from tests.threads import threads
 
 
 def test_an_unexpected_error_is_one_line_and_a_quiet_store_is_tidied_all_the_same(
@@ -150,14 +150,14 @@ def test_a_store_that_cannot_be_tidied_is_left_alone_for_a_while_however_many_co
 def test_housekeeping_that_is_closed_ends_its_thread(
     settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = named("housekeeping")
+    before = threads("housekeeping")
     tidied = Tidied(monkeypatch)
     made = Housekeeping(settings, logging.getLogger("test"))
     for _ in range(COMMITS):
         made.committed()
     made.look()
     wait_for("the tidying", lambda: tidied.times == 1)
-    own = named("housekeeping") - before
+    own = threads("housekeeping") - before
     assert own
     made.close()
-    wait_for("the end of the thread", lambda: not own & named("housekeeping"))
+    wait_for("the end of the thread", lambda: not own & threads("housekeeping"))

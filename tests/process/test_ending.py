@@ -21,7 +21,7 @@ from tests.commands import STREAMGCN, without_settings
 from tests.ingesting import Topic, likes
 from tests.rooms import Rooms
 from tests.services import PATIENCE, ROOT, embedded_kafka, process, wait_for
-from tests.threads import begun
+from tests.threads import begun, threads
 from tests.watching import get
 
 NOWHERE = "127.0.0.1:1"
@@ -219,7 +219,7 @@ def test_a_fatal_error_of_kafka_while_the_store_is_away_ends_every_thread_of_the
     embedded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = Topic(embedded, tmp_path)
-    before = set(threading.enumerate())
+    before = threads()
     ingest = Ingest.join(topic.settings, threading.Event())
     ended = begun(ingest.run)
     topic.publish(*likes("u", ["i"]))
@@ -239,6 +239,6 @@ def test_a_fatal_error_of_kafka_while_the_store_is_away_ends_every_thread_of_the
     topic.publisher.close()
 
     def left() -> list[threading.Thread]:
-        return [each for each in set(threading.enumerate()) - before if not each.daemon]
+        return [each for each in threads() - before if not each.daemon]
 
     wait_for("the end of all threads", lambda: not left())

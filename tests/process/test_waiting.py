@@ -1,6 +1,7 @@
 """What the log says of something that is away, and how long a process waits for it."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,9 +13,11 @@ def outage() -> Outage:
 
 
 def test_an_outage_is_one_line_for_each_cause_and_one_when_it_is_over(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
+    now = iter((10.0, 75.0, 80.0))  # the first failure, the success, the next failure
+    monkeypatch.setattr("process.outage.time", SimpleNamespace(monotonic=lambda: next(now)))
     state = outage()
     state.worked()  # nothing was wrong
     for cause in ("full", "full", "read-only", "full"):
@@ -26,7 +29,7 @@ def test_an_outage_is_one_line_for_each_cause_and_one_when_it_is_over(
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
         ("WARNING", "The store is away (full); trying until it works."),
         ("WARNING", "The store is away (read-only); trying until it works."),
-        ("INFO", "The store is back (away for 0 s)."),
+        ("INFO", "The store is back (away for 65 s)."),
         ("WARNING", "The store is away (full); trying until it works."),
     ]
 

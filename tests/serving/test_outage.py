@@ -218,8 +218,9 @@ def test_a_redis_that_goes_on_refusing_is_tried_less_and_less_often(
 
 
 def test_causes_that_follow_one_another_have_a_line_each(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(redis_outage, "time", SimpleNamespace(monotonic=lambda: 10.0))
     state = RedisOutage(log)
     for error in (RedisDown("gone"), RedisRefuses("locked", "NOAUTH"), RedisDown("gone again")):
         state.failed(error)

@@ -26,8 +26,8 @@ def test_promote_and_rollback_beside_a_running_trainer_change_what_a_client_read
     file = tmp_path / "events.csv"
     file.write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in edges))
     rooms = Rooms(
-        tmp_path, embedded, redis_url, STREAMGCN_MIN_EDGES="500", STREAMGCN_EPOCHS="10",
-        STREAMGCN_COMMIT_SECONDS="0.2",
+        tmp_path, embedded, redis_url, STREAMGCN_MIN_EDGES=str(len(edges)),
+        STREAMGCN_EPOCHS="10", STREAMGCN_COMMIT_SECONDS="0.2",
     )  # fmt: skip
     with started(rooms):
         assert rooms.run("publish", str(file)).returncode == 0

@@ -22,8 +22,9 @@ from tests.commands import STREAMGCN, run, without_settings
 from tests.graphs import blocks, pairs
 from tests.services import PATIENCE, ROOT, wait_for
 
+EDGES = pairs(blocks(users=20))
 QUICK = {
-    "OMP_NUM_THREADS": "1", "STREAMGCN_EPOCHS": "10", "STREAMGCN_MIN_EDGES": "100",
+    "OMP_NUM_THREADS": "1", "STREAMGCN_EPOCHS": "10", "STREAMGCN_MIN_EDGES": str(len(EDGES)),
     "STREAMGCN_COMMIT_SECONDS": "0.2", "PYTHONPATH": str(ROOT),
     # Of these edges the neighbours alone, so that a retraining of the same makes the same lists.
     "STREAMGCN_MODEL_FILE": "model.toml",
@@ -139,7 +140,7 @@ def test_up_started_again_in_the_same_folder_gives_the_same_lists_also_after_a_k
     tmp_path: Path,
 ) -> None:
     events = tmp_path / "events.csv"
-    rows = [f"{user},{item}" for user, item, *_ in pairs(blocks(users=20))]
+    rows = [f"{user},{item}" for user, item, *_ in EDGES]
     events.write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
     with up(tmp_path) as first:
         assert first.exports.keys() >= {"KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"}

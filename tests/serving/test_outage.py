@@ -5,13 +5,13 @@ log says each thing once. On a real broker and Redis; the loop runs on a thread 
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from redis import Redis
@@ -44,6 +44,7 @@ from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model.hyperparameters import Hyperparameters
 
+T = TypeVar("T")
 FIRST, SECOND = "20260101T000000.0Z", "20260102T000000.0Z"
 GRAPH = blocks(users=20)
 PAIRS = [(user, item) for user, item, *_ in pairs(GRAPH)]
@@ -161,17 +162,18 @@ def failed_tries(monkeypatch: pytest.MonkeyPatch) -> list[RedisDown]:
     return found
 
 
-def readable(serving: Serving, user: str) -> bool:
-    """Whether the user has a list; the loop may just be closing the connections of the store."""
+def answer(serving: Serving, ask: Callable[[Store], T]) -> T | None:
+    """What Redis says, None while Redis gives no answer."""
     with suppress(RedisDown):
-        return serving.store.user(user) is not None
-    return False
+        return ask(serving.store)
+    return None
 
 
 def sentences(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What serving logged, without its lines of figures."""
+    """What serving logged, without its lines of figures and those of the consumer group."""
+    others = ("served", "Reading partitions", "Stopped reading partitions")
     records = [record for record in caplog.records if record.name == "serving"]
-    return [each.message for each in records if not each.message.startswith("served")]
+    return [each.message for each in records if not each.message.startswith(others)]
 
 
 def test_near_its_limit_of_memory_redis_is_not_said_to_come_and_go(
@@ -260,7 +262,7 @@ def test_a_redis_that_refuses_is_one_line_until_it_takes_what_waited(
     assert len(sentences(caplog)) == 1
     for command in mended:
         redis.execute_command(*command.split(" "))
-    wait_for("the newcomer's list", lambda: readable(serving, newcomer))
+    wait_for("the newcomer's list", lambda: answer(serving, lambda store: store.user(newcomer)))
     wait_for("the other line", lambda: "Redis is back" in caplog.text)
     assert len(sentences(caplog)) == 2
     assert serving.right()
@@ -314,7 +316,7 @@ def test_a_list_that_cannot_be_made_costs_no_other_and_is_made_once_it_can_be(
         del serving.own["1-poison"]
         wait_for("the others' lists", serving.right)
         assert serving.store.user("1-poison") is None
-    wait_for("the list", lambda: readable(serving, "1-poison"))
+    wait_for("the list", lambda: answer(serving, lambda store: store.user("1-poison")))
     assert caplog.text.count("nobody foresaw this") == 1
     assert "fault of StreamGCN (ZeroDivisionError" in caplog.text
 
@@ -401,7 +403,7 @@ def test_an_old_dump_does_not_bring_back_the_list_of_a_forgotten_user(
         del made.own["0-1"]
         wait_for("the list to go", lambda: made.store.user("0-1") is None)
         server.kill_and_restart()
-        assert made.store.model()  # it has read its dump
+        wait_for("the dump", lambda: answer(made, Store.model))
         wait_for("the list to go again", lambda: made.store.user("0-1") is None)
         wait_for("the others", made.right)
         assert made.store.user("0-1") is None

@@ -104,27 +104,35 @@ def test_folding_in_a_known_user_with_unchanged_edges_gives_gcns_own_predictions
 
 
 def plain_softmax(
-    users: torch.Tensor, items: torch.Tensor, owned: list[list[int]], sampled: torch.Tensor
+    users: torch.Tensor,
+    items: torch.Tensor,
+    edges: list[tuple[int, int, float]],
+    sampled: torch.Tensor,
 ) -> torch.Tensor:
     return torch.stack(
         [
-            torch.stack([torch.exp(u @ items[j] / 0.2) for j in sampled]).sum().log()
-            - sum(u @ items[i] / 0.2 for i in own) / len(own)
-            for u, own in zip(users, owned, strict=True)
+            strength
+            * (
+                torch.stack([torch.exp(users[u] @ items[j] / 0.2) for j in sampled]).sum().log()
+                - users[u] @ items[i] / 0.2
+            )
+            for u, i, strength in edges
         ]
     ).sum()
 
 
 def test_the_fused_softmax_and_its_gradients_are_the_plain_formulas() -> None:
     torch.manual_seed(0)
-    owned = [[0], [1, 2], [0, 3, 4]]
+    edges = [(0, 0, 1.0), (1, 1, 2.0), (1, 2, 0.5), (3, 0, 1.0), (3, 3, 3.0), (3, 4, 1.0)]
     sampled = torch.tensor([4, 4, 1])
-    users = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    users = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)  # one of them has no edge
     items = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    expected = plain_softmax(users, items, owned, sampled)
+    expected = plain_softmax(users, items, edges, sampled)
     wanted = torch.autograd.grad(expected, (users, items))
-    attraction = torch.stack([items[own].mean(0) for own in owned])
-    fused = losses.softmax(users, attraction, items[sampled], 0.2)
+    strengths = torch.zeros(4, 5, dtype=torch.float64)
+    for user, item, strength in edges:
+        strengths[user, item] = strength
+    fused = losses.softmax(users, strengths.sum(1), strengths @ items, items[sampled], 0.2)
     torch.testing.assert_close(fused, expected)
     found = torch.autograd.grad(fused, (users, items))
     torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-12)
@@ -134,10 +142,11 @@ def test_the_fused_softmax_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch
     torch.manual_seed(0)
     users = torch.randn(10, 4, requires_grad=True)
     sampled = torch.randn(6, 4, requires_grad=True)
-    whole = losses.softmax(users, users.detach(), sampled, 0.1)
+    degrees = torch.arange(10.0)
+    whole = losses.softmax(users, degrees, users.detach(), sampled, 0.1)
     wanted = torch.autograd.grad(whole, (users, sampled))
     monkeypatch.setattr(losses, "USERS", 3)
-    blocked = losses.softmax(users, users.detach(), sampled, 0.1)
+    blocked = losses.softmax(users, degrees, users.detach(), sampled, 0.1)
     torch.testing.assert_close(blocked, whole)
     torch.testing.assert_close(torch.autograd.grad(blocked, (users, sampled)), wanted)
 

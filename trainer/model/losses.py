@@ -12,49 +12,54 @@ USERS = 4_096  # whose scores of the sampled items are in memory at a time
 
 
 class _LogSumExp(torch.autograd.Function):
-    """Sum over rows u of log sum_j exp(<u, n_j> / temperature), its gradients made on the way.
+    """Sum over rows u of d_u log sum_j exp(<u, n_j> / temperature), its gradients made on the way.
 
     The scores [users, samples] are made once and never whole in memory.
     """
 
     @staticmethod
-    def forward(ctx: Any, users: Tensor, sampled: Tensor, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any, users: Tensor, degrees: Tensor, sampled: Tensor, temperature: float
+    ) -> Tensor:
         total = users.new_zeros(())
         to_users, to_sampled = torch.empty_like(users), torch.zeros_like(sampled)
         for begin in range(0, len(users), USERS):
-            block = users[begin : begin + USERS]
+            block, d = users[begin : begin + USERS], degrees[begin : begin + USERS]
             scores = block @ sampled.T / temperature
             sums = torch.logsumexp(scores, 1)
-            shares = scores.sub_(sums[:, None]).exp_()
-            total += sums.sum()
+            shares = scores.sub_(sums[:, None]).exp_().mul_(d[:, None])
+            total += d @ sums
             to_users[begin : begin + USERS] = shares @ sampled / temperature
             to_sampled += shares.T @ block / temperature
         ctx.save_for_backward(to_users, to_sampled)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor, None]:
         to_users, to_sampled = ctx.saved_tensors
-        return gradients[0] * to_users, gradients[0] * to_sampled, None
+        return gradients[0] * to_users, None, gradients[0] * to_sampled, None
 
 
-def softmax(users: Tensor, attraction: Tensor, sampled: Tensor, temperature: float) -> Tensor:
-    """Full-batch sampled softmax over cosines, one term a user.
+def softmax(
+    users: Tensor, degrees: Tensor, attraction: Tensor, sampled: Tensor, temperature: float
+) -> Tensor:
+    """Full-batch sampled softmax over cosines, one term for each edge, times the edge's strength.
 
-    The mean cosine of the user's own items against the log-sum-exp over a sample of items that all
-    users share (the contrastive objective of recommenders, Wu et al., "On the Effectiveness of
-    Sampled Softmax Loss for Item Recommendation", 2022, with every user in each step).
+    The cosine of user and item against the log-sum-exp over a sample of items that all users share
+    (the contrastive objective of recommenders, Wu et al., "On the Effectiveness of Sampled Softmax
+    Loss for Item Recommendation", 2022, with every edge in each step).
 
     Args:
         users: float [users, dim], unit rows.
-        attraction: float [users, dim], the mean of each user's own unit item rows.
+        degrees: float [users], the sums of the strengths of each user's edges.
+        attraction: float [users, dim], the sums of each user's own unit item rows by strength.
         sampled: float [samples, dim], unit rows of the sampled items.
         temperature: divisor of the cosines.
 
     Returns:
-        Scalar, the sum over users.
+        Scalar, the sum over edges.
     """
-    sums: Tensor = _LogSumExp.apply(users, sampled, temperature)  # type: ignore[no-untyped-call]
+    sums: Tensor = _LogSumExp.apply(users, degrees, sampled, temperature)  # type: ignore[no-untyped-call]
     return sums - (users * attraction).sum() / temperature
 
 

@@ -50,19 +50,16 @@ def _softmax(
     incidence = Incidence(mine, where)
     zeros = torch.zeros(graph.n_users, device=where)
     temperature = settings.temperature or TEMPERATURE
-    users_in_all = int(np.count_nonzero(graph.user_strengths))
+    in_all = float(graph.strengths.sum(dtype=np.float64))
 
     def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
         users = functional.normalize(users, dim=1)
         items = functional.normalize(items, dim=1)
         shares = strengths * asked
         sums = zeros.index_add(0, incidence.rows, shares)
-        shares = shares / sums.clamp(min=1e-12)[incidence.rows]
         attraction = product(*incidence.both(shares), items)
-        active = sums > 0
         sampled = torch.multinomial(chances, settings.negatives, replacement=True).to(where)
-        total = losses.softmax(users[active], attraction[active], items[sampled], temperature)
-        return total / users_in_all
+        return losses.softmax(users, sums, attraction, items[sampled], temperature) / in_all
 
     return objective
 

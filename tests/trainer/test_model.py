@@ -140,9 +140,9 @@ def test_the_fused_softmax_and_its_gradients_are_the_plain_formulas() -> None:
 
 def test_the_fused_softmax_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    users = torch.randn(10, 4, requires_grad=True)
-    sampled = torch.randn(6, 4, requires_grad=True)
-    degrees = torch.arange(10.0)
+    users = torch.randn(10, 4, dtype=torch.float64, requires_grad=True)
+    sampled = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    degrees = torch.arange(10, dtype=torch.float64)
     whole = losses.softmax(users, degrees, users.detach(), sampled, 0.1)
     wanted = torch.autograd.grad(whole, (users, sampled))
     monkeypatch.setattr(losses, "USERS", 3)

@@ -85,13 +85,15 @@ class TrainerSettings(ConsumerSettings):
     loss: Literal["softmax", "bpr", "mse"] | None = Field(
         None,
         validation_alias="STREAMGCN_LOSS",
-        description="softmax (the default of blend and lightgcn), bpr, or mse (of gcn).",
+        description="softmax (the default of blend and lightgcn), bpr (the learned part is then "
+        "LightGCN), or mse (of gcn).",
     )
     model_file: Path | None = Field(
         None,
         validation_alias="STREAMGCN_MODEL_FILE",
         description="TOML file of numbers of the model that are not to be chosen; `streamgcn "
-        "evaluate` prints one.",
+        "evaluate` prints one. A line `layers`, `negative_power` or `edge_drop` makes the learned "
+        "part LightGCN.",
     )
     epochs: int | None = Field(
         None,
@@ -125,17 +127,22 @@ class TrainerSettings(ConsumerSettings):
         return Weighing(events, types, self.half_life_days, dampened)
 
     def hyperparameters(self) -> Hyperparameters:
-        """What is trained and how, with the numbers of STREAMGCN_MODEL_FILE.
+        """What is trained and how, with the numbers of STREAMGCN_MODEL_FILE; what of it changes
+        nothing is said.
 
         Raises:
             SettingsError: the file cannot be read, or has what is not allowed.
         """
         # These load torch, which takes seconds that most commands need not wait for.
+        from trainer.model import unread
         from trainer.model.hyperparameters import Hyperparameters
         from trainer.model.model_file import filled_by
 
         dampening = None if self.edge_weight is None else float(self.edge_weight == "log")
-        variables = Hyperparameters(
+        made = Hyperparameters(
             self.model, self.loss, self.device, dampening=dampening, epochs=self.epochs
         )
-        return filled_by(self.model_file, variables) if self.model_file else variables
+        if self.model_file:
+            made = filled_by(self.model_file, made)
+        unread.warn(made)
+        return made

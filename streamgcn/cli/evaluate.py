@@ -92,6 +92,7 @@ def evaluate(
     from trainer.fit.fit import fit, fit_all
     from trainer.graph.holdout import held_out_edges, last_edges
     from trainer.graph.interactions import InteractionGraph
+    from trainer.model import unread
     from trainer.model.model_file import written
     from trainer.model.parallel import first
 
@@ -126,12 +127,15 @@ def evaluate(
             "the train file too, or no user with five; give another file with --test"
         )
     held_out: dict[str, float] = {}
+    timed = bool(kept.timed.any())
+    if not timed:
+        unread.warn_without_times(hyperparameters)
     with progress("training", 1) as bar:
 
         def advance(_: str, done: int, steps: int, __: float | None) -> None:
             bar(min(1.0, done / steps))
 
-        hyperparameters = hyperparameters.for_graph(len(kept), bool(kept.timed.any()))
+        hyperparameters = hyperparameters.for_graph(len(kept), timed)
         if hyperparameters.needs_held_out:
             chosen_on = last_edges(kept) if last else None
             fitted = fit(kept, hyperparameters, advance, newest=chosen_on)

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -15,8 +16,8 @@ from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.manifest import Manifest
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model import lightgcn, next_item
-from trainer.model.hyperparameters import LIGHTGCN, Hyperparameters
-from trainer.model.learned import Learned
+from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.learned import LIGHTGCN, Learned
 from trainer.model.model_file import filled_by, written
 from trainer.model.progress import quiet
 
@@ -27,9 +28,9 @@ TINY = Hyperparameters(dim=4, epochs=1, vectors=4, negatives=8)
 TABLES = ({"users", "items"}, {"incoming", "outgoing"})  # of LightGCN, of next items
 
 
-def read(text: str, folder: Path) -> Hyperparameters:
+def read(text: str, folder: Path, loss: Literal["bpr"] | None = None) -> Hyperparameters:
     (folder / "model.toml").write_text(text)
-    return filled_by(folder / "model.toml", Hyperparameters())
+    return filled_by(folder / "model.toml", Hyperparameters(loss=loss))
 
 
 def test_a_file_that_an_earlier_version_has_printed_stays_the_model_that_it_was(
@@ -43,8 +44,7 @@ def test_a_file_that_an_earlier_version_has_printed_stays_the_model_that_it_was(
     assert made == was
     assert not made.missing()
     [line] = caplog.messages
-    assert line.startswith("edge_drop and layers and negative_power in ")
-    assert "the learned part is LightGCN. The line `learned_order = 0` or" in line
+    assert "does not read edge_drop and layers and negative_power. Remove this from" in line
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,6 @@ def test_a_file_that_an_earlier_version_has_printed_stays_the_model_that_it_was(
         ("", True),
         ("temperature = 0.2", True),
         ("layers = 2", False),
-        ("edge_drop = 0.1\nlearned_order = 1", True),
         ("recency = 0", False),
         ("recency = 0\nlearned_order = 1", True),
         ("recency = 0.5", True),
@@ -78,7 +77,24 @@ def test_what_can_only_be_lightgcn_is_lightgcn(of: dict[str, str]) -> None:
     made = Hyperparameters(**of).for_graph(SIZE, TIMED)  # type: ignore[arg-type]  # by name
     assert not made.predicts_next
     assert not made.usual().learned_order
-    assert made.usual().temperature == 0.1
+    assert made.usual().temperature == (0.1 if made.objective == "softmax" else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "loss", "said"),
+    [
+        ("edge_drop = 0.1\nlayers = 3", None, "edge_drop and layers"),
+        ("negative_power = 1", None, "negative_power"),
+        ("", "bpr", "STREAMGCN_LOSS=bpr"),
+    ],
+)
+def test_next_items_are_refused_beside_what_makes_the_learned_part_lightgcn(
+    text: str, loss: Literal["bpr"] | None, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=f"learned_order = 1 in .* contradicts {said}, with"):
+        read(f"learned_order = 1\n{text}", tmp_path, loss)
+    made = read(f"learned_order = 1\nlearned_weight = 0\n{text}", tmp_path)
+    assert made.learned_weight == 0
 
 
 @pytest.mark.parametrize("name", ["learned_order", "dampening"])

@@ -46,7 +46,6 @@ class GcnEmbeddings(Embeddings):
 
         Of the last layer, the only one that is linear in the edges.
         """
-        own = own.recent(self.recency)
         factors = torch.ones(len(users), device=users.device)
         return products(self.tensors["incoming"], self.outgoing, own, recommended, 0, factors)
 

@@ -15,6 +15,7 @@ from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_ve
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained_edges import Trained
 from trainer.lifecycle.warm import aligned_start, chosen, goes_on, tensors
+from trainer.model import unread
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.part import State
 from trainer.model.progress import Progress
@@ -41,7 +42,10 @@ def candidate(
     Raises:
         NothingToLearn, Diverged, TrainingStopped, DeviceMissing: as `fit`.
     """
-    settings = settings.for_graph(len(graph), bool(graph.timed.any()))
+    timed = bool(graph.timed.any())
+    if not timed:
+        unread.warn_without_times(settings)
+    settings = settings.for_graph(len(graph), timed)
     start = _start(snapshots, live, graph) if live and goes_on(live, graph, settings) else None
     novelty = _novelty(snapshots, live, graph) if live else None
     chosen_at = len(graph)

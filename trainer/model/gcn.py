@@ -19,7 +19,7 @@ from trainer.model import parallel
 from trainer.model.adam import Adam
 from trainer.model.biases import user_item_biases
 from trainer.model.gradient_training import EarlyStopping, begin, train
-from trainer.model.network import Network, NetworkSettings
+from trainer.model.network import SOFTMAX, Network, NetworkSettings
 from trainer.model.parallel import OneProcess
 from trainer.model.part import Fitted, Part, State
 from trainer.model.product import product
@@ -128,6 +128,7 @@ class Gcn(Part[NetworkSettings]):
 
     name = "gcn"
     kind = NetworkSettings
+    variables = ("loss", "epochs")
     loss = "mse"
     uses_weights = True
     goes_on = False
@@ -137,6 +138,13 @@ class Gcn(Part[NetworkSettings]):
     def open(self) -> set[str]:
         """Nothing: what is not set has a usual value."""
         return set()
+
+    def unread(self, settings: NetworkSettings) -> dict[str, str]:
+        """Only the softmax knows strengths, and neither knows an order."""
+        made = {"recency": "STREAMGCN_MODEL is gcn"}
+        if (loss := settings.loss or self.loss) != "softmax":
+            made |= dict.fromkeys((*SOFTMAX, "dampening"), f"the loss is {loss}")
+        return made
 
     def fit(
         self,

@@ -16,6 +16,7 @@ from trainer.model.transitions import Transitions, TransitionsSettings
 
 MOST_PAIRS = 200_000_000  # of edges of one user near each other; half a minute on one core
 MIN_REACH = 10
+NO_TIMES = "the edges have no times that tell their order"
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,35 @@ class Hyperparameters(TransitionsSettings, NeighborsSettings, LowPassSettings, L
 
     def missing(self) -> set[str]:
         """Names of the values that the held-out edges are to choose."""
-        names = {name for part in self.parts for name in part.open if getattr(self, name) is None}
-        if self.one_part:
-            names -= {"recency", "learned_order", *(part.weight for part in self.parts)}
-        return names - LIGHTGCN if self.learned_order and self.predicts_next else names
+        read = {name for part in self.parts for name in part.open - part.unread(self).keys()}
+        names = {name for name in read if getattr(self, name) is None}
+        return names - {"recency"} if self.one_part else names
+
+    def unread(self, timed: bool = True) -> dict[str, str]:
+        """Names of the settings that no part of the model reads, and why, as in `Part.unread`.
+
+        Args:
+            timed: whether the order of any user's edges says something.
+        """
+        read: set[str] = set()
+        why: dict[str, dict[str, None]] = {}  # the reasons in their order, each once
+        for part in MODELS[self.model]:
+            left = part.unread(self)
+            if part.uses_order and not timed:
+                left = dict.fromkeys(part.names, NO_TIMES)
+            if self.weight(part) == 0:
+                left = dict.fromkeys(part.names - {part.weight}, f"{part.weight} is 0")
+            read |= part.names - left.keys()
+            for name, reason in left.items():
+                why.setdefault(name, {})[reason] = None
+        if not timed and "recency" in read:
+            read.remove("recency")
+            why["recency"] = {NO_TIMES: None}
+        elsewhere = {name for part in MODELS["blend"] for name in part.names} - read
+        return {
+            name: " and ".join(why.get(name, (f"STREAMGCN_MODEL is {self.model}",)))
+            for name in sorted(elsewhere)
+        }
 
     @property
     def needs_held_out(self) -> bool:
@@ -112,6 +138,5 @@ MODELS: dict[str, tuple[AnyPart, ...]] = {
     "gcn": (Gcn(),),
 }
 SETTINGS = settings_of(Hyperparameters)
-LIGHTGCN = {name for name, of in SETTINGS.items() if of.lightgcn}  # next items do not read them
 USUAL: dict[str, float] = {n: of.usual for n, of in SETTINGS.items() if of.usual is not None}
 NEXT_USUAL = USUAL | {n: of.usual_next for n, of in SETTINGS.items() if of.usual_next is not None}

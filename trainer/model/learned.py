@@ -9,9 +9,13 @@ from itertools import product
 from trainer.graph.interactions import InteractionGraph
 from trainer.model import lightgcn, next_item
 from trainer.model.learned_settings import LearnedSettings
+from trainer.model.network import SOFTMAX
 from trainer.model.part import Fitted, Part, Round, State, given
 from trainer.model.progress import Progress, quiet
+from trainer.model.setting import settings_of
 
+# Settings that next items do not read.
+LIGHTGCN = {name for name, of in settings_of(LearnedSettings).items() if of.lightgcn}
 KINDS = (  # of LightGCN: temperature, negative_power, edge_drop: for sparse graphs, for dense ones
     (0.1, 0.5, 0.0),
     (0.2, 1.0, 0.3),
@@ -26,6 +30,19 @@ class Learned(Part[LearnedSettings]):
     name = "learned"
     kind = LearnedSettings
     needed = ("learned_power",)
+    variables = ("loss", "epochs")
+
+    def unread(self, settings: LearnedSettings) -> dict[str, str]:
+        """Next items and each loss read other settings; a model by itself has no kinds."""
+        made, loss = {}, settings.loss or self.loss
+        if settings.learned_order and settings.predicts_next:
+            made = dict.fromkeys(LIGHTGCN, "the learned part predicts next items")
+        if loss != "softmax":
+            made = dict.fromkeys((*SOFTMAX, "learned_order"), f"the loss is {loss}")
+        if settings.model != "blend":
+            alone = (self.weight, "learned_order")
+            made |= dict.fromkeys(alone, f"STREAMGCN_MODEL is {settings.model}")
+        return made
 
     def fit(
         self,

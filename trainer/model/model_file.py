@@ -9,11 +9,13 @@ import difflib
 import logging
 import math
 import tomllib
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 
 from process.settings import SettingsError
-from trainer.model.hyperparameters import LIGHTGCN, SETTINGS, Hyperparameters
+from trainer.model.hyperparameters import SETTINGS, Hyperparameters
+from trainer.model.learned import LIGHTGCN
 
 log = logging.getLogger("trainer")
 
@@ -37,41 +39,54 @@ def read(path: Path) -> dict[str, float]:
 def filled_by(path: Path, settings: Hyperparameters) -> Hyperparameters:
     """The settings with the numbers of a file.
 
-    A file of a version that knew LightGCN alone has no learned_order, but numbers that only
-    LightGCN reads: the learned part stays LightGCN.
-
     Raises:
-        SettingsError: as `read`; the file contradicts the settings; no part of the model is left.
+        SettingsError: as `read`; the file contradicts the settings or itself; no part of the model
+            is left.
     """
     values = read(path)
-    told = sorted(LIGHTGCN & values.keys())
-    if told and "learned_order" not in values:
-        values["learned_order"] = 0.0
-        if settings.predicts_next and values.get("learned_weight") != 0:
-            log.info(
-                "%s in %s %s for LightGCN alone, so the learned part is LightGCN. The line "
-                "`learned_order = 0` or `learned_order = 1` says which learned part it is.",
-                " and ".join(told), path, "are" if len(told) > 1 else "is",
-            )  # fmt: skip
-    dampening = values.get("dampening", settings.dampening)
-    if settings.dampening not in (None, dampening):
-        raise SettingsError(
-            f"dampening = {dampening:g} in {path} contradicts STREAMGCN_EDGE_WEIGHT; leave one out"
-        )
     made = replace(settings, **values)  # type: ignore[arg-type]  # by name
+    if settings.dampening not in (None, made.dampening):
+        raise SettingsError(
+            f"dampening = {made.dampening:g} in {path} contradicts STREAMGCN_EDGE_WEIGHT; leave "
+            "one out"
+        )
     if not made.parts:
         raise SettingsError(f"all weights in {path} are 0; leave one out or set it above 0")
-    return made
+    return made if made.one_part or made.learned_weight == 0 else _kind(path, made, values.keys())
+
+
+def _kind(path: Path, settings: Hyperparameters, names: Set[str]) -> Hyperparameters:
+    """The settings with the kind of the learned part that the names in a file tell of.
+
+    A file of a version that knew LightGCN alone has no learned_order, but numbers that next items
+    do not read: the learned part stays LightGCN.
+    """
+    told = sorted(LIGHTGCN & names)
+    if settings.learned_order:
+        told += [] if settings.predicts_next else [f"STREAMGCN_LOSS={settings.loss}"]
+        if told:
+            raise SettingsError(
+                f"learned_order = 1 in {path} contradicts {' and '.join(told)}, with which the "
+                "learned part is LightGCN; leave one or the other out"
+            )
+    if not told or settings.learned_order is not None:
+        return settings
+    if settings.predicts_next:
+        log.warning(
+            "The learned part is LightGCN, as one that predicts next items does not read %s. "
+            "Remove this from %s to have next items, or add the line learned_order = 0 to keep "
+            "LightGCN.", " and ".join(told), path,
+        )  # fmt: skip
+    return replace(settings, learned_order=0.0)
 
 
 def written(settings: Hyperparameters) -> str:
-    """The settings as such a file, without numbers that the model does not read."""
-    used = {name for part in settings.parts for name in part.names}
-    used |= {name for name in SETTINGS if name.endswith("_weight")}
-    used -= LIGHTGCN if settings.predicts_next else set()
-    values = {name: getattr(settings, name) for name in SETTINGS if name in used}
+    """The settings as such a file, without what the model does not read."""
+    used = {name for part in settings.parts for name in part.names - part.unread(settings).keys()}
+    numbers = used | {name for name in SETTINGS if name.endswith("_weight")}
+    values = {name: getattr(settings, name) for name in SETTINGS if name in numbers}
     lines = [f"{name} = {value}" for name, value in values.items() if value is not None]
-    if settings.epochs:
+    if settings.epochs and "epochs" in used:
         lines.append(f"# and the variable STREAMGCN_EPOCHS={settings.epochs}")
     return "\n".join(lines) + "\n"
 

@@ -12,6 +12,7 @@ from trainer.model.part import CommonSettings
 from trainer.model.setting import setting
 
 TEMPERATURE, NEXT_TEMPERATURE = 0.1, 0.15  # of LightGCN, of next items
+SOFTMAX = ("temperature", "negatives", "negative_power")  # settings that no other loss reads
 Tables = dict[str, Tensor]  # of a network's parameters, by name
 
 

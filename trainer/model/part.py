@@ -84,6 +84,7 @@ class Part(ABC, Generic[S]):
     kind: ClassVar[type[CommonSettings]]  # the part's settings
     needed: ClassVar[tuple[str, ...]] = ()  # settings that a model needs to score and to fold in
     tables: ClassVar[tuple[str, ...]] = ()  # tensors of a snapshot that has the part
+    variables: ClassVar[tuple[str, ...]] = ()  # settings of the part that are no lines of a file
     loss: ClassVar[Literal["softmax", "mse"]] = "softmax"  # where none is set
     uses_order: ClassVar[bool] = False  # lives of the order of a user's edges
     uses_weights: ClassVar[bool] = False  # of an edge, also where the edge has no strength
@@ -99,12 +100,19 @@ class Part(ABC, Generic[S]):
     @property
     def names(self) -> set[str]:
         """Names of the part's settings."""
-        return set(settings_of(self.kind))
+        return {*settings_of(self.kind), *self.variables}
 
     @property
     def open(self) -> set[str]:
         """Names of the settings that can be chosen."""
         return {name for name, of in settings_of(self.kind).items() if of.usual is not None}
+
+    def unread(self, settings: S) -> dict[str, str]:  # noqa: ARG002
+        """Names of the part's settings that change nothing beside the other ones, and why.
+
+        The reason completes a sentence after "as": "the loss is bpr".
+        """
+        return {}
 
     @abstractmethod
     def fit(

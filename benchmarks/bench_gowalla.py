@@ -22,6 +22,8 @@ from trainer.model.model_file import filled_by, written
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("DATA", HERE.parent.parent / "shared" / "data"))
+EPOCHS = 600  # of gowalla.toml; the learned part still gains from them
+POWER_ALONE = 0.15  # of the learned part by itself: beside others it needs less of popularity
 PUBLISHED = {"LightGCN": (0.1830, 0.1554), "ChebyCF": (0.1941, 0.1616)}
 
 
@@ -32,8 +34,9 @@ def published() -> Hyperparameters:
 
 def alone(part: str) -> Hyperparameters:
     """The same with the other parts left out."""
-    others = {other.weight: 0.0 for other in PARTS if other.name != part}
-    return replace(published(), **others)  # type: ignore[arg-type]  # by name
+    changed = {other.weight: 0.0 for other in PARTS if other.name != part}
+    changed |= {"learned_power": POWER_ALONE} if part == "learned" else {}
+    return replace(published(), **changed)  # type: ignore[arg-type]  # by name
 
 
 def evaluate(settings: Hyperparameters | None) -> dict[str, object]:
@@ -46,6 +49,8 @@ def evaluate(settings: Hyperparameters | None) -> dict[str, object]:
             file.write(written(settings))
             file.flush()
             clean["STREAMGCN_MODEL_FILE"] = file.name
+            if settings.learned_weight:
+                clean["STREAMGCN_EPOCHS"] = str(EPOCHS)
         done = subprocess.run(
             [sys.executable, "-m", "streamgcn", "evaluate", *files],
             env=clean,

@@ -100,7 +100,7 @@ class TrainerSettings(ConsumerSettings):
         ge=1,
         validation_alias="STREAMGCN_EPOCHS",
         description="Passes over the edges in a training. If unset: 10 where the learned part "
-        "predicts next items, 150 with LightGCN, 200 with the gcn.",
+        "predicts next items, 200 with LightGCN and with the gcn.",
     )
     device: str = Field(
         "auto",

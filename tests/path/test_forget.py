@@ -32,7 +32,8 @@ def test_a_forgotten_user_leaves_every_store_and_only_then_is_it_verified(
     kafka: str, redis_url: str, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
-    draws = [(f"u{u}", f"i{i}") for u in range(200) for i in rng.choice(50, 10, replace=False)]
+    taken = [rng.choice(25, 10, replace=False) + 25 * (u % 2) for u in range(200)]  # two tastes
+    draws = [(f"u{u}", f"i{i}") for u in range(200) for i in taken[u]]
     file = tmp_path / "events.csv"
     pd.DataFrame(draws, columns=["user_id", "item_id"]).to_csv(file, index=False)
     rooms = Rooms(tmp_path, kafka, redis_url, STREAMGCN_TOP_K="5", **QUICK)

@@ -27,8 +27,7 @@ from kafka.admin import (
     ResourceType,
 )
 
-from streamgcn.services.ports import free_port
-from tests.services import PATIENCE, Broker, cluster_id, wait_for
+from tests.services import PATIENCE, Broker, cluster_id, free_ports, wait_for
 
 PASSWORD = "right-secret"  # noqa: S105  of a test
 KEY_PASSWORD = "key-secret"  # noqa: S105  of a test
@@ -87,8 +86,11 @@ class SecureKafka:
 
     def __init__(self, folder: Path) -> None:
         self.certificates = Certificates(folder)
-        self.address = {name: f"127.0.0.1:{free_port()}" for name in PROTOCOLS}
-        home, controller = Path(os.environ["KAFKA_HOME"]), free_port()
+        *ports, controller = free_ports(len(PROTOCOLS) + 1)
+        self.address = {
+            name: f"127.0.0.1:{port}" for name, port in zip(PROTOCOLS, ports, strict=True)
+        }
+        home = Path(os.environ["KAFKA_HOME"])
         config = folder / "server.properties"
         text = (home / "config" / "server.properties").read_text()
         text = text.replace("/tmp/kafka-logs", str(folder / "logs"))  # noqa: S108  replaced

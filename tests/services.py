@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 import uuid
@@ -103,10 +104,19 @@ def embedded_kafka(folder: Path) -> Iterator[Broker]:
         broker.stop()
 
 
+def free_ports(count: int) -> list[int]:
+    """Different ports: one that was found free may be found once more until a server has it."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def start_apache_kafka(folder: Path) -> Broker:
     """Start an Apache Kafka broker, from the distribution that KAFKA_HOME names."""
     home = Path(os.environ["KAFKA_HOME"])
-    port, controller = free_port(), free_port()
+    port, controller = free_ports(2)
     text = (home / "config" / "server.properties").read_text()
     text = text.replace("/tmp/kafka-logs", str(folder / "logs"))  # noqa: S108  replaced
     text = text.replace(":9092", f":{port}").replace(":9093", f":{controller}")

@@ -14,10 +14,9 @@ from kafka.coordinator.base import Generation, MemberState
 from kafka.coordinator.consumer import ConsumerCoordinator
 
 
-def keep_joins(client: KafkaConsumer) -> KafkaConsumer:
-    """The client, which drops no answer to a join any more."""
+def keep_joins(client: KafkaConsumer) -> None:
+    """Let a client drop no answer to a join."""
     client._coordinator.__class__ = _Coordinator
-    return client
 
 
 class _Coordinator(ConsumerCoordinator):  # type: ignore[misc]  # the client has no types

@@ -4,8 +4,9 @@ With state_v the state of a user v when v took the new item j, as in model/next_
 many items later v took another item i:
 
     outgoing_j = unit(sum_v unit(state_v)): the states at which j was the next item;
-    incoming_j = c unit(sum_v sum_i 2^-k unit(outgoing_i)): the items that came next after j, each
-        with the chance to be the wanted one in the training; c is the mean length of such rows.
+    incoming_j = c unit(sum_v sum_i FURTHER^k unit(outgoing_i)): the liked items that came next
+        after j, each with the chance to be the wanted one in the training; c is the mean length of
+        the incoming rows of these users' items.
 
 In place of a training: the gradient of the softmax pulls both rows in these directions.
 """
@@ -20,6 +21,8 @@ from torch.nn import functional
 
 from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import Own
+
+FURTHER = 0.5  # chance to skip an item: wanted is the next one, or in 1/4 the second, and so on
 
 
 class Pairs(NamedTuple):
@@ -81,7 +84,12 @@ def rows_of_new_items(
     faded = strengths * later.clamp(min=1) ** -embeddings.recency
     states = functional.normalize(summed(incoming, faded * (later >= 0)), dim=1)
     next_ones = (later < 0) & (strengths > 0)
-    followed = summed(outgoing, 0.5 ** -later.clamp(max=0) * next_ones)
-    lengths = incoming.norm(dim=1)
-    usual = lengths.sum() / (lengths > 0).sum().clamp(min=1)
-    return usual * of_items(followed), of_items(states)
+    followed = summed(outgoing, FURTHER ** -later.clamp(max=0) * next_ones)
+    return usual_length(incoming) * of_items(followed), of_items(states)
+
+
+def usual_length(table: Tensor) -> Tensor:
+    """Mean length of the rows of a table [rows, dim] that are not 0; a scalar, 0 without any."""
+    lengths = torch.linalg.vector_norm(table, dim=1)
+    usual: Tensor = lengths.sum() / (lengths > 0).sum().clamp(min=1)
+    return usual

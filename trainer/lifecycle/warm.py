@@ -46,7 +46,8 @@ def tensors(start: State) -> State:
 def aligned_start(live: Snapshot, kept: State, graph: InteractionGraph) -> State:
     """A snapshot's `tensors` with rows in the graph's numbering.
 
-    A new node starts from zeros, which in the layers above is its fold-in.
+    A new node starts from zeros: in LightGCN's layers above the first that is the fold-in, and next
+    items look for zeros and put a fold-in there.
     """
     users = _rows(graph.user_ids.values, live.user_ids)
     items = _rows(graph.item_ids.values, live.item_ids)

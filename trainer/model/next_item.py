@@ -21,6 +21,7 @@ from torch.nn import Parameter
 from torch.nn.functional import embedding_bag, normalize
 
 from trainer.embedding.blend import BlendEmbeddings
+from trainer.embedding.next_item_fold_in import FURTHER
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
 from trainer.model.adam import Adam
@@ -30,7 +31,7 @@ from trainer.model.network import NEXT_TEMPERATURE
 from trainer.model.next_item_rows import rows_beside
 from trainer.model.part import Fitted, State
 from trainer.model.progress import Progress
-from trainer.model.sequences import FURTHER, Sequences
+from trainer.model.sequences import Sequences
 
 PASSES = 10  # over the edges
 STEPS = 100  # in a pass, as far as the sizes below allow

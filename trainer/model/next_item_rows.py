@@ -1,7 +1,8 @@
 """Rows of items that no step has trained, from the rows of the items beside them.
 
 As embedding/next_item_fold_in.py has them: an item is scored by the states at which it was the next
-item, and brings to a state what came next.
+item, and brings to a state what came next. That file takes the few new items of a moment with all
+edges of their users; here are all items of a graph, with the windows of the training.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
 
+from trainer.embedding.next_item_fold_in import usual_length
 from trainer.model.sequences import Sequences
 
 EDGES = 4_096  # at a time, so that memory does not grow with the graph
@@ -33,18 +35,14 @@ def rows_beside(
     brings, scored = torch.zeros(2, int(which.sum()), incoming.shape[1])
     items = edges.items[edges.liked]
     for liked in torch.split(which[items].nonzero()[:, 0], EDGES):
-        for made, table, beside in (
-            (brings, units, edges.after(liked)),
-            (scored, incoming, edges.before(liked)),
-        ):
-            summed = embedding_bag(beside[0], table, per_sample_weights=beside[1], mode="sum")
-            each = summed if table is units else normalize(summed)
-            made.index_add_(0, numbers[items[liked]], each)
-    return _usual(incoming) * normalize(brings), _usual(outgoing) * normalize(scored)
+        rows = numbers[items[liked]]
+        after, chances = edges.after(liked)
+        brings.index_add_(0, rows, _sums(units, after, chances))
+        before, weights = edges.before(liked)
+        scored.index_add_(0, rows, normalize(_sums(incoming, before, weights)))
+    return usual_length(incoming) * normalize(brings), usual_length(outgoing) * normalize(scored)
 
 
-def _usual(table: Tensor) -> Tensor:
-    """Mean length of the rows that are not 0."""
-    lengths = torch.linalg.vector_norm(table, dim=1)
-    usual: Tensor = lengths.sum() / (lengths > 0).sum().clamp(min=1)
-    return usual
+def _sums(table: Tensor, items: Tensor, weights: Tensor) -> Tensor:
+    """Sums of the table's rows of items [n, k] by weights [n, k]; float32 [n, dim]."""
+    return embedding_bag(items, table, per_sample_weights=weights, mode="sum")

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.embedding.next_item_fold_in import FURTHER
 from trainer.graph.interactions import InteractionGraph
 
 WINDOW = 50  # items of a state that are looked at in a training
-FURTHER = 0.5  # chance to skip an item: wanted is the next one, or in 1/4 the second, and so on
 AHEAD = 10  # next items that are looked at; what comes after them would count less than 1/1,000
 
 

@@ -1,4 +1,4 @@
-"""A join of the consumer group counts also where the group answers between two polls.
+"""Makes the client keep the consumer group's answer to a join that comes between two polls.
 
 The client (kafka-python 3.0.12) joins on a thread of its own, and a poll that ends before the group
 has answered leaves the join to the next poll. If the answer comes between the two, the client drops
@@ -9,25 +9,43 @@ such a process was seen to join for minutes.
 
 from __future__ import annotations
 
+import time
+from typing import NamedTuple
+
 from kafka import KafkaConsumer
 from kafka.coordinator.base import Generation, MemberState
 from kafka.coordinator.consumer import ConsumerCoordinator
 
 
-def keep_joins(client: KafkaConsumer) -> None:
-    """Let a client drop no answer to a join."""
+def keep_join_answers(client: KafkaConsumer) -> None:
+    """Make a client keep the answers to its joins until a poll takes them."""
     client._coordinator.__class__ = _Coordinator
 
 
+class _Answer(NamedTuple):
+    generation: Generation  # of the group, with this member's id
+    partitions: bytes  # encoded
+    came_at: float  # time.monotonic()
+
+
 class _Coordinator(ConsumerCoordinator):  # type: ignore[misc]  # the client has no types
-    _answer: tuple[Generation, bytes] | None = None  # of the last join: who we are, what is ours
+    _answer: _Answer | None = None  # to the last join
 
     async def _do_join_and_sync_async(self) -> bytes:
-        """The partitions that the group gives, encoded; of the last join if no poll has seen it."""
-        answer, self._answer = self._answer, None
-        # A poll that sees the answer leaves this state, and so does all that makes the answer void.
-        if answer and self.state is MemberState.REBALANCING and answer[0] == self._generation:
-            return answer[1]
+        """The encoded partitions: those of the last answer if no poll has taken it yet."""
+        if self._answer and self._is_open(self._answer):
+            return self._answer.partitions  # kept, as this poll may end too early as well
+        self._answer = None
         partitions: bytes = await super()._do_join_and_sync_async()
-        self._answer = self._generation, partitions
+        self._answer = _Answer(self._generation, partitions, time.monotonic())
         return partitions
+
+    def _is_open(self, answer: _Answer) -> bool:
+        """Whether no poll has taken an answer, and the group still knows this member.
+
+        A poll that takes the answer leaves the state REBALANCING. No heartbeat is sent in that
+        state: after a session's time the group may have given the partitions to another member.
+        """
+        fresh = time.monotonic() - answer.came_at < self.config["session_timeout_ms"] / 2_000
+        same = answer.generation == self._generation
+        return fresh and same and self.state is MemberState.REBALANCING

@@ -13,7 +13,7 @@ from kafka.errors import UnknownTopicOrPartitionError
 
 from consumer.kafka.assignment import Assignment
 from consumer.kafka.client import make_client
-from consumer.kafka.joining import keep_joins
+from consumer.kafka.joining import keep_join_answers
 from consumer.kafka.reach import until_it_answers
 from consumer.kafka.records import reading_client
 from consumer.settings import ConsumerSettings
@@ -140,7 +140,7 @@ class Member:
             metadata_max_age_ms=METADATA_MS,
             allow_auto_create_topics=False,  # who deletes a topic creates it anew, as it should be
         )
-        keep_joins(client)
+        keep_join_answers(client)
         try:
             self._await_partitions(client)
         except BaseException:

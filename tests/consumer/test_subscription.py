@@ -1,14 +1,18 @@
 import logging
 import math
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from types import SimpleNamespace
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
+from kafka.coordinator.base import Generation, MemberState
+from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import KafkaTimeoutError
 
+from consumer.kafka import joining
 from consumer.kafka.assignment import Assignment
 from consumer.kafka.client import Message, TopicShorter
 from consumer.kafka.member import Member
@@ -109,14 +113,48 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew_and_reads_on(
     assert "joining it again" in caplog.text
 
 
-def test_a_member_to_whom_the_group_answers_between_two_polls_is_let_in(embedded: str) -> None:
+def test_a_member_to_whom_the_group_answers_between_two_polls_joins_once(
+    embedded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = publish_a_hundred(embedded)  # a broker that lets the first member wait for 3 s
+    answers: list[bytes] = []
+    join = ConsumerCoordinator._do_join_and_sync_async
+
+    async def counted(self: ConsumerCoordinator) -> bytes:
+        answers.append(await join(self))
+        return answers[-1]
+
+    monkeypatch.setattr(ConsumerCoordinator, "_do_join_and_sync_async", counted)
     with Subscription(settings, uuid.uuid4().hex, log, threading.Event()) as subscription:
-        joining, joined = subscription._member.client._coordinator, set[int]()
-        for _ in range(5):  # to look for the coordinator, ask, take the answer, and tell of it
-            joined.update(subscription.poll(0.2).gained)
-            wait_for("the answer", lambda: not joining._join_task or joining._join_task.is_done)
-        assert joined == {0, 1, 2, 3}
+        member = subscription._member.client._coordinator
+
+        def gained() -> set[int]:
+            found = set(subscription.poll(0.2).gained)
+            wait_for("the answer", lambda: not member._join_task or member._join_task.is_done)
+            return found
+
+        assert wait_for("the partitions", gained) == {0, 1, 2, 3}
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "member", "age", "kept"),
+    [
+        (MemberState.REBALANCING, "me", 1.0, True),
+        (MemberState.REBALANCING, "me", 3.5, False),  # the group may have given them away
+        (MemberState.REBALANCING, "me again", 1.0, False),
+        (MemberState.STABLE, "me", 1.0, False),  # a poll has taken it
+        (MemberState.UNJOINED, "me", 1.0, False),
+    ],
+)
+def test_an_answer_to_a_join_is_kept_while_the_group_knows_the_member(
+    state: MemberState, member: str, age: float, kept: bool
+) -> None:
+    made = joining._Coordinator.__new__(joining._Coordinator)
+    made.config, made.state = {"session_timeout_ms": 6_000}, state
+    made._generation = Generation(1, member, "range")
+    answer = joining._Answer(Generation(1, "me", "range"), b"all", time.monotonic() - age)
+    assert made._is_open(answer) == kept
 
 
 def test_a_member_that_has_waited_long_for_the_broker_gives_the_group_time_to_answer(

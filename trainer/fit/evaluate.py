@@ -170,7 +170,9 @@ def ndcgs(
         if number == len(found):
             found.append([])
         found[number].append(figures[2])
-    return np.array([torch.cat(each).numpy() for each in found]).reshape(len(found), -1)
+    if not found:
+        return np.empty((0, 0))
+    return np.array([torch.cat(each).numpy() for each in found])
 
 
 def _by_user(

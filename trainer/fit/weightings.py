@@ -1,8 +1,8 @@
 """The weights of the parts that are tried, and the mean of the best few of them.
 
-The very best of many on a few hundred users is the best by chance, and leaves out parts that others
-need; on many users it is the best. So all that are not surely worse count: as in the rule of one
-standard error (Breiman et al., Classification and Regression Trees, 1984), with two.
+With few users, the weighting with the highest figure may lead by chance, and leave out parts that
+others need. So all weightings that are not surely worse count, as in the rule of one standard error
+(Breiman et al., Classification and Regression Trees, 1984), but with two standard errors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trainer.graph.arrays import Float64s
 from trainer.model.part import given
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
-FEW_WEIGHTS = (0.0, 1.0, 2.0)  # for four parts
+FEW_WEIGHTS = (0.0, 1.0, 2.0)  # for four parts or more
 SURE = 2.0  # standard errors by which a weighting must be behind the best one to be worse
 LEAST = 0.1  # of the largest weight that is chosen: a part with less is left out
 

@@ -19,12 +19,12 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, users: Tensor, degrees: Tensor, sampled: Tensor, temperature: float
+        ctx: Any, users: Tensor, user_sums: Tensor, sampled: Tensor, temperature: float
     ) -> Tensor:
         total = users.new_zeros(())
         to_users, to_sampled = torch.empty_like(users), torch.zeros_like(sampled)
         for begin in range(0, len(users), USERS):
-            block, d = users[begin : begin + USERS], degrees[begin : begin + USERS]
+            block, d = users[begin : begin + USERS], user_sums[begin : begin + USERS]
             scores = block @ sampled.T / temperature
             sums = torch.logsumexp(scores, 1)
             shares = scores.sub_(sums[:, None]).exp_().mul_(d[:, None])
@@ -41,7 +41,7 @@ class _LogSumExp(torch.autograd.Function):
 
 
 def softmax(
-    users: Tensor, degrees: Tensor, attraction: Tensor, sampled: Tensor, temperature: float
+    users: Tensor, user_sums: Tensor, attraction: Tensor, sampled: Tensor, temperature: float
 ) -> Tensor:
     """Full-batch sampled softmax over cosines, one term for each edge, times the edge's strength.
 
@@ -51,7 +51,7 @@ def softmax(
 
     Args:
         users: float [users, dim], unit rows.
-        degrees: float [users], the sums of the strengths of each user's edges.
+        user_sums: float [users], the sums of the strengths of each user's edges.
         attraction: float [users, dim], the sums of each user's own unit item rows by strength.
         sampled: float [samples, dim], unit rows of the sampled items.
         temperature: divisor of the cosines.
@@ -59,7 +59,7 @@ def softmax(
     Returns:
         Scalar, the sum over edges.
     """
-    sums: Tensor = _LogSumExp.apply(users, degrees, sampled, temperature)  # type: ignore[no-untyped-call]
+    sums: Tensor = _LogSumExp.apply(users, user_sums, sampled, temperature)  # type: ignore[no-untyped-call]
     return sums - (users * attraction).sum() / temperature
 
 

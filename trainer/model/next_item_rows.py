@@ -2,7 +2,9 @@
 
 As embedding/next_item_fold_in.py has them: an item is scored by the states at which it was the next
 item, and brings to a state what came next. That file takes the few new items of a moment with all
-edges of their users; here are all items of a graph, with the windows of the training.
+edges of their users; here are all items of a graph, with the windows of the training. Steps are
+those of the training too: edges without strength are no steps between two items, and a user whose
+order says nothing has a before and an after as any other.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ EDGES = 4_096  # at a time, so that memory does not grow with the graph
 def rows_beside(
     edges: Sequences, incoming: Tensor, outgoing: Tensor, which: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Rows of both tables for the items `which`, as long as the others' rows are in the mean.
+    """Rows of both tables for the items `which`, whose length is the mean length of the others.
 
     Args:
         incoming, outgoing: float32 [items, dim]; rows of 0 for items without any.

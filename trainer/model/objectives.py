@@ -44,8 +44,8 @@ def objective(
 def _softmax(
     graph: InteractionGraph, mine: InteractionGraph, settings: NetworkSettings, where: torch.device
 ) -> Objective:
-    degrees = torch.from_numpy(graph.item_strengths.astype(np.float64))
-    chances = torch.where(degrees > 0, degrees ** (settings.negative_power or 0.0), 0.0)
+    item_sums = torch.from_numpy(graph.item_strengths.astype(np.float64))
+    chances = torch.where(item_sums > 0, item_sums ** (settings.negative_power or 0.0), 0.0)
     strengths = torch.from_numpy(mine.strengths).to(where)
     incidence = Incidence(mine, where)
     zeros = torch.zeros(graph.n_users, device=where)

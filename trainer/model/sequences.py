@@ -18,17 +18,18 @@ AHEAD = 10  # next items that are looked at; what comes after them would count l
 
 @dataclass(frozen=True)
 class Sequences:
-    """The edges of all users in their order, one user after another.
+    """The edges of all users with edges in their order, one user after another.
 
-    items, users: int32 [edges]; strengths: float32 [edges]; starts: int64 [users + 1], where the
-    edges of each user with edges begin; fading: float32 [users], the recency, and 0 for a user
-    whose edges all have the same time.
+    items: int32 [edges], numbers of the graph; users: int32 [edges], 0, 1, ... in the order of the
+    users with edges, who are meant by [users]; strengths: float32 [edges]; starts: int64 [users +
+    1], where each user's edges begin; fading: float32 [users], the recency, and 0 for a user whose
+    edges all have the same time.
 
     Edges of strength 0 have a place, as they have in the ages that users are scored with, but
-    nobody likes their items. Without them are liked: int64 [liked], places; ends: int64 [users],
-    the number among `liked` of each user's last one, -1 where there is none; later: int64
-    [predicted], numbers of those in `liked` that are not the first of their users; log_degrees:
-    float32 [items].
+    nobody likes their items. The next fields leave them out. liked: int64 [liked], places; ends:
+    int64 [users], the number among `liked` of each user's last one, -1 where there is none; later:
+    int64 [predicted], numbers of those in `liked` that are not the first of their users;
+    log_degrees: float32 [items].
     """
 
     items: Tensor

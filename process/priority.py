@@ -1,4 +1,4 @@
-"""The share of the processors that a process asks for."""
+"""How a process shares the processors with others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ NICENESS = 10
 # Linux shares the processors among sessions first, by a niceness of each, and then among the
 # processes of a session.
 OF_SESSION = Path("/proc/self/autogroup")
+# Of the threads among which a step of a training is shared; read when torch is imported.
+WHILE_WAITING = "OMP_WAIT_POLICY"
 TRIES, PAUSE = 50, 0.1  # Linux takes one such change in 0.1 s, of all processes together
+
+
+def sleep_while_waiting() -> None:
+    """Let a thread that waits for another one sleep, unless the environment says otherwise.
+
+    Else it keeps a processor busy, and two such threads beside another process hold each other up:
+    a training on two processors, of which one had other work, took more than ten times as long.
+    """
+    os.environ.setdefault(WHILE_WAITING, "PASSIVE")
 
 
 def yield_to_others() -> None:

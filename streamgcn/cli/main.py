@@ -11,6 +11,7 @@ from typing import Any, cast
 import typer
 
 from process.errors import StreamGCNError
+from process.priority import sleep_while_waiting
 from process.settings import SettingsError, is_set
 from streamgcn.cli import letters, models, processes
 from streamgcn.cli.backup import backup, restore
@@ -86,6 +87,7 @@ _add(models.rollback, "model_store", group=of_models)
 def main() -> None:
     """Run the command; an expected failure is one line and exit code 1, a wrong setting 2."""
     _keep_private()
+    sleep_while_waiting()
     for stream in (sys.stdout, sys.stderr):  # where the terminal's encoding lacks a character
         cast(TextIOWrapper, stream).reconfigure(errors="backslashreplace")
     try:

@@ -1,11 +1,12 @@
 """The trainer leaves the processors to what has to answer at once."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from process.priority import NICENESS
+from process.priority import NICENESS, WHILE_WAITING, sleep_while_waiting
 
 TOLD = """
 import os
@@ -31,3 +32,14 @@ def test_a_process_that_yields_lowers_its_session_only_if_nobody_else_is_in_it(
     assert int(niceness) >= NICENESS
     if session:  # Linux tells nothing of a process whose ancestors never began a session
         assert (session[-1] == str(NICENESS)) == own_session
+
+
+def test_threads_sleep_while_they_wait_unless_the_operator_has_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(WHILE_WAITING, "ACTIVE")
+    sleep_while_waiting()
+    assert os.environ[WHILE_WAITING] == "ACTIVE"
+    monkeypatch.delenv(WHILE_WAITING)
+    sleep_while_waiting()
+    assert os.environ[WHILE_WAITING] == "PASSIVE"

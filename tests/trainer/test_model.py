@@ -151,6 +151,36 @@ def test_the_fused_softmax_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(torch.autograd.grad(blocked, (users, sampled)), wanted)
 
 
+def test_the_softmax_of_next_items_is_a_cross_entropy_with_its_gradients() -> None:
+    generator = torch.Generator().manual_seed(3)
+    states, wanted, sampled = (
+        torch.randn(n, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+        for n in (4, 4, 6)
+    )
+    log_wanted, log_sampled = (
+        torch.rand(n, dtype=torch.float64, generator=generator) for n in (4, 6)
+    )
+    same = torch.zeros(4, 6, dtype=torch.bool)
+    same[1, 2] = same[1, 5] = same[3, 0] = True
+
+    def plain(states: torch.Tensor, wanted: torch.Tensor, sampled: torch.Tensor) -> torch.Tensor:
+        scores = (states @ sampled.T - log_sampled).masked_fill(same, -torch.inf)
+        first = (states * wanted).sum(1, keepdim=True) - log_wanted[:, None]
+        rows = torch.cat([first, scores], 1)
+        return torch.nn.functional.cross_entropy(rows, torch.zeros(4, dtype=torch.int64))
+
+    expected, fast = (
+        plain(states, wanted, sampled),
+        losses.next_items(states, wanted, sampled, log_wanted, log_sampled, same),
+    )
+    torch.testing.assert_close(fast, expected)
+    inputs = (states, wanted, sampled)
+    for mine, right in zip(
+        *(torch.autograd.grad(2 * e, inputs) for e in (fast, expected)), strict=True
+    ):
+        torch.testing.assert_close(mine, right)
+
+
 def test_bpr_is_the_log_sigmoid_of_the_difference() -> None:
     liked, other = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 2.0])
     expected = (math.log(1 + math.exp(-1)) + math.log(2)) / 2

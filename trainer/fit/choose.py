@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from itertools import count
 
 import torch
 from torch import Tensor
 
 from trainer.embedding.edges import own
 from trainer.fit.evaluate import ndcgs, ranking, scorer
+from trainer.fit.search import Search
 from trainer.fit.weightings import mean_of_best, weightings
 from trainer.graph.arrays import Float64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.model.blend import AllFitted, spread
 from trainer.model.hyperparameters import USUAL, AnyPart, Hyperparameters
 from trainer.model.neighbors import Neighbors
-from trainer.model.part import Fitted, Round, Values
-from trainer.model.progress import Progress
+from trainer.model.part import Fitted, Round
+from trainer.model.progress import Progress, SharedProgress
 from trainer.model.transitions import RECENCIES
 
 log = logging.getLogger("trainer")
@@ -64,26 +67,33 @@ class Chooser:
         self._held_out = held_out
         self.settings = settings
         self.fitted: AllFitted = {}
-        self._progress = progress
-        self._step, self._tries = "", 0
+        self._progress = SharedProgress(progress)
+        self._tries = count(1)
 
     def choose(self) -> None:
         """Fill in `settings` and leave the parts fitted on `kept`.
+
+        The part that takes longest is the last one; a second thread chooses the others meanwhile.
 
         Raises:
             Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
         """
         # What uses order is first: it tells of what use order is to all parts.
-        for part in sorted(self.settings.parts, key=lambda part: not part.uses_order):
-            self._step = f"choosing {part.name}"
-            self._choose(part)
-        self._step = "choosing weights"
+        first, *others = sorted(self.settings.parts, key=lambda part: not part.uses_order)
+        self._choose_first(first)
+        if others:
+            *quicker, last = others
+            with ThreadPoolExecutor(1) as thread:
+                beside = [thread.submit(self._search, part, self._progress.beside)
+                          for part in quicker]  # fmt: skip
+                of_last = self._search(last, self._progress)
+            searched = [search.result() for search in beside] + [of_last]
+            for part, search in zip(others, searched, strict=True):
+                self._take(part, search)
         self._weights()
 
-    def _choose(self, part: AnyPart) -> None:
-        search = _Search(self, part)
-        for each in self._rounds(part):
-            search.round(each)
+    def _choose_first(self, part: AnyPart) -> None:
+        search = self._search(part, self._progress, first=True)
         without = part.without_order(self.settings)
         others = len(self.settings.parts) > 1
         open_ = self.settings.recency is None and self.settings.weight(part) is None
@@ -92,27 +102,33 @@ class Chooser:
             if search.figure(search.best) < ORDER_GAIN * max(plain):
                 self.settings = self.settings.without_time()
                 return
-            self.settings = search.chosen().with_time()
+            self._take(part, search)
+            self.settings = self.settings.with_time()
         else:
-            self.settings = search.chosen()
-        self.fitted[part.name] = search.fitted()
+            self._take(part, search)
 
-    def _rounds(self, part: AnyPart) -> list[Round]:
-        """The part's grid; with recency, if no part before has told."""
+    def _search(self, part: AnyPart, progress: Progress, first: bool = False) -> Search:
+        """Search the part's grid; with recency, if this is the first part and has no such grid."""
+
+        def look(fitted: Fitted[Hyperparameters], settings: Hyperparameters) -> float:
+            score = scorer(fitted.embeddings(self._kept, settings), self._kept)
+            by_user = self._ndcgs(lambda users: [score(users)], f"choosing {part.name}", progress)
+            return float(by_user.mean())
+
+        def fit(settings: Hyperparameters) -> Fitted[Hyperparameters]:
+            return part.fit(self._kept, settings, progress)
+
+        search = Search(part, self.settings, fit, look)
         rounds = list(part.grid(self.settings))
-        if "recency" in self.settings.missing() and not part.uses_order:
+        if first and "recency" in self.settings.missing() and not part.uses_order:
             rounds.append(Round(("recency",), [(r,) for r in RECENCIES]))
-        return rounds
+        for each in rounds:
+            search.round(each)
+        return search
 
-    def look(self, fitted: Fitted[Hyperparameters], settings: Hyperparameters) -> float:
-        """NDCG of a part by itself."""
-        embeddings = fitted.embeddings(self._kept, settings)
-        score = scorer(embeddings, self._kept)
-        return float(self._ndcgs(lambda users: [score(users)]).mean())
-
-    def fit(self, part: AnyPart, settings: Hyperparameters) -> Fitted[Hyperparameters]:
-        """A part, fitted on the edges that are kept."""
-        return part.fit(self._kept, settings, self._progress)
+    def _take(self, part: AnyPart, search: Search) -> None:
+        self.settings = replace(self.settings, **search.chosen())  # type: ignore[arg-type]
+        self.fitted[part.name] = search.fitted()
 
     def _weights(self) -> None:
         made = {name: of.embeddings(self._kept, self.settings) for name, of in self.fitted.items()}
@@ -122,12 +138,13 @@ class Chooser:
 
         def scores(users: Tensor) -> Iterator[Tensor]:
             edges = own(self._kept, users)
-            scored = [made[p.name].score(users, edges) * scales[p.name] for p in parts]
+            scored = torch.stack(
+                [made[part.name].score(users, edges).mul_(scales[part.name]) for part in parts]
+            )
             for weights in tries:
-                weighed = zip(weights, scored, strict=True)
-                yield sum((w * of for w, of in weighed if w), torch.zeros(()))
+                yield (torch.tensor(weights) @ scored.flatten(1)).view(scored.shape[1:])
 
-        by_user = self._ndcgs(scores)
+        by_user = self._ndcgs(scores, "choosing weights", self._progress)
         figures = by_user.mean(axis=1).tolist()
         open_ = [self.settings.weight(part) is None for part in parts]
         best = mean_of_best(tries, by_user, open_)
@@ -148,74 +165,8 @@ class Chooser:
             "alone: %s.", words, ", ".join(alone),
         )  # fmt: skip
 
-    def _ndcgs(self, scores: Scores) -> Float64s:
+    def _ndcgs(self, scores: Scores, stage: str, progress: Progress) -> Float64s:
         """NDCG of each ranking and user, float64 [rankings, users]."""
-        self._tries += 1
-        self._progress(self._step, self._tries, max(TRIES, self._tries), None)
+        tries = next(self._tries)
+        progress(stage, tries, max(TRIES, tries), None)
         return ndcgs(scores, self._kept, self._held_out, most=USERS)
-
-
-class _Search:
-    """The search over the grid of one part: what was looked at, and the best so far."""
-
-    def __init__(self, chooser: Chooser, part: AnyPart) -> None:
-        self._chooser, self._part, self._given = chooser, part, chooser.settings
-        self.best = self._given.usual()
-        self._figures: dict[Hyperparameters, float] = {}
-        self._last: Fitted[Hyperparameters] | None = None
-        self._leading: tuple[float, Fitted[Hyperparameters] | None] = (-1.0, None)
-        self._varied: set[str] = set()
-
-    def round(self, each: Round) -> None:
-        """Keep the best of a round's values; where there is but one, without a look."""
-        self._varied |= set(each.names)
-        tries = self.settings(each)
-        if len(tries) > 1:
-            figures = [self.figure(replace(s, **each.meanwhile)) for s in tries]
-            self.best = tries[figures.index(max(figures))]
-        else:
-            [self.best] = tries
-
-    def settings(self, each: Round, force: bool = False) -> list[Hyperparameters]:
-        """The best settings so far with the values of a round, without doubles.
-
-        Args:
-            force: also where the user has set something else.
-        """
-        return list(dict.fromkeys(self._with(each.names, values, force) for values in each.tries))
-
-    def _with(self, names: tuple[str, ...], values: Values, force: bool) -> Hyperparameters:
-        free = {
-            name: value
-            for name, value in zip(names, values, strict=True)
-            if force or getattr(self._given, name) is None
-        }
-        return replace(self.best, **free)  # type: ignore[arg-type]  # by name
-
-    def figure(self, settings: Hyperparameters) -> float:
-        """NDCG of the part with these settings, looked at once."""
-        if settings not in self._figures:
-            self._last = self._fit(settings)
-            self._figures[settings] = self._chooser.look(self._last, settings)
-            if self._figures[settings] > self._leading[0]:
-                self._leading = self._figures[settings], self._last
-        return self._figures[settings]
-
-    def chosen(self) -> Hyperparameters:
-        """What was given, with the best values of what was varied."""
-        values = {
-            name: getattr(self.best, name)
-            for name in self._varied | self._part.open
-            if name != self._part.weight and getattr(self._given, name) is None
-        }
-        return replace(self._given, **values)
-
-    def fitted(self) -> Fitted[Hyperparameters]:
-        """The part as the best settings have it."""
-        return self._fit(self.best)
-
-    def _fit(self, settings: Hyperparameters) -> Fitted[Hyperparameters]:
-        for fitted in (self._last, self._leading[1]):
-            if fitted is not None and fitted.serves(settings):
-                return fitted
-        return self._chooser.fit(self._part, settings)

@@ -59,21 +59,20 @@ class Learned(Part[LearnedSettings]):
         return lightgcn.fit(graph, settings, progress, state, share)
 
     def grid(self, settings: LearnedSettings) -> Sequence[Round]:
-        """Fewer steps may do better. For LightGCN a third of the steps is enough to see which kind
+        """For LightGCN fewer steps may do better, and a third of them is enough to see which kind
         of graph this is."""
-        last = ("epochs", "learned_power")
         if settings.predicts_next:
-            steps = _steps(settings, next_item.PASSES)
             powers = given(settings.learned_power, NEXT_POWERS)
-            return [Round(last, list(product(steps, powers)))]
+            return [Round(("learned_power",), [(power,) for power in powers])]
         kinds = KINDS if (settings.loss or self.loss) == "softmax" else KINDS[:1]
         names = ("temperature", "negative_power", "edge_drop", "learned_power")
         powers = given(settings.learned_power, POWERS)
         third = max(1, (settings.epochs or lightgcn.EPOCHS) // 3)
+        steps = [settings.epochs] if settings.epochs else [None, third]
         told_apart = [(*kind, p) for kind, p in product(kinds, powers)]
         return [
             Round(names, told_apart, {"epochs": third}),
-            Round(last, list(product(_steps(settings, lightgcn.EPOCHS), powers))),
+            Round(("epochs", "learned_power"), list(product(steps, powers))),
         ]
 
     def fits(self, state: dict[str, object], settings: LearnedSettings) -> bool:
@@ -87,8 +86,3 @@ class Learned(Part[LearnedSettings]):
             return False
         sizes = ("dim",) if wanted.predicts_next else ("dim", "layers")
         return all(state.get(name) == getattr(settings, name) for name in sizes)
-
-
-def _steps(settings: LearnedSettings, usual: int) -> Sequence[int | None]:
-    """The epochs that are set; else the usual number, and a third of it."""
-    return [settings.epochs] if settings.epochs else [None, max(1, usual // 3)]

@@ -63,6 +63,63 @@ def softmax(
     return sums - (users * attraction).sum() / temperature
 
 
+class _NextItems(torch.autograd.Function):
+    """As `next_items`, with the gradients made on the way; the scores are written once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        wanted: Tensor,
+        sampled: Tensor,
+        log_wanted: Tensor,
+        log_sampled: Tensor,
+        same: Tensor,
+    ) -> Tensor:
+        of_wanted = (states * wanted).sum(1) - log_wanted
+        scores = torch.addmm(-log_sampled, states, sampled.T).masked_fill_(same, -torch.inf)
+        most = torch.maximum(scores.amax(1), of_wanted)
+        others, itself = scores.sub_(most[:, None]).exp_(), (of_wanted - most).exp()
+        total = others.sum(1) + itself
+        scale = 1 / (len(states) * total)
+        to_itself = (scale * itself - 1 / len(states))[:, None]
+        to_states = (others @ sampled).mul_(scale[:, None]).addcmul_(to_itself, wanted)
+        to_sampled = others.T @ (states * scale[:, None])
+        ctx.save_for_backward(to_states, to_itself * states, to_sampled)
+        return (most + total.log() - of_wanted).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return *(gradients[0] * of for of in ctx.saved_tensors), None, None, None
+
+
+def next_items(
+    states: Tensor,
+    wanted: Tensor,
+    sampled: Tensor,
+    log_wanted: Tensor,
+    log_sampled: Tensor,
+    same: Tensor,
+) -> Tensor:
+    """Sampled softmax: -log of the share of the wanted item among that one and the sampled ones.
+
+    The logarithm of how often an item is drawn is taken off the item's scores (Yi et al.,
+    "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", RecSys 2019).
+
+    Args:
+        states: float [states, dim], divided by the temperature.
+        wanted: float [states, dim], the row of the item that comes next.
+        sampled: float [samples, dim], the rows that all states share.
+        log_wanted, log_sampled: float [states], [samples].
+        same: bool [states, samples], where the sampled item is the wanted one, which counts once.
+
+    Returns:
+        Scalar, the mean over states.
+    """
+    error: Tensor = _NextItems.apply(states, wanted, sampled, log_wanted, log_sampled, same)  # type: ignore[no-untyped-call]
+    return error
+
+
 def bpr(liked: Tensor, other: Tensor) -> Tensor:
     """Bayesian personalised ranking (Rendle et al., UAI 2009): -log sigmoid(liked - other).
 

@@ -18,7 +18,7 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
 from trainer.model.part import Part, Round, State, given
 from trainer.model.progress import Progress, quiet
-from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows
+from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows, with_fewer
 from trainer.model.setting import setting
 
 USER_POWERS = (1.0, 0.7, 0.4, 0.1)
@@ -75,9 +75,9 @@ class Neighbors(Part[NeighborsSettings]):
 
     def grid(self, settings: NeighborsSettings) -> Sequence[Round]:
         """The users' exponent, the item's, and the pairs', each with all exponents of own items."""
-        own = given(settings.neighbors_own_power, OWN_POWERS)
+        own, few = given(settings.neighbors_own_power, OWN_POWERS), with_fewer(settings)
         return [
-            Round((name, "neighbors_own_power"), list(product(powers, own)))
+            Round((name, "neighbors_own_power"), list(product(powers, own)), few)
             for name, powers in (
                 ("neighbors_user_power", USER_POWERS),
                 ("neighbors_item_power", ITEM_POWERS),

@@ -27,6 +27,7 @@ from trainer.graph.sparse import power
 from trainer.model.adam import Adam
 from trainer.model.gradient_training import Diverged, begin
 from trainer.model.learned_settings import LearnedSettings
+from trainer.model.losses import next_items
 from trainer.model.network import NEXT_TEMPERATURE
 from trainer.model.next_item_rows import rows_beside
 from trainer.model.part import Fitted, State
@@ -89,11 +90,10 @@ def fit(
     steps = (settings.epochs or PASSES) * min(LONGEST, -(-len(edges.later) // size))
     steps, rate = (-(-steps // share), WARM_RATE) if known else (steps, RATE)
     optimizer = Adam(tables, rate, steps)
-    trained = begun[0].any(1) if known else torch.zeros(graph.n_items, dtype=torch.bool)
+    started = tables[0].detach().clone()
     for step in range(1, steps + 1):
         asked = edges.later[torch.randint(len(edges.later), (size,))]
         items, weights = edges.before(asked)
-        trained[items[weights > 0]] = True
         error = _loss(edges, asked, items, weights, tables[0], tables[1], settings)
         error.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         value = float(error.detach())
@@ -101,9 +101,11 @@ def fit(
             raise Diverged(f"the loss is {value} in step {step}; nothing of it is kept")
         optimizer.step()
         progress(settings.model, step, steps, value)
+    # Rows that no state had are as they began: random.
+    untrained = ((tables[0] == started).all(1).cpu()) & ~begun[0].any(1)
     incoming, outgoing = (table.detach().cpu() for table in tables)
-    incoming[~trained] = 0  # no state had them: they are random
-    incoming[~trained] = rows_beside(edges, incoming, outgoing, ~trained)[0]
+    incoming[untrained] = 0
+    incoming[untrained] = rows_beside(edges, incoming, outgoing, untrained)[0]
     return FittedNextItem(incoming, outgoing, settings)
 
 
@@ -138,11 +140,13 @@ def _loss(
     states = normalize(embedding_bag(items, incoming, per_sample_weights=weights, mode="sum"))
     ahead = torch.empty(len(asked)).geometric_(1 - FURTHER).long() - 1
     wanted = edges.wanted(asked, ahead)
-    states = states / temperature
     rows = normalize(outgoing[torch.cat([sampled, wanted]).to(where)])
-    drawn, target = rows[: len(sampled)], rows[len(sampled) :]
-    scores = torch.addmm(-edges.log_degrees[sampled].to(where), states, drawn.T)
-    itself = sampled.to(where) == wanted.to(where)[:, None]
-    of_wanted = (states * target).sum(1) - edges.log_degrees[wanted].to(where)
-    others = scores.masked_fill(itself, -torch.inf).logsumexp(1)
-    return (torch.logaddexp(others, of_wanted) - of_wanted).mean()
+    sampled, wanted, log_degrees = sampled.to(where), wanted.to(where), edges.log_degrees.to(where)
+    return next_items(
+        states / temperature,
+        rows[len(sampled) :],
+        rows[: len(sampled)],
+        log_degrees[wanted],
+        log_degrees[sampled],
+        wanted[:, None] == sampled,
+    )

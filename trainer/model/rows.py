@@ -20,6 +20,7 @@ from trainer.graph.sparse import power
 from trainer.model.part import CommonSettings, Fitted
 from trainer.model.setting import setting
 
+FEWER_KEPT = 64  # while numbers are chosen: in half the time, and the choice is as good
 BLOCK = 10_000_000  # entries of the item-item matrix at a time
 
 
@@ -40,6 +41,11 @@ class RowSettings(CommonSettings):
     neighbors_kept: int = setting(
         "Entries that are kept of each item's neighbours and transitions together.", 256, least=1
     )
+
+
+def with_fewer(settings: RowSettings) -> dict[str, int]:
+    """Fewer entries of each row, for a round of a search."""
+    return {"neighbors_kept": min(FEWER_KEPT, settings.neighbors_kept)}
 
 
 R = TypeVar("R", bound=RowSettings, contravariant=True)

@@ -17,12 +17,12 @@ from itertools import product
 import numpy as np
 import scipy.sparse as sp
 
-from trainer.graph.arrays import Float32s, Int32s, Int64s
+from trainer.graph.arrays import Float32s, Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
 from trainer.model.part import Part, Round, State, given
 from trainer.model.progress import Progress, quiet
-from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows
+from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows, with_fewer
 from trainer.model.setting import setting
 
 PAIRS = 10_000_000  # in memory at a time
@@ -94,13 +94,15 @@ class Transitions(Part[TransitionsSettings]):
 
     def grid(self, settings: TransitionsSettings) -> Sequence[Round]:
         """What costs no new rows is varied with the first and the last of the others."""
-        own = given(settings.transitions_own_power, OWN_POWERS)
+        own, few = given(settings.transitions_own_power, OWN_POWERS), with_fewer(settings)
         return [
-            Round(("recency", "transitions_own_power"), list(product(RECENCIES, own))),
-            Round(("transitions_decay",), [(t,) for t in DECAYS]),
-            Round(("transitions_backward",), [(b,) for b in BACKWARDS]),
+            Round(("recency", "transitions_own_power"), list(product(RECENCIES, own)), few),
+            Round(("transitions_decay",), [(t,) for t in DECAYS], few),
+            Round(("transitions_backward",), [(b,) for b in BACKWARDS], few),
             Round(
-                ("transitions_item_power", "transitions_own_power"), list(product(ITEM_POWERS, own))
+                ("transitions_item_power", "transitions_own_power"),
+                list(product(ITEM_POWERS, own)),
+                few,
             ),
         ]
 
@@ -154,6 +156,10 @@ class _Pairs:
         degrees = np.bincount(self._items, minlength=graph.n_items)
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(degrees)])
         self._weights, self._scale = weights, scale
+        first = np.flatnonzero(np.diff(self._users, prepend=-1))
+        edges = np.diff(first, append=len(order))  # of each user
+        self._firsts = np.repeat(first, edges)
+        self._ends = self._firsts + np.repeat(edges, edges)
         reach = len(weights) // 2
         self._distances = np.delete(np.arange(-reach, reach + 1), reach)
 
@@ -162,21 +168,28 @@ class _Pairs:
         lengths = self._starts[items + 1] - self._starts[items]
         begins = self._starts[items] - np.concatenate([[0], np.cumsum(lengths)[:-1]])
         at = self._by_item[np.arange(lengths.sum()) + np.repeat(begins, lengths)]
-        of_row = np.repeat(np.arange(len(items), dtype=np.int32), lengths)
-        shape = (len(items), len(self._scale))
-        made = sp.csr_array(shape, dtype=np.float32)
+        row_ends = np.cumsum(lengths)
+        made = sp.csr_array((len(items), len(self._scale)), dtype=np.float32)
         step = max(1, PAIRS // len(self._distances))
         for begin in range(0, len(at), step):
-            made = made + self._part(at[begin : begin + step], of_row[begin : begin + step], shape)
+            edges = at[begin : begin + step]
+            ends = (row_ends - begin).clip(0, len(edges))
+            made = made + _sums(ends) @ self._beside(edges)
         return made
 
-    def _part(self, at: Int64s, of_row: Int32s, shape: tuple[int, int]) -> sp.csr_array:
+    def _beside(self, at: Int64s) -> sp.csr_array:
+        """What the edges beside each of these edges add, sparse float32 [edges, items]."""
         others = at[:, None] + self._distances
-        inside = (others >= 0) & (others < len(self._users))
-        others = np.where(inside, others, 0)
-        inside &= self._users[others] == self._users[at, None]
-        inside &= self._counts[others] & self._counts[at, None]
-        edges, distances = np.nonzero(inside)
-        columns = self._items[others[edges, distances]]
-        values = self._weights[distances] * self._scale[columns]
-        return sp.coo_array((values, (of_row[edges], columns)), shape).tocsr()
+        inside = (others >= self._firsts[at, None]) & (others < self._ends[at, None])
+        inside &= self._counts[at, None]
+        inside &= self._counts.take(others, mode="clip")
+        columns = self._items[others[inside]]
+        values = np.broadcast_to(self._weights, others.shape)[inside] * self._scale[columns]
+        starts = np.append(0, inside.sum(1).cumsum())
+        return sp.csr_array((values, columns, starts), (len(at), len(self._scale)))
+
+
+def _sums(ends: Int64s) -> sp.csr_array:
+    """What sums each stretch of rows up to the next of `ends`, sparse float32 [n, rows]."""
+    ones = np.ones(ends[-1], np.float32)
+    return sp.csr_array((ones, np.arange(ends[-1]), np.append(0, ends)), (len(ends), ends[-1]))

@@ -21,6 +21,7 @@ from trainer.model.lightgcn import LightGCN
 from trainer.model.objectives import objective
 from trainer.model.parallel import OneProcess
 from trainer.model.progress import TrainingStopped
+from trainer.model.weighted_sums import weighted_sums
 
 CPU = torch.device("cpu")
 
@@ -149,6 +150,20 @@ def test_the_fused_softmax_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch
     blocked = losses.softmax(users, degrees, users.detach(), sampled, 0.1)
     torch.testing.assert_close(blocked, whole)
     torch.testing.assert_close(torch.autograd.grad(blocked, (users, sampled)), wanted)
+
+
+def test_the_gradient_of_weighted_sums_is_the_one_of_a_dense_product() -> None:
+    generator = torch.Generator().manual_seed(4)
+    table = torch.randn(7, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    rows = torch.tensor([[0, 5, 5], [2, 0, 0], [0, 0, 0]])
+    weights = torch.tensor([[0.5, 2.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).double()
+    dense = torch.zeros(3, 7, dtype=torch.float64).scatter_add_(1, rows, weights)
+    wanted = torch.randn(3, 3, dtype=torch.float64, generator=generator)
+    for ints in (rows, rows.int()):
+        made = weighted_sums(table, ints, weights)
+        torch.testing.assert_close(made, dense @ table)
+        [gradient] = torch.autograd.grad((made * wanted).sum(), table)
+        torch.testing.assert_close(gradient, dense.T @ wanted)
 
 
 def test_the_softmax_of_next_items_is_a_cross_entropy_with_its_gradients() -> None:

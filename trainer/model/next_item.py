@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.nn.functional import embedding_bag, normalize
+from torch.nn.functional import normalize
 
 from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.next_item_fold_in import FURTHER
@@ -33,6 +33,7 @@ from trainer.model.next_item_rows import rows_beside
 from trainer.model.part import Fitted, State
 from trainer.model.progress import Progress
 from trainer.model.sequences import Sequences
+from trainer.model.weighted_sums import weighted_sums
 
 PASSES = 10  # over the edges
 STEPS = 100  # in a pass, as far as the sizes below allow
@@ -137,7 +138,7 @@ def _loss(
     where, temperature = incoming.device, settings.temperature or NEXT_TEMPERATURE
     sampled = edges.wanted(torch.randint(len(edges.liked), (settings.negatives,)))
     items, weights = items.to(where), weights.to(where)
-    states = normalize(embedding_bag(items, incoming, per_sample_weights=weights, mode="sum"))
+    states = normalize(weighted_sums(incoming, items, weights))
     ahead = torch.empty(len(asked)).geometric_(1 - FURTHER).long() - 1
     wanted = edges.wanted(asked, ahead)
     rows = normalize(outgoing[torch.cat([sampled, wanted]).to(where)])

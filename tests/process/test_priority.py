@@ -43,3 +43,9 @@ def test_threads_sleep_while_they_wait_unless_the_operator_has_said_otherwise(
     monkeypatch.delenv(WHILE_WAITING)
     sleep_while_waiting()
     assert os.environ[WHILE_WAITING] == "PASSIVE"
+
+
+def test_a_command_does_not_import_torch_before_it_says_how_threads_wait() -> None:
+    """OpenMP reads that when torch is imported."""
+    code = "import sys, streamgcn.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

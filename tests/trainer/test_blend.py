@@ -22,7 +22,7 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.model import blend
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.network import Network
-from trainer.model.progress import TrainingStopped, quiet
+from trainer.model.progress import quiet
 
 SMALL = Hyperparameters(dim=8, epochs=20, vectors=4, negatives=32, neighbors_kept=16)
 SET = replace(SMALL, learned_order=0.0).usual()
@@ -202,22 +202,21 @@ def test_what_is_set_is_not_chosen() -> None:
     assert "learned" not in chooser.fitted
 
 
-@pytest.mark.parametrize("told", [1, 30, 70, 90])
-def test_a_training_that_is_stopped_while_parts_are_chosen_ends(told: int) -> None:
-    """On the first thread or on the second one: both say how far they are."""
-    rows = blocks()
-    newest = newest_edges(rows, 0.1)
-    stages = []
-
-    def progress(stage: str, *_: Any) -> None:
-        stages.append(stage)
-        if len(stages) >= told:
-            raise TrainingStopped
-
-    chooser = Chooser(rows.subset(~newest), rows.subset(newest), SMALL, progress)
-    with pytest.raises(TrainingStopped):
-        chooser.choose()
-    assert told <= len(stages) <= told + 2  # each of the parts that are chosen is told once
+def test_two_trainings_that_choose_on_two_threads_are_the_same() -> None:
+    rng = np.random.default_rng(3)
+    rows = graph(
+        [
+            (f"u{user}", f"i{(begin + step) % 12}", 1.0, step + 1)
+            for user, begin in enumerate(rng.integers(0, 12, 80))
+            for step in range(6)
+        ]
+    )
+    first, second = (fit(rows, SMALL) for _ in range(2))
+    assert first.settings == second.settings
+    assert first.settings.learned_order
+    assert first.metrics == second.metrics
+    for name, tensor in first.embeddings.tensors.items():
+        assert torch.equal(tensor, second.embeddings.tensors[name])
 
 
 def test_a_training_goes_on_from_the_last_ones_start() -> None:

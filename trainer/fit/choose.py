@@ -1,15 +1,15 @@
 """What the settings leave open, read off held-out edges: nothing is set for a data set.
 
-One part after another, round by round of the part's own grid, the weights last; the measure is
-NDCG@20. How the weights are averaged is in weightings.py.
+Part by part, round by round of the part's own grid, the weights last; the measure is NDCG@20.
+How the weights are averaged is in weightings.py.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import count
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from trainer.embedding.edges import own
 from trainer.fit.evaluate import ndcgs, ranking, scorer
 from trainer.fit.search import Search
+from trainer.fit.side_by_side import side_by_side
 from trainer.fit.weightings import mean_of_best, weightings
 from trainer.graph.arrays import Float64s
 from trainer.graph.interactions import InteractionGraph
@@ -25,7 +26,7 @@ from trainer.model.blend import AllFitted, spread
 from trainer.model.hyperparameters import USUAL, AnyPart, Hyperparameters
 from trainer.model.neighbors import Neighbors
 from trainer.model.part import Fitted, Round
-from trainer.model.progress import Progress, SharedProgress
+from trainer.model.progress import Progress
 from trainer.model.transitions import RECENCIES
 
 log = logging.getLogger("trainer")
@@ -67,13 +68,13 @@ class Chooser:
         self._held_out = held_out
         self.settings = settings
         self.fitted: AllFitted = {}
-        self._progress = SharedProgress(progress)
+        self._progress = progress
         self._tries = count(1)
 
     def choose(self) -> None:
         """Fill in `settings` and leave the parts fitted on `kept`.
 
-        The part that takes longest is the last one; a second thread chooses the others meanwhile.
+        The last part is trained on this thread; a second one chooses the parts before it meanwhile.
 
         Raises:
             Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
@@ -82,13 +83,10 @@ class Chooser:
         first, *others = sorted(self.settings.parts, key=lambda part: not part.uses_order)
         self._choose_first(first)
         if others:
-            *quicker, last = others
-            with ThreadPoolExecutor(1) as thread:
-                beside = [thread.submit(self._search, part, self._progress.beside)
-                          for part in quicker]  # fmt: skip
-                of_last = self._search(last, self._progress)
-            searched = [search.result() for search in beside] + [of_last]
-            for part, search in zip(others, searched, strict=True):
+            *before, last = (partial(self._search, part) for part in others)
+            *of_others, of_last = others
+            searches = side_by_side(last, before, self._progress)
+            for part, search in zip([of_last, *of_others], searches, strict=True):
                 self._take(part, search)
         self._weights()
 
@@ -124,6 +122,7 @@ class Chooser:
             rounds.append(Round(("recency",), [(r,) for r in RECENCIES]))
         for each in rounds:
             search.round(each)
+        search.fitted()  # on this thread
         return search
 
     def _take(self, part: AnyPart, search: Search) -> None:
@@ -138,11 +137,11 @@ class Chooser:
 
         def scores(users: Tensor) -> Iterator[Tensor]:
             edges = own(self._kept, users)
-            scored = torch.stack(
-                [made[part.name].score(users, edges).mul_(scales[part.name]) for part in parts]
-            )
+            scored = torch.empty(len(parts), len(users), self._kept.n_items)
+            for row, part in zip(scored, parts, strict=True):
+                torch.mul(made[part.name].score(users, edges), scales[part.name], out=row)
             for weights in tries:
-                yield (torch.tensor(weights) @ scored.flatten(1)).view(scored.shape[1:])
+                yield (scored.new_tensor(weights) @ scored.flatten(1)).view(scored.shape[1:])
 
         by_user = self._ndcgs(scores, "choosing weights", self._progress)
         figures = by_user.mean(axis=1).tolist()

@@ -73,7 +73,8 @@ class Search:
 
     def fitted(self) -> Fitted[Hyperparameters]:
         """The part as the best settings have it."""
-        return self._fit(self.best)
+        self._last = self._fit(self.best)
+        return self._last
 
     def _fit(self, settings: Hyperparameters) -> Fitted[Hyperparameters]:
         for fitted in (self._last, self._leading[1]):

@@ -42,6 +42,10 @@ class Adam:
         """The rate of the next step."""
         return self._rate * (1 + cos(pi * self._step / self._epochs)) / 2
 
+    def moved(self, number: int) -> Tensor:
+        """Which rows of a parameter have had a gradient, bool [rows]."""
+        return self._moments[number][1].any(1)
+
     @torch.no_grad()
     def step(self) -> None:
         """Change each parameter by its gradient, and forget the gradient."""

@@ -131,7 +131,8 @@ class Hyperparameters(TransitionsSettings, NeighborsSettings, LowPassSettings, L
 
 
 AnyPart = Part[Hyperparameters]
-# The order is that of the `scales` in a snapshot.
+# The order is that of the `scales` in a snapshot. While numbers are chosen, the last part that does
+# not use order has a thread to itself.
 MODELS: dict[str, tuple[AnyPart, ...]] = {
     "blend": (Neighbors(), LowPass(), Learned(), Transitions()),
     "lightgcn": (Learned(),),

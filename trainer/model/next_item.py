@@ -91,7 +91,6 @@ def fit(
     steps = (settings.epochs or PASSES) * min(LONGEST, -(-len(edges.later) // size))
     steps, rate = (-(-steps // share), WARM_RATE) if known else (steps, RATE)
     optimizer = Adam(tables, rate, steps)
-    started = tables[0].detach().clone()
     for step in range(1, steps + 1):
         asked = edges.later[torch.randint(len(edges.later), (size,))]
         items, weights = edges.before(asked)
@@ -103,7 +102,7 @@ def fit(
         optimizer.step()
         progress(settings.model, step, steps, value)
     # Rows that no state had are as they began: random.
-    untrained = ((tables[0] == started).all(1).cpu()) & ~begun[0].any(1)
+    untrained = ~(optimizer.moved(0).cpu() | begun[0].any(1))
     incoming, outgoing = (table.detach().cpu() for table in tables)
     incoming[untrained] = 0
     incoming[untrained] = rows_beside(edges, incoming, outgoing, untrained)[0]
@@ -142,12 +141,11 @@ def _loss(
     ahead = torch.empty(len(asked)).geometric_(1 - FURTHER).long() - 1
     wanted = edges.wanted(asked, ahead)
     rows = normalize(outgoing[torch.cat([sampled, wanted]).to(where)])
-    sampled, wanted, log_degrees = sampled.to(where), wanted.to(where), edges.log_degrees.to(where)
     return next_items(
         states / temperature,
         rows[len(sampled) :],
         rows[: len(sampled)],
-        log_degrees[wanted],
-        log_degrees[sampled],
-        wanted[:, None] == sampled,
+        edges.log_degrees[wanted].to(where),
+        edges.log_degrees[sampled].to(where),
+        (wanted[:, None] == sampled).to(where),
     )

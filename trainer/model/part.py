@@ -124,7 +124,10 @@ class Part(ABC, Generic[S]):
         share: int = 1,
         held_out: InteractionGraph | None = None,
     ) -> Fitted[S]:
-        """Learn from a graph.
+        """Learn from a graph, on whichever thread.
+
+        Of the parts of a model, one alone may draw from torch's own generator of random numbers:
+        else what is drawn would hang on which thread is quicker.
 
         Args:
             settings: with nothing open.

@@ -156,10 +156,9 @@ class _Pairs:
         degrees = np.bincount(self._items, minlength=graph.n_items)
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(degrees)])
         self._weights, self._scale = weights, scale
-        first = np.flatnonzero(np.diff(self._users, prepend=-1))
-        edges = np.diff(first, append=len(order))  # of each user
-        self._firsts = np.repeat(first, edges)
-        self._ends = self._firsts + np.repeat(edges, edges)
+        edges = np.bincount(self._users, minlength=graph.n_users)
+        self._ends = np.cumsum(edges)  # of each user
+        self._begins = self._ends - edges
         reach = len(weights) // 2
         self._distances = np.delete(np.arange(-reach, reach + 1), reach)
 
@@ -180,7 +179,8 @@ class _Pairs:
     def _beside(self, at: Int64s) -> sp.csr_array:
         """What the edges beside each of these edges add, sparse float32 [edges, items]."""
         others = at[:, None] + self._distances
-        inside = (others >= self._firsts[at, None]) & (others < self._ends[at, None])
+        users = self._users[at, None]
+        inside = (others >= self._begins[users]) & (others < self._ends[users])
         inside &= self._counts[at, None]
         inside &= self._counts.take(others, mode="clip")
         columns = self._items[others[inside]]
@@ -190,6 +190,7 @@ class _Pairs:
 
 
 def _sums(ends: Int64s) -> sp.csr_array:
-    """What sums each stretch of rows up to the next of `ends`, sparse float32 [n, rows]."""
+    """The matrix that adds up rows: its row k has ones from ends[k - 1] up to ends[k]; sparse
+    float32 [n, ends[-1]]."""
     ones = np.ones(ends[-1], np.float32)
     return sp.csr_array((ones, np.arange(ends[-1]), np.append(0, ends)), (len(ends), ends[-1]))

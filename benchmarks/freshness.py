@@ -101,8 +101,8 @@ def retraining(sizes: Sizes, shop: Path, rate: int, seconds: float) -> Result:
         rooms = shown.rooms
         made: Result = {"alone": measure(shown, rate, seconds)}
         file = rooms.folder / "model.toml"
-        file.write_text(written(replace(published(), epochs=EPOCHS, vectors=VECTORS)))
-        rooms.start("trainer", STREAMGCN_MODEL_FILE=str(file))
+        file.write_text(written(replace(published(), vectors=VECTORS)))
+        rooms.start("trainer", STREAMGCN_MODEL_FILE=str(file), STREAMGCN_EPOCHS=str(EPOCHS))
         for name, log, line in (
             ("training", "trainer", " is live"),
             ("snapshot_taken_up", "serving", "Wrote all lists"),

@@ -129,6 +129,31 @@ def test_the_blend_recovers_a_planted_structure_with_everything_chosen() -> None
     assert fitted.metrics["ndcg@20"] > fitted.metrics["popularity_ndcg@20"]
 
 
+def test_a_blend_does_not_depend_on_which_part_was_fitted_first() -> None:
+    rows, settings = rated(), SET.without_time()
+    fitted = blend.fit(rows, settings, quiet)
+    expected = blend.blend(rows, fitted, settings).tensors
+    other = blend.blend(rows, dict(reversed(fitted.items())), settings).tensors
+    assert expected.keys() == other.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, other[name])
+
+
+def test_what_a_choice_leaves_is_the_blend_of_its_settings() -> None:
+    """So the figures of a candidate are of what goes live."""
+    rows = blocks()
+    newest = newest_edges(rows, 0.1)
+    kept = rows.subset(~newest)
+    chooser = Chooser(kept, rows.subset(newest), SMALL, quiet)
+    chooser.choose()
+    chosen, anew = (
+        blend.blend(kept, fitted, chooser.settings)
+        for fitted in (chooser.fitted, blend.fit(kept, chooser.settings, quiet))
+    )
+    users = torch.arange(kept.n_users)
+    torch.testing.assert_close(*(scorer(each, kept)(users) for each in (chosen, anew)))
+
+
 def test_on_a_large_graph_some_users_choose_and_all_are_fitted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

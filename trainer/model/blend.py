@@ -60,7 +60,8 @@ def blend(graph: InteractionGraph, fitted: AllFitted, settings: Hyperparameters)
 
     A model whose one part is no blend's is that part.
     """
-    made = {name: of.embeddings(graph, settings) for name, of in fitted.items()}
+    # In the order of the settings: the low pass's columns come before those of the learned part.
+    made = {part.name: fitted[part.name].embeddings(graph, settings) for part in settings.parts}
     for one in made.values():
         if not isinstance(one, BlendEmbeddings):
             return one

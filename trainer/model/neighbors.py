@@ -77,11 +77,11 @@ class Neighbors(Part[NeighborsSettings]):
         """The users' exponent, the item's, and the pairs', each with all exponents of own items."""
         own, few = given(settings.neighbors_own_power, OWN_POWERS), with_fewer(settings)
         return [
-            Round((name, "neighbors_own_power"), list(product(powers, own)), few)
-            for name, powers in (
-                ("neighbors_user_power", USER_POWERS),
-                ("neighbors_item_power", ITEM_POWERS),
-                ("neighbors_pair_power", PAIR_POWERS),
+            Round((name, "neighbors_own_power"), list(product(powers, own)), meanwhile)
+            for name, powers, meanwhile in (
+                ("neighbors_user_power", USER_POWERS, few),
+                ("neighbors_item_power", ITEM_POWERS, few),
+                ("neighbors_pair_power", PAIR_POWERS, {}),  # needs no new rows
             )
         ]
 

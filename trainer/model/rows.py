@@ -20,7 +20,7 @@ from trainer.graph.sparse import power
 from trainer.model.part import CommonSettings, Fitted
 from trainer.model.setting import setting
 
-FEWER_KEPT = 64  # while numbers are chosen: in half the time, and the choice is as good
+FEWER_KEPT = 128  # while numbers are chosen: in less time, and the choice is as good
 BLOCK = 10_000_000  # entries of the item-item matrix at a time
 
 

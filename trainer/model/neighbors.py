@@ -25,6 +25,7 @@ USER_POWERS = (1.0, 0.7, 0.4, 0.1)
 OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
 ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 PAIR_POWERS = (1.0, 0.7, 0.5)
+FEWER = 128  # entries of a row while numbers are chosen; with 64 Gowalla would choose worse
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Neighbors(Part[NeighborsSettings]):
 
     def grid(self, settings: NeighborsSettings) -> Sequence[Round]:
         """The users' exponent, the item's, and the pairs', each with all exponents of own items."""
-        own, few = given(settings.neighbors_own_power, OWN_POWERS), with_fewer(settings)
+        own, few = given(settings.neighbors_own_power, OWN_POWERS), with_fewer(settings, FEWER)
         return [
             Round((name, "neighbors_own_power"), list(product(powers, own)), meanwhile)
             for name, powers, meanwhile in (

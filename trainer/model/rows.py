@@ -20,7 +20,6 @@ from trainer.graph.sparse import power
 from trainer.model.part import CommonSettings, Fitted
 from trainer.model.setting import setting
 
-FEWER_KEPT = 128  # while numbers are chosen: in less time, and the choice is as good
 BLOCK = 10_000_000  # entries of the item-item matrix at a time
 
 
@@ -43,9 +42,9 @@ class RowSettings(CommonSettings):
     )
 
 
-def with_fewer(settings: RowSettings) -> dict[str, int]:
-    """Fewer entries of each row, for a round of a search."""
-    return {"neighbors_kept": min(FEWER_KEPT, settings.neighbors_kept)}
+def with_fewer(settings: RowSettings, most: int) -> dict[str, int]:
+    """At most so many entries of each row, for a quick round of a search."""
+    return {"neighbors_kept": min(most, settings.neighbors_kept)}
 
 
 R = TypeVar("R", bound=RowSettings, contravariant=True)

@@ -31,6 +31,7 @@ DECAYS = (0.3, 0.5, 0.8)
 BACKWARDS = (0.2, 0.5)  # what comes before counts less than what comes after
 OWN_POWERS = (0.3, 0.5, 0.7, 0.9)
 ITEM_POWERS = (0.0, 0.1, 0.2, 0.35)
+FEWER = 64  # entries of a row while numbers are chosen
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Transitions(Part[TransitionsSettings]):
 
     def grid(self, settings: TransitionsSettings) -> Sequence[Round]:
         """What costs no new rows is varied with the first and the last of the others."""
-        own, few = given(settings.transitions_own_power, OWN_POWERS), with_fewer(settings)
+        own, few = given(settings.transitions_own_power, OWN_POWERS), with_fewer(settings, FEWER)
         return [
             Round(("recency", "transitions_own_power"), list(product(RECENCIES, own)), few),
             Round(("transitions_decay",), [(t,) for t in DECAYS], few),

@@ -18,14 +18,14 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
 from trainer.model.part import Part, Round, State, given
 from trainer.model.progress import Progress, quiet
-from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows, with_fewer
+from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows
 from trainer.model.setting import setting
 
 USER_POWERS = (1.0, 0.7, 0.4, 0.1)
 OWN_POWERS = (0.3, 0.5, 0.7, 0.9, 1.1)
 ITEM_POWERS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 PAIR_POWERS = (1.0, 0.7, 0.5)
-FEWER = 128  # entries of a row while numbers are chosen; with 64 Gowalla would choose worse
+FEWER = 128  # entries of a row while exponents are chosen; with 64 Gowalla would choose worse
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Neighbors(Part[NeighborsSettings]):
 
     def grid(self, settings: NeighborsSettings) -> Sequence[Round]:
         """The users' exponent, the item's, and the pairs', each with all exponents of own items."""
-        own, few = given(settings.neighbors_own_power, OWN_POWERS), with_fewer(settings, FEWER)
+        own = given(settings.neighbors_own_power, OWN_POWERS)
+        few = {"neighbors_kept": min(FEWER, settings.neighbors_kept)}
         return [
             Round((name, "neighbors_own_power"), list(product(powers, own)), meanwhile)
             for name, powers, meanwhile in (

@@ -42,11 +42,6 @@ class RowSettings(CommonSettings):
     )
 
 
-def with_fewer(settings: RowSettings, most: int) -> dict[str, int]:
-    """At most so many entries of each row, for a quick round of a search."""
-    return {"neighbors_kept": min(most, settings.neighbors_kept)}
-
-
 R = TypeVar("R", bound=RowSettings, contravariant=True)
 
 

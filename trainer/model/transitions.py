@@ -22,7 +22,7 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
 from trainer.model.part import Part, Round, State, given
 from trainer.model.progress import Progress, quiet
-from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows, with_fewer
+from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows
 from trainer.model.setting import setting
 
 PAIRS = 10_000_000  # in memory at a time
@@ -31,7 +31,6 @@ DECAYS = (0.3, 0.5, 0.8)
 BACKWARDS = (0.2, 0.5)  # what comes before counts less than what comes after
 OWN_POWERS = (0.3, 0.5, 0.7, 0.9)
 ITEM_POWERS = (0.0, 0.1, 0.2, 0.35)
-FEWER = 64  # entries of a row while numbers are chosen
 
 
 @dataclass(frozen=True)
@@ -95,15 +94,13 @@ class Transitions(Part[TransitionsSettings]):
 
     def grid(self, settings: TransitionsSettings) -> Sequence[Round]:
         """What costs no new rows is varied with the first and the last of the others."""
-        own, few = given(settings.transitions_own_power, OWN_POWERS), with_fewer(settings, FEWER)
+        own = given(settings.transitions_own_power, OWN_POWERS)
         return [
-            Round(("recency", "transitions_own_power"), list(product(RECENCIES, own)), few),
-            Round(("transitions_decay",), [(t,) for t in DECAYS], few),
-            Round(("transitions_backward",), [(b,) for b in BACKWARDS], few),
+            Round(("recency", "transitions_own_power"), list(product(RECENCIES, own))),
+            Round(("transitions_decay",), [(t,) for t in DECAYS]),
+            Round(("transitions_backward",), [(b,) for b in BACKWARDS]),
             Round(
-                ("transitions_item_power", "transitions_own_power"),
-                list(product(ITEM_POWERS, own)),
-                few,
+                ("transitions_item_power", "transitions_own_power"), list(product(ITEM_POWERS, own))
             ),
         ]
 

@@ -74,7 +74,8 @@ def replay(
         blocks = loaded.blocks(int(time.time() * 1000) if loaded.events.timed else UNTIMED)
         stream = Stream(pa.concat_tables(blocks))
     n = len(stream)
-    first = begin or max(FEWEST, n // 10)
+    tenth = -(-n // 10)  # rounded up: else the last training is for the few events that are over
+    first = begin or max(FEWEST, tenth)
     if first >= n:
         raise FileError(
             f"{file} has {n} events, and {first} are learned before any is predicted; give a "
@@ -82,7 +83,7 @@ def replay(
         )
     hyperparameters = settings.hyperparameters()
     with progress("replaying", n) as bar:
-        run = Replay(stream, settings, hyperparameters, first, retrain_every or max(1, n // 10))
+        run = Replay(stream, settings, hyperparameters, first, retrain_every or tenth)
         result = run.run(bar)
     if picture:
         plot(result, picture)

@@ -290,6 +290,14 @@ def test_replay_prints_json_of_all_four_ways_of_serving_and_writes_a_plot(tmp_pa
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_replay_trains_nine_times_and_not_once_more_for_the_last_event(tmp_path: Path) -> None:
+    file = ring(tmp_path / "ring.csv", users=143)
+    ended = streamgcn("replay", str(file), **filters_alone(tmp_path))
+    result = json.loads(ended.stdout)
+    assert (result["events"], result["from"], result["retrain_every"]) == (1_001, 101, 101)
+    assert len(result["trainings"]) == 9
+
+
 def test_a_file_that_is_too_small_for_a_replay_is_one_line(tmp_path: Path) -> None:
     ended = streamgcn("replay", str(ring(tmp_path / "ring.csv", users=5)))
     assert ended.returncode == 1

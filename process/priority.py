@@ -20,7 +20,7 @@ def sleep_while_waiting() -> None:
     """Let a thread that waits for another one sleep, unless the environment says otherwise.
 
     Else it keeps a processor busy, and two such threads beside another process hold each other up:
-    where one of two processors had other work, a step of a training took over 270 ms, not 21.
+    where one of two processors had other work, a step of a training took over 270 ms, not 38.
     """
     os.environ.setdefault(WHILE_WAITING, "PASSIVE")
 

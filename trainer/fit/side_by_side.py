@@ -27,9 +27,8 @@ class _Shared:
             self._tell(*self._at)
 
     def second(self, stage: str, done: int, steps: int, loss: float | None) -> None:
-        with (
-            self._one_at_a_time
-        ):  # also where nothing new is shown: the progress may end a training
+        # Also where nothing new is shown: the progress may end the training.
+        with self._one_at_a_time:
             self._tell(*(self._at or (stage, done, steps, loss)))
 
     def first_has_ended(self) -> None:

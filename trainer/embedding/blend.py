@@ -12,7 +12,8 @@ from trainer.embedding.edges import TINY, Own
 from trainer.embedding.embeddings import Embeddings, Shape
 from trainer.embedding.reasons import products
 
-STRETCH = 65_536  # neighbours added at a time, so that they stay in the processor's cache
+STRETCH = 262_144  # neighbours added at a time, so that they stay in the processor's cache
+LARGEST_INT32 = 2**31 - 1
 
 
 class BlendEmbeddings(Embeddings):
@@ -62,13 +63,16 @@ class BlendEmbeddings(Embeddings):
         """Add what neighbours and transitions give to scores float [block, items], in place."""
         if "neighbors" in self.tensors:
             neighbors, similarities = self.tensors["neighbors"], self.tensors["similarities"]
-            shares, rows = own.recent(self.recency).shares()[:, None], own.rows() * self.n_items
-            n = max(1, len(rows) if scores.is_cuda else STRETCH // neighbors.shape[1])
-            each = zip(*(torch.split(whole, n) for whole in (own.items, shares, rows)), strict=True)
-            for items, parts, begins in each:
-                places = begins[:, None] + neighbors.index_select(0, items)
+            shares = own.recent(self.recency).shares()[:, None]
+            begins = (own.rows() * self.n_items)[:, None]
+            if scores.numel() < LARGEST_INT32:  # half of what is to be written and read
+                begins = begins.int()
+            n = max(1, len(begins) if scores.is_cuda else STRETCH // neighbors.shape[1])
+            edges = (own.items, shares, begins)
+            for items, parts, first in zip(*(torch.split(of, n) for of in edges), strict=True):
+                places = neighbors.index_select(0, items).to(first.dtype).add_(first)
                 near = similarities.index_select(0, items).mul_(parts)
-                scores.view(-1).scatter_add_(0, places.view(-1), near.view(-1))
+                scores.view(-1).index_add_(0, places.view(-1), near.view(-1))
         return scores
 
     @torch.no_grad()

@@ -16,9 +16,10 @@ from trainer.graph.arrays import Float64s, Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.popularity import recent
 from trainer.model.biases import predicted_by_biases
+from trainer.threads import each
 
-BLOCK = 1_024  # users ranked at a time, fewer where items are many:
-SCORES = 50_000_000  # scores in memory at a time
+BLOCK = 256  # users that a thread ranks at a time, fewer where items are many:
+SCORES = 12_500_000  # in memory at a time
 AT = (20,)  # places of a list that are looked at, if nothing else is asked for
 Scorer = Callable[[Tensor], Tensor]  # int64 user numbers [block] -> scores [block, items]
 
@@ -187,19 +188,24 @@ def _by_user(
     The figures are float64 [3 * len(at), block], in the order in which `rankings` names them.
     """
     test = test.subset(test.strengths > 0)
-    users = np.flatnonzero(test.user_degrees)
+    users, degrees = np.flatnonzero(test.user_degrees), torch.from_numpy(test.user_degrees)
     users = users[:: -(-len(users) // most)] if most and len(users) else users
     size = block_size(train.n_items)
-    for begin in range(0, len(users), size):
+
+    def figures(begin: int) -> list[Tensor]:
         block = users[begin : begin + size]
         seen = _entries(train, block)
         relevant = torch.zeros(len(block), train.n_items, dtype=torch.bool)
         relevant[_entries(test, block)] = True
-        wanted = relevant.sum(1)
-        for number, scored in enumerate(scores(torch.from_numpy(block))):
+        wanted, made = degrees[block], []
+        for scored in scores(torch.from_numpy(block)):
             scored[seen] = -torch.inf
             hits = relevant.gather(1, largest(scored, min(max(at), scored.shape[1]))[1])
-            yield number, torch.cat([_figures(hits[:, :k], wanted, k) for k in at])
+            made.append(torch.cat([_figures(hits[:, :k], wanted, k) for k in at]))
+        return made
+
+    for of_block in each(figures, range(0, len(users), size)):
+        yield from enumerate(of_block)
 
 
 def _figures(hits: Tensor, wanted: Tensor, k: int) -> Tensor:

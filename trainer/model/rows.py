@@ -19,8 +19,9 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
 from trainer.model.part import CommonSettings, Fitted
 from trainer.model.setting import setting
+from trainer.threads import each
 
-BLOCK = 10_000_000  # entries of the item-item matrix at a time
+BLOCK = 2_500_000  # entries of the item-item matrix that a thread makes at a time
 
 
 class Rows(NamedTuple):
@@ -99,15 +100,16 @@ def largest_rows(
     width = max(1, min(kept, n_items - 1))
     columns = np.zeros((n_items, width), np.int32)
     values = np.zeros((n_items, width), np.float32)
-    begin = 0
+    blocks, begin = [], 0
     while begin < n_items:
         padded = lengths[order[begin:]] * np.arange(1, n_items - begin + 1)
         end = begin + max(1, int(np.searchsorted(padded, BLOCK, side="right")))
-        items = order[begin:end]
-        found, entries = _largest(made(items), items, width)
-        columns[items, : found.shape[1]] = found
-        values[items, : found.shape[1]] = entries
+        blocks.append(order[begin:end])
         begin = end
+    found = each(lambda items: _largest(made(items), items, width), blocks)
+    for items, (places, entries) in zip(blocks, found, strict=True):
+        columns[items, : places.shape[1]] = places
+        values[items, : places.shape[1]] = entries
     values *= scale[:, None]
     used = max(1, int((values > 0).sum(1).max(initial=0)))
     return Rows(torch.from_numpy(columns[:, :used]), torch.from_numpy(values[:, :used]))

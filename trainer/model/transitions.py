@@ -25,7 +25,7 @@ from trainer.model.progress import Progress, quiet
 from trainer.model.rows import FittedRows, Rows, RowSettings, largest_rows
 from trainer.model.setting import setting
 
-PAIRS = 10_000_000  # in memory at a time
+PAIRS = 2_500_000  # in a thread's memory at a time
 RECENCIES = (0.0, 0.5, 0.75, 1.0, 1.25)
 DECAYS = (0.3, 0.5, 0.8)
 BACKWARDS = (0.2, 0.5)  # what comes before counts less than what comes after

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from consumer.edge.store import EdgeStore
 from consumer.event.json import FORGET, REMOVE, Event
 from consumer.ingest.decode import events, rows
 from serving.settings import ServingSettings
@@ -15,7 +16,8 @@ from streamgcn.replay.figures import Figures, Tally, rank
 from streamgcn.replay.learner import Learner
 from streamgcn.replay.served import List, Served
 from streamgcn.replay.stream import Stream, spans
-from trainer.lifecycle.manifest import Manifest
+from trainer.fit.fit import NothingJoined
+from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
 
@@ -85,20 +87,26 @@ class Replay:
         """Train before the event `first`; the batch lists are read until the event `last`."""
         torch.set_num_threads(self._threads)
         learner.commit()
-        manifest, live = learner.train(quiet)
-        self._trainings.append(_training(first, manifest))
+        try:
+            manifest, live = learner.train(quiet)
+            self._trainings.append(_training(first, manifest))
+        except NothingJoined as error:  # it may have gone wrong at the first training alone
+            self._trainings.append({"before_event": first, "rejected": str(error)})
+            live = None
         torch.set_num_threads(1)  # each thread that makes lists works for itself, as in serving
-        if live is None:
-            return
-        if self._once.ready:
-            self._once.grow(learner.store)
-        else:
-            self._once.take_up(live, learner.store)
-        self._always.take_up(live, learner.store)
+        if live is not None:
+            self._take_up(live, learner.store)
         users = [user for user in self._stream.users(first, last) if self._owned.get(user)]
         self._always.ask(users)
         self._batch = dict(zip(users, self._always.answers(), strict=True))
         self._popular_then = self._always.popular()
+
+    def _take_up(self, live: Snapshot, store: EdgeStore) -> None:
+        if self._once.ready:
+            self._once.grow(store)
+        else:
+            self._once.take_up(live, store)
+        self._always.take_up(live, store)
 
     def _play(self, learner: Learner, first: int, last: int) -> None:
         messages = self._stream.messages(first, last)

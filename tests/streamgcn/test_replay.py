@@ -102,6 +102,22 @@ def test_until_the_gate_passes_a_model_everybody_reads_the_popular_list(
         assert ndcg(everyone, "refresh_alone") > ndcg(everyone, "popularity")
 
 
+def test_where_nobody_has_two_items_yet_everybody_reads_the_popular_list() -> None:
+    steps = walks(80, 6, per_round=80)  # all users' first steps, then all second ones, ...
+    result = replayed(steps, begin=80, every=200)
+    nothing, learned = result["trainings"]
+    assert "none of the 80 users has two items" in nothing["rejected"]
+    assert learned["rejected"] == ""
+    first = [window for window in result["over_time"] if window["until"] <= 280]
+    assert first
+    for window in first:
+        assert ndcg(window, "refresh_and_retrains") == ndcg(window, "popularity")
+        assert ndcg(window, "refresh_alone") == ndcg(window, "popularity")
+        assert not window["new_users"]["events"]
+    last = result["over_time"][-1]
+    assert ndcg(last, "refresh_and_retrains") > ndcg(last, "popularity")
+
+
 def test_repeated_and_disliked_events_and_removals_are_learned_but_not_counted() -> None:
     rows = walks(80, 6)
     at = AFTER_1990 + 10**9

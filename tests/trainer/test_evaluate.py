@@ -104,7 +104,7 @@ def test_new_users_are_measured_by_the_popular_list_that_they_are_served() -> No
     old = [(f"o{n}", f"hit{n % 10}", 1.0, week) for n in range(60)]
     late = [(f"l{n}", f"trend{n % 10}", 1.0, 20 * week) for n in range(30)]
     rest = [(f"r{n}", f"x{n}", 1.0, week) for n in range(30)]
-    kept = graph([*old, *late, *rest])
+    kept = graph([*old, *late, *rest, ("o0", "x0", 1.0, week)])
     tested = InteractionGraph(kept.user_ids, kept.item_ids)
     tested.extend(table([*((f"new{n}", f"trend{n % 10}") for n in range(20)), ("o0", "hit1")]))
     kept = kept.subset(kept.users >= 0)

@@ -9,7 +9,7 @@ from trainer.device import device
 from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.predictions import predictions, rmse
 from trainer.fit.evaluate import scorer
-from trainer.fit.fit import fit
+from trainer.fit.fit import NothingJoined, fit
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
 from trainer.model import losses, parallel
@@ -275,12 +275,11 @@ def test_training_stops_where_the_progress_says_so(kind: float) -> None:
 @pytest.mark.parametrize(
     "rows",
     [
-        [("u", "i")],
+        [("u", "i"), ("u", "j")],
         [("u", f"i{n}") for n in range(9)],
-        [(f"u{n}", "i") for n in range(9)],
-        [("u", "i"), ("v", "j"), ("v", "j", 1.0, 0, "remove")],
+        [("u", "i"), ("u", "j"), ("v", "j"), ("v", "j", 1.0, 0, "remove")],
     ],
-    ids=["one edge", "one user", "one item", "a user without edges"],
+    ids=["two edges", "one user", "a user without edges"],
 )
 @pytest.mark.parametrize("model", ["blend", "lightgcn", "gcn"])
 def test_the_smallest_graphs_train_to_finite_scores(
@@ -289,6 +288,21 @@ def test_the_smallest_graphs_train_to_finite_scores(
     made = graph(rows)
     fitted = fit(made, Hyperparameters(model, epochs=3))  # type: ignore[arg-type]
     assert scorer(fitted.embeddings, made)(torch.arange(made.n_users)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "rows", [[("u", "i")], [(f"u{n}", f"i{n % 2}") for n in range(9)]], ids=["one edge", "stars"]
+)
+@pytest.mark.parametrize("model", ["blend", "lightgcn", "gcn"])
+def test_where_nobody_has_two_items_only_a_model_of_ratings_has_something_to_learn(
+    model: str, rows: list[tuple[str, str]]
+) -> None:
+    settings = Hyperparameters(model, epochs=3)  # type: ignore[arg-type]
+    if model == "gcn":
+        assert fit(graph(rows), settings).embeddings.predicts
+    else:
+        with pytest.raises(NothingJoined, match=f"none of the {len(rows)} users has two items"):
+            fit(graph(rows), settings)
 
 
 def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,6 +243,18 @@ def test_without_any_positive_edge_the_training_is_lost_and_the_process_goes_on(
     assert "no edge has a weight above 0" in caplog.text
 
 
+def test_users_who_all_have_one_item_lead_to_no_model_until_one_has_two(
+    settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = store(Path(settings.edge_store), [(f"u{n}", f"i{n % 7}") for n in range(30)])
+    trainer = Retrain(settings, threading.Event())
+    once(trainer)
+    assert snapshots.versions() == []
+    assert "none of the 30 users has two items" in caplog.text
+    append(made, [("u0", "i1")], 30)
+    assert again(trainer, snapshots) == snapshots.marks.live()
+
+
 def test_without_what_the_live_snapshot_left_to_go_on_from_it_starts_from_scratch(
     settings: TrainerSettings, snapshots: Snapshots, caplog: pytest.LogCaptureFixture
 ) -> None:

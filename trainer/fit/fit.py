@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from process.errors import StreamGCNError
 from trainer.embedding.embeddings import Embeddings
 from trainer.fit.choose import Chooser, dampening
@@ -30,7 +32,11 @@ CHOSEN_ON = 2_000_000  # edges; in a larger graph one user in so many is chosen 
 
 
 class NothingToLearn(StreamGCNError):
-    """No edge of the graph has any strength."""
+    """No edge of the graph has any strength, or no part of the model is left."""
+
+
+class NothingJoined(NothingToLearn):
+    """No user joins two items, so nothing can be recommended from anything."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ def fit(
 
     Raises:
         NothingToLearn: no edge says what users like, or no part of the model is left.
+        NothingJoined: no user likes two items.
         Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
     """
     clock = _Clock()
@@ -77,7 +84,7 @@ def fit(
     if newest is None:
         newest = held_out_edges(graph, novelty, liked=settings.objective != "mse")
     kept, held_out = graph.subset(~newest), graph.subset(newest)
-    _check(kept, settings)
+    _check(graph, settings)
     one_in = -(-len(graph) // CHOSEN_ON)
     some, asked = kept.every(one_in), held_out.every(one_in)
     if judged_users(asked) < JUDGED_USERS:
@@ -98,9 +105,11 @@ def fit(
     clock.lap("train")
     candidate = blend.blend(kept, fitted, settings)
     left = blend.state(fitted, settings)
-    for_all = replace(settings, epochs=_epochs(fitted) or settings.epochs)
-    over = blend.fit(graph, for_all, progress, left, WARM if start else OVER)
-    made = blend.blend(graph, over, settings)
+    made = candidate
+    if newest.any():
+        for_all = replace(settings, epochs=_epochs(fitted) or settings.epochs)
+        over = blend.fit(graph, for_all, progress, left, WARM if start else OVER)
+        made = blend.blend(graph, over, settings)
     clock.lap("propagate")
     metrics = measure(candidate, kept, held_out, MEASURED) if held_out.strengths.any() else {}
     clock.lap("evaluate")
@@ -111,6 +120,7 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
     """Train on every edge; for settings that leave nothing open.
 
     Raises:
+        NothingToLearn, NothingJoined: as `fit`.
         Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
     """
     settings = settings.for_graph(len(graph), bool(graph.timed.any()))
@@ -120,14 +130,22 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
 
 
 def _check(graph: InteractionGraph, settings: Hyperparameters) -> None:
-    if not settings.parts:
+    parts = settings.parts
+    if not parts or not all(part.uses_weights for part in parts):
+        if not graph.strengths.any():
+            raise NothingToLearn(
+                "no edge has a weight above 0; send positive interactions or set "
+                "STREAMGCN_TYPE_WEIGHTS"
+            )
+        if np.bincount(graph.users[graph.strengths > 0]).max() < 2:
+            raise NothingJoined(
+                f"none of the {graph.n_users} users has two items of a weight above 0, so no item "
+                "leads to another; publish more interactions of these users"
+            )
+    if not parts:
         raise NothingToLearn(
             "every part of the model has the weight 0, or needs times that the edges do not have; "
             "give another part a weight in the file of STREAMGCN_MODEL_FILE"
-        )
-    if not graph.strengths.any() and not all(part.uses_weights for part in settings.parts):
-        raise NothingToLearn(
-            "no edge has a weight above 0; send positive interactions or set STREAMGCN_TYPE_WEIGHTS"
         )
 
 

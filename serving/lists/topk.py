@@ -2,9 +2,9 @@
 
 A wide model is ranked in two passes: all items by the columns that weigh most, in half precision
 where the processor multiplies it, then the best of them by all columns. How many columns and
-candidates that takes is tried on the model itself; where it takes too many, one pass ranks all
-items by all columns. What two passes lose is measured in benchmarks/README.md; scores are exact
-either way.
+candidates that takes is tried on the model itself. Where a few columns are not enough, the first
+pass has all of them in half precision; without such a processor one pass ranks all items. What two
+passes lose is measured in benchmarks/README.md; scores are exact either way.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class FirstPass:
         own = Own(torch.arange(len(items) + 1), items, torch.ones(len(items)))
         nobody = torch.full_like(items, -1)
         exact = topk(embeddings.score(nobody, own), own, k)[1]
-        for leading, candidates in TRIED:
-            if 2 * leading > embeddings.vectors:
-                break
+        few = [(n, candidates) for n, candidates in TRIED if 2 * n <= embeddings.vectors]
+        every = [(embeddings.vectors, 2)] if _multiplies_halves() else []
+        for leading, candidates in few + every:
             first = cls._of_columns(embeddings, leading, candidates)
             found = best(embeddings, first, nobody, own, k)[1]
             if (found[:, :, None] == exact[:, None]).any(2).float().mean() >= ENOUGH:
@@ -62,9 +62,9 @@ class FirstPass:
     @classmethod
     def _of_columns(cls, embeddings: Embeddings, leading: int, candidates: int) -> Self:
         first = cls(embeddings.outgoing, leading, candidates)
-        halves = torch.cpu.get_capabilities().get("avx512_bf16", False)
         table = first.columns(embeddings, embeddings.outgoing)
-        return replace(first, table=table.to(torch.bfloat16 if halves else torch.float32))
+        precision = torch.bfloat16 if _multiplies_halves() else torch.float32
+        return replace(first, table=table.to(precision))
 
     def columns(self, embeddings: Embeddings, table: Tensor) -> Tensor:
         """The columns of this pass, of a table [any, width]."""
@@ -77,6 +77,10 @@ class FirstPass:
     def put(self, numbers: list[int], embeddings: Embeddings, rows: Tensor) -> None:
         """Take over the outgoing rows of items."""
         self.table[numbers] = self.columns(embeddings, rows).to(self.table.dtype)
+
+
+def _multiplies_halves() -> bool:
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def best(

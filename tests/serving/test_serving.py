@@ -115,8 +115,17 @@ def test_a_wide_model_ranks_in_two_passes_as_in_one(
     torch.testing.assert_close(scores, exact)
 
 
-def test_a_model_whose_columns_all_weigh_alike_is_ranked_in_one_pass() -> None:
-    assert FirstPass.of(embeddings(fading=1.0), 20) is None
+def test_a_model_whose_columns_all_weigh_alike_is_ranked_by_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alike = embeddings(fading=1.0)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    assert FirstPass.of(alike, 20) is None
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    first = FirstPass.of(alike, 20)
+    assert first
+    assert first.leading == alike.vectors
+    assert first.table.dtype == torch.bfloat16
 
 
 def embeddings(fading: float) -> Embeddings:

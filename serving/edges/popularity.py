@@ -62,18 +62,18 @@ class ItemPopularity:
             item_ids: the ids of the graph that was counted.
         """
         changed = pa.array(self._changes, pa.string())
+        changes = np.fromiter(self._changes.values(), np.float64, len(changed))
         places = pc.index_in(changed, value_set=item_ids).fill_null(-1).to_numpy()
-        # Nothing behind these can be among the first n, however the topic has changed those before.
-        first = np.argsort(-self._stored, kind="stable")[: n + len(changed)]
-        first = np.union1d(first, places[places >= 0])
-        names = item_ids.take(pa.array(first)).to_pylist()
-        counts = dict(zip(names, self._stored[first].tolist(), strict=True))
-        for item, change in self._changes.items():
-            counts[item] = counts.get(item, 0.0) + change
-        best = sorted(counts, key=lambda item: -counts[item])[:n]
-        best = [i for i in best if counts[i] > (ROUNDING if i in self._changes else 0)]
+        known = places >= 0
+        counts = np.concatenate([self._stored, changes[~known]])
+        counts[places[known]] += changes[known]
+        least = np.zeros(len(counts))
+        least[places[known]] = least[len(self._stored) :] = ROUNDING
+        best = np.argsort(-counts, kind="stable")[:n]
+        best = best[counts[best] > least[best]]
+        ids = pa.chunked_array([item_ids, changed.filter(pa.array(~known))])
         faded = 2.0 ** ((self._reference - self._latest) / HALF_LIFE_MS)
-        return best, np.array([counts[item] * faded for item in best], np.float32)
+        return ids.take(pa.array(best)).to_pylist(), (counts[best] * faded).astype(np.float32)
 
     def _move_reference(self, at: int) -> None:
         faded = 2.0 ** ((self._reference - at) / HALF_LIFE_MS)

@@ -9,9 +9,10 @@ scoring    users/s against torch's matmul and topk and against faiss' exact sear
 bytes      bytes a user in Redis against the README's formula
 fold_in    recall of folded-in lists against that of retrained ones, on Gowalla
 
-freshness, retraining, takeover and refill need an Apache Kafka, named by KAFKA_HOME; publish
-redis-benchmark on PATH (Debian's redis-tools); fold_in the data that bench_gowalla.py needs. Each
-part's file says what it does.
+freshness and scoring are measured with a model of three parts without order, and with one of four
+parts with it; the others with three parts. freshness, retraining, takeover and refill need an
+Apache Kafka, named by KAFKA_HOME; publish redis-benchmark on PATH (Debian's redis-tools); fold_in
+the data that bench_gowalla.py needs. Each part's file says what it does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -27,9 +29,19 @@ from benchmarks.fold_in import fold_in
 from benchmarks.freshness import freshness, retraining
 from benchmarks.lists import memory, publish
 from benchmarks.scoring import scoring
-from benchmarks.synthetic import Sizes
+from benchmarks.synthetic import Result, Sizes
 
 RETRAINING_RATE = 1_000  # events/s
+
+
+def of_both(part: Callable[..., Result], sizes: Sizes, shop: Path, *more: object) -> Result:
+    """A part for the model of three parts without order, and for the one of four parts with it."""
+    made: Result = {}
+    for name, order in (("three parts", False), ("four parts", True)):
+        folder = shop / "four parts" if order else shop
+        folder.mkdir(exist_ok=True)
+        made[name] = part(sizes._replace(order=order), folder, *more)
+    return made
 
 
 def main() -> None:
@@ -52,12 +64,12 @@ def main() -> None:
         shop = Path(name)
         shop.mkdir(exist_ok=True)
         parts = {
-            "freshness": lambda: freshness(sizes, shop, given.rates, given.seconds),
+            "freshness": lambda: of_both(freshness, sizes, shop, given.rates, given.seconds),
             "retraining": lambda: retraining(sizes, shop, RETRAINING_RATE, given.seconds),
             "takeover": lambda: takeover(sizes, shop, given.rates[0], given.seconds),
             "refill": lambda: refill(sizes, shop, given.rates[0]),
             "publish": lambda: publish(given.users),
-            "scoring": lambda: scoring(sizes, shop),
+            "scoring": lambda: of_both(scoring, sizes, shop),
             "bytes": lambda: memory(min(given.users, 20_000)),
             "fold_in": lambda: fold_in(given.vectors, given.epochs),
         }

@@ -33,11 +33,12 @@ MONTH_MS = 30 * 86_400_000
 
 
 class Sizes(NamedTuple):
-    """Of the shop."""
+    """Of the shop; with `order` its model has four parts, and own edges count by their age."""
 
     users: int = 100_000
     items: int = 50_000
     edges: int = 2_500_000
+    order: bool = False
 
 
 def graph(sizes: Sizes) -> InteractionGraph:
@@ -45,7 +46,7 @@ def graph(sizes: Sizes) -> InteractionGraph:
 
     Users belong to tastes, items too: four of five edges are between equal ones.
     """
-    n_users, n_items, n_edges = sizes
+    n_users, n_items, n_edges, _ = sizes
     rng = np.random.default_rng(0)
     users = (n_users * rng.random(n_edges) ** 1.5).astype(np.int64)
     any_item = (n_items * rng.random(n_edges) ** 2).astype(np.int64)
@@ -64,9 +65,11 @@ def graph(sizes: Sizes) -> InteractionGraph:
     )
 
 
-def embeddings(graph: InteractionGraph) -> tuple[Embeddings, Hyperparameters]:
+def embeddings(graph: InteractionGraph, order: bool) -> tuple[Embeddings, Hyperparameters]:
     """The default blend: 1,024 + 128 dimensions and 256 neighbours a row."""
     chosen = replace(published(), epochs=2)
+    if order:  # the usual numbers, as a training has them that cannot choose
+        chosen = Hyperparameters(epochs=1).for_graph(len(graph), timed=True).usual()
     basis = torch.randn(graph.n_items, chosen.vectors or 0)  # a start, so that one round is enough
     return blend.blend(graph, blend.fit(graph, chosen, quiet, {"basis": basis}), chosen), chosen
 
@@ -87,7 +90,7 @@ def prepare(sizes: Sizes, folder: Path) -> None:
         ),
         folder / "edges.parquet",
     )
-    made, chosen = embeddings(shop)
+    made, chosen = embeddings(shop, sizes.order)
     manifest = Manifest(
         version=new_version(),
         model=made.model,

@@ -58,7 +58,7 @@ def fold_in(vectors: int, epochs: int) -> Result:
     groups = dict(zip(NEW_EVENTS, parts, strict=True))
     new = np.isin(train.users, never)
     drawn = np.lexsort((rng.random(len(train)), train.users))  # each user's edges at random
-    rank = np.arange(len(train)) - train.row_starts()[train.users]  # edges are sorted by user
+    rank = np.arange(len(train)) - train.starts[train.users]  # edges are sorted by user
     for n, group in groups.items():
         new[drawn[(rank < n) & np.isin(train.users, group)]] = True
     older = train.subset(~new)

@@ -1,7 +1,8 @@
 """A synthetic shop and a model of it in the default blend's shape, for measurements of speed.
 
-The model's parts are fitted by the trainer's own code, but for two steps of the learned part and
-one round of the low pass: the tables have the right shapes and a spectrum, not the best quality.
+The model's parts are fitted by the trainer's own code, but for two steps of LightGCN (or one pass
+of next items) and one round of the low pass: the tables have the right shapes and a spectrum, not
+the best quality.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ def graph(sizes: Sizes) -> InteractionGraph:
 
 
 def embeddings(graph: InteractionGraph, order: bool) -> tuple[Embeddings, Hyperparameters]:
-    """The default blend: 1,024 + 128 dimensions and 256 neighbours a row."""
+    """The default blend: 1,024 + 128 dimensions and 256 neighbours a row.
+
+    With `order` it has transitions and next items, and recency; else neighbours and LightGCN.
+    """
     chosen = replace(published(), epochs=2)
     if order:  # the usual numbers, as a training has them that cannot choose
         chosen = Hyperparameters(epochs=1).for_graph(len(graph), timed=True).usual()

@@ -14,7 +14,7 @@ StreamGCNError
 │   ├── AccessRefused (a SettingsError too)    Kafka does not let the process in, or not do that
 │   ├── TopicShorter                           the topic ends before what is stored of it
 │   └── TooLarge                               the broker takes no message of that size
-├── NothingToLearn   trainer/fit/fit.py          no edge has a weight above 0
+├── NothingToLearn   trainer/fit/check.py        no edge has a weight above 0
 │   └── NothingJoined                          no user has two items
 ├── Diverged         trainer/model/gradient_training.py  the loss is not finite
 ├── OneProcess       trainer/model/parallel.py   the gcn is started in several processes

@@ -15,6 +15,7 @@ from process.outage import Outage
 from process.running import Running
 from process.settings import SettingsError
 from trainer.device import device
+from trainer.fit.check import NothingJoined
 from trainer.graph.stored import StoredGraph
 from trainer.lifecycle import metrics
 from trainer.lifecycle.candidate import candidate
@@ -78,6 +79,7 @@ class Retrain:
         )
         self._had_model = False
         self._quick = True  # until a first model is there
+        self._waits_for_pairs = False  # of items that a user has
 
     def run(self) -> None:
         """Look, train, wait, until told to stop. Nothing that goes wrong in between ends it."""
@@ -167,6 +169,12 @@ class Retrain:
         except LeaseLost as error:
             log.warning("The training was stopped and its model dropped: %s.", error)
             return
+        except NothingJoined as error:  # the events to come will mend it
+            seconds = self._schedule.wait(time.monotonic())
+            if not self._waits_for_pairs:
+                log.warning("No model is made: %s. It is tried every %.0f s.", error, seconds)
+            self._waits_for_pairs = True
+            return
         except Exception as error:  # whatever it is, the live model stays and the process goes on
             self._figures.metrics.count("trainings", metrics.FAILED)
             seconds = self._schedule.failed(time.monotonic())
@@ -175,7 +183,7 @@ class Retrain:
                 in_one_line(error), seconds,
             )  # fmt: skip
             return
-        self._quick = False
+        self._quick = self._waits_for_pairs = False
         if manifest.chosen_at:  # else the one with chosen numbers follows at once
             self._schedule.succeeded(self._edges.graph, began, time.monotonic())
         if manifest.rejected:

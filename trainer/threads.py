@@ -1,4 +1,4 @@
-"""Work on the parts of a whole, on as many threads as torch is given."""
+"""Work on the parts of a whole, on several threads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def each(function: Callable[[A], B], parts: Iterable[A]) -> Generator[B, None, None]:
+def on_threads(function: Callable[[A], B], parts: Iterable[A]) -> Generator[B, None, None]:
     """What a function returns for each part, in the order of the parts.
+
+    On as many threads as torch has, but not on more than MOST. A result waits in memory until the
+    caller takes it.
 
     Raises:
         Whatever the function raises; parts that were not begun are left out then.

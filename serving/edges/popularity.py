@@ -67,7 +67,7 @@ class ItemPopularity:
         known = places >= 0
         counts = np.concatenate([self._stored, changes[~known]])
         counts[places[known]] += changes[known]
-        least = np.zeros(len(counts))
+        least = np.zeros(len(counts))  # what was taken back may leave a little more than 0
         least[places[known]] = least[len(self._stored) :] = ROUNDING
         best = np.argsort(-counts, kind="stable")[:n]
         best = best[counts[best] > least[best]]

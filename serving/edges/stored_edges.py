@@ -91,21 +91,21 @@ class StoredEdges:
         finally:
             self._number_users(0 if self._digests else known)
             self._items += self.graph.item_ids.values[len(self._items) :].to_pylist()
-            self.starts = self.graph.row_starts()
+            self.starts = self.graph.starts
         self.is_half_read = False
         digests, self._digests = self._digests, set()
         return GrowthResult(digests, users)
 
     def prepare(self) -> None:
         """Make what the graph derives from its edges when it is first asked for."""
-        _ = self.graph.strengths, self.graph.ages
+        self.graph.prepare()
 
     def forget(self, user: str) -> None:
         """Take out a user."""
         number = self.numbers.pop(user, None)
         if number is not None:
             self.graph.forget([number])
-            self.starts = self.graph.row_starts()
+            self.starts = self.graph.starts
 
     def expire(self, oldest: int) -> dict[str, int]:
         """Take out the edges whose last event is older than `oldest`, epoch milliseconds.
@@ -117,7 +117,7 @@ class StoredEdges:
         numbers = self.graph.expire(oldest)
         if len(numbers):
             self._number_users(0)
-            self.starts = self.graph.row_starts()
+            self.starts = self.graph.starts
         names = ids.take(pa.array(numbers)).to_pylist()
         return dict(zip(names, self._partitions[numbers].tolist(), strict=True))
 

@@ -29,10 +29,10 @@ ENOUGH = 0.98  # share of the exact lists that two passes must find there
 
 @dataclass(frozen=True)
 class FirstPass:
-    """The few columns by which all items are looked at first.
+    """The columns by which all items are looked at first.
 
-    table: [items, leading + dim], of the outgoing rows the low pass's leading vectors and all of
-        the learned part.
+    table: [items, leading + dim], of the outgoing rows the low pass's leading vectors, which may be
+        all, and all of the learned part.
     candidates: times k items that the second pass looks at.
     """
 
@@ -68,6 +68,8 @@ class FirstPass:
 
     def columns(self, embeddings: Embeddings, table: Tensor) -> Tensor:
         """The columns of this pass, of a table [any, width]."""
+        if self.leading == embeddings.vectors:
+            return table
         return torch.cat([table[:, : self.leading], table[:, embeddings.vectors :]], 1)
 
     def with_room(self, spare: int) -> Self:

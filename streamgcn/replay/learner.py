@@ -60,7 +60,7 @@ class Learner:
             or the one before if the gate rejects the new one.
 
         Raises:
-            NothingToLearn, Diverged, DeviceMissing: as `candidate`.
+            NothingToLearn, NothingJoined, Diverged, DeviceMissing: as `candidate`.
         """
         live = self._live.read()
         made = candidate(

@@ -16,7 +16,7 @@ from streamgcn.replay.figures import Figures, Tally, rank
 from streamgcn.replay.learner import Learner
 from streamgcn.replay.served import List, Served
 from streamgcn.replay.stream import Stream, spans
-from trainer.fit.fit import NothingJoined
+from trainer.fit.check import NothingJoined
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.progress import quiet
@@ -68,7 +68,7 @@ class Replay:
         """Play the log to its end; `advance` is told how many events are done.
 
         Raises:
-            NothingToLearn, Diverged, DeviceMissing: as a training.
+            NothingToLearn (but not NothingJoined), Diverged, DeviceMissing: as a training.
         """
         n = len(self._stream)
         cuts = set(range(self._begin, n, self._every))
@@ -90,7 +90,7 @@ class Replay:
         try:
             manifest, live = learner.train(quiet)
             self._trainings.append(_training(first, manifest))
-        except NothingJoined as error:  # it may have gone wrong at the first training alone
+        except NothingJoined as error:  # no model is made; an earlier one, if any, stays in use
             self._trainings.append({"before_event": first, "rejected": str(error)})
             live = None
         torch.set_num_threads(1)  # each thread that makes lists works for itself, as in serving

@@ -8,8 +8,9 @@ from tests.graphs import blocks, graph, own_block
 from trainer.device import device
 from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.predictions import predictions, rmse
+from trainer.fit.check import NothingJoined
 from trainer.fit.evaluate import scorer
-from trainer.fit.fit import NothingJoined, fit
+from trainer.fit.fit import fit
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
 from trainer.model import losses, parallel

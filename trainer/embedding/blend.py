@@ -65,7 +65,7 @@ class BlendEmbeddings(Embeddings):
             neighbors, similarities = self.tensors["neighbors"], self.tensors["similarities"]
             shares = own.recent(self.recency).shares()[:, None]
             begins = (own.rows() * self.n_items)[:, None]
-            if scores.numel() < LARGEST_INT32:  # half of what is to be written and read
+            if scores.numel() < LARGEST_INT32:  # int32 places take half the memory of int64 ones
                 begins = begins.int()
             n = max(1, len(begins) if scores.is_cuda else STRETCH // neighbors.shape[1])
             edges = (own.items, shares, begins)
@@ -81,7 +81,7 @@ class BlendEmbeddings(Embeddings):
         own = own.recent(self.recency)
         gathered = self.gathered("incoming", own)
         sums = own.sums().clamp(min=TINY)[:, None]
-        learned = self.learned(users, own, gathered[:, self.vectors :])
+        learned = self.learned(users, own, gathered)
         scaled = functional.normalize(learned, dim=1) if self.cosine else learned / self.terms
         return torch.cat([gathered[:, : self.vectors] / sums, scaled], 1)
 
@@ -89,11 +89,10 @@ class BlendEmbeddings(Embeddings):
         """learned_u of the class's formula, before its length is taken out; [block, dim].
 
         Args:
-            gathered: sums of the rows of `incoming` in the learned part's columns, where they are
-                at hand.
+            gathered: what the method of this name gives for `incoming`, where it is at hand.
         """
-        gathered = self.gathered("incoming", own, self.vectors) if gathered is None else gathered
-        learned = gathered / own.sums().clamp(min=TINY)[:, None].sqrt()
+        gathered = self.gathered("incoming", own) if gathered is None else gathered
+        learned = gathered[:, self.vectors :] / own.sums().clamp(min=TINY)[:, None].sqrt()
         if not self.tensors["base"].shape[1]:
             return learned
         return self.tensors["base"][users.clamp(min=0)] * (users >= 0)[:, None] + learned

@@ -114,9 +114,12 @@ class Embeddings(ABC):
             found: tensors of a file, which tell of what only a file can tell, such as a width.
         """
 
-    def gathered(self, name: str, own: Own, first: int = 0) -> Tensor:
-        """Sum of the rows of the users' items by strength, from column `first` on; [block, any]."""
-        table, starts = self.tensors[name][:, first:], own.starts[:-1]
+    def gathered(self, name: str, own: Own) -> Tensor:
+        """Sum of the rows of the users' items by strength, [block, width].
+
+        Of whole rows: of some of a table's columns torch would first make a copy.
+        """
+        table, starts = self.tensors[name], own.starts[:-1]
         if not table.shape[1]:  # embedding_bag refuses it
             return table.new_zeros(len(starts), 0)
         return functional.embedding_bag(

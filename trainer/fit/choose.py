@@ -130,6 +130,7 @@ class Chooser:
         self.fitted[part.name] = search.fitted()
 
     def _weights(self) -> None:
+        self._kept.prepare()
         made = {name: of.embeddings(self._kept, self.settings) for name, of in self.fitted.items()}
         parts = [part for part in self.settings.parts if part.name in made]
         scales = {name: 1 / spread(self._kept, part) for name, part in made.items()}

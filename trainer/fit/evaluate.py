@@ -16,10 +16,10 @@ from trainer.graph.arrays import Float64s, Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.popularity import recent
 from trainer.model.biases import predicted_by_biases
-from trainer.threads import each
+from trainer.threads import on_threads
 
-BLOCK = 256  # users that a thread ranks at a time, fewer where items are many:
-SCORES = 12_500_000  # in memory at a time
+BLOCK = 256  # users that a thread ranks at a time, fewer where items are many
+SCORES = 12_500_000  # in a thread's memory at a time
 AT = (20,)  # places of a list that are looked at, if nothing else is asked for
 Scorer = Callable[[Tensor], Tensor]  # int64 user numbers [block] -> scores [block, items]
 
@@ -109,6 +109,7 @@ def scorer(embeddings: Embeddings, graph: InteractionGraph) -> Scorer:
 
     where = embeddings.outgoing.device
     graph = graph.dampened(embeddings.dampened)
+    graph.prepare()
     return lambda users: embeddings.score(users.to(where), own(graph, users).to(where)).cpu()
 
 
@@ -188,7 +189,8 @@ def _by_user(
     The figures are float64 [3 * len(at), block], in the order in which `rankings` names them.
     """
     test = test.subset(test.strengths > 0)
-    users, degrees = np.flatnonzero(test.user_degrees), torch.from_numpy(test.user_degrees)
+    degrees = test.user_degrees
+    users = np.flatnonzero(degrees)
     users = users[:: -(-len(users) // most)] if most and len(users) else users
     size = block_size(train.n_items)
 
@@ -197,14 +199,14 @@ def _by_user(
         seen = _entries(train, block)
         relevant = torch.zeros(len(block), train.n_items, dtype=torch.bool)
         relevant[_entries(test, block)] = True
-        wanted, made = degrees[block], []
+        wanted, made = torch.from_numpy(degrees[block]), []
         for scored in scores(torch.from_numpy(block)):
             scored[seen] = -torch.inf
             hits = relevant.gather(1, largest(scored, min(max(at), scored.shape[1]))[1])
             made.append(torch.cat([_figures(hits[:, :k], wanted, k) for k in at]))
         return made
 
-    for of_block in each(figures, range(0, len(users), size)):
+    for of_block in on_threads(figures, range(0, len(users), size)):
         yield from enumerate(of_block)
 
 
@@ -242,6 +244,6 @@ def popular_list(train: InteractionGraph) -> Scorer:
 
 def _entries(graph: InteractionGraph, users: Int64s) -> tuple[Tensor, Tensor]:
     """Positions (row in the block, item) of the users' edges, int64 [edges of the block]."""
-    starts, items, *_ = graph.own(users)
+    starts, at = graph.places_of(users)
     rows = np.repeat(np.arange(len(users)), np.diff(starts))
-    return torch.from_numpy(rows), torch.from_numpy(items)
+    return torch.from_numpy(rows), torch.from_numpy(graph.items[at].astype(np.int64))

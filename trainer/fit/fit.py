@@ -3,7 +3,8 @@
 The newest edges of each user are held out: on them what is open in the settings is chosen and the
 figures are measured. Then the filters are made anew over the whole graph and the learned part goes
 on from its tables for some steps over it (the gcn is trained anew), so the newest edges shape what
-is published and the figures stay honest.
+is published and the figures stay honest. Where no user has enough edges to hold one out, the first
+fit is of the whole graph.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from process.errors import StreamGCNError
 from trainer.embedding.embeddings import Embeddings
+from trainer.fit.check import check
 from trainer.fit.choose import Chooser, dampening
 from trainer.fit.evaluate import measure
 from trainer.graph.arrays import Bools, Int8s
@@ -29,14 +28,6 @@ OVER = 10  # of the epochs one in so many, to go on from the kept edges to the w
 WARM = 50  # to go on from the last training, which has seen most of the edges; there and then
 MEASURED = 5_000  # users on whom the figures are taken, at most
 CHOSEN_ON = 2_000_000  # edges; in a larger graph one user in so many is chosen on
-
-
-class NothingToLearn(StreamGCNError):
-    """No edge of the graph has any strength, or no part of the model is left."""
-
-
-class NothingJoined(NothingToLearn):
-    """No user joins two items, so nothing can be recommended from anything."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +66,7 @@ def fit(
         newest: bool [edges], which of them are held out; None for those of `held_out_edges`.
 
     Raises:
-        NothingToLearn: no edge says what users like, or no part of the model is left.
-        NothingJoined: no user likes two items.
+        NothingToLearn, NothingJoined: as `check`, of the edges that are not held out.
         Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
     """
     clock = _Clock()
@@ -84,7 +74,7 @@ def fit(
     if newest is None:
         newest = held_out_edges(graph, novelty, liked=settings.objective != "mse")
     kept, held_out = graph.subset(~newest), graph.subset(newest)
-    _check(graph, settings)
+    check(kept, settings)
     one_in = -(-len(graph) // CHOSEN_ON)
     some, asked = kept.every(one_in), held_out.every(one_in)
     if judged_users(asked) < JUDGED_USERS:
@@ -120,33 +110,13 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
     """Train on every edge; for settings that leave nothing open.
 
     Raises:
-        NothingToLearn, NothingJoined: as `fit`.
+        NothingToLearn, NothingJoined: as `check`.
         Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
     """
     settings = settings.for_graph(len(graph), bool(graph.timed.any()))
     graph = graph.dampened(bool(settings.dampening))
-    _check(graph, settings)
+    check(graph, settings)
     return blend.blend(graph, blend.fit(graph, settings, progress), settings)
-
-
-def _check(graph: InteractionGraph, settings: Hyperparameters) -> None:
-    parts = settings.parts
-    if not parts or not all(part.uses_weights for part in parts):
-        if not graph.strengths.any():
-            raise NothingToLearn(
-                "no edge has a weight above 0; send positive interactions or set "
-                "STREAMGCN_TYPE_WEIGHTS"
-            )
-        if np.bincount(graph.users[graph.strengths > 0]).max() < 2:
-            raise NothingJoined(
-                f"none of the {graph.n_users} users has two items of a weight above 0, so no item "
-                "leads to another; publish more interactions of these users"
-            )
-    if not parts:
-        raise NothingToLearn(
-            "every part of the model has the weight 0, or needs times that the edges do not have; "
-            "give another part a weight in the file of STREAMGCN_MODEL_FILE"
-        )
 
 
 def _epochs(fitted: blend.AllFitted) -> int | None:

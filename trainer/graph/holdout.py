@@ -65,7 +65,7 @@ def newest_edges(
     chance = (hashed(graph.keys) >> np.uint64(1)).astype(np.int64)
     chance = np.where(graph.timed[graph.users], graph.places, chance)
     by_age = np.lexsort((chance, graph.timestamps, novelty, graph.users))
-    start = graph.row_starts()
+    start = graph.starts
     counts = np.diff(start)
     rank = np.arange(len(graph)) - start[graph.users]  # users are sorted, so by_age keeps rows
     taken = np.maximum((counts * share).astype(np.int64), counts >= fewest)

@@ -48,6 +48,7 @@ class InteractionGraph:
     places: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
     weighing: Weighing = field(default_factory=Weighing)
     _read: int = field(default=0, repr=False)  # events so far
+    _starts: Int64s | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.places) != len(self):
@@ -146,8 +147,13 @@ class InteractionGraph:
             setattr(self, name, getattr(self, name)[mask])
 
     def _drop_derived(self) -> None:
+        self._starts = None
         for name in ("strengths", "ages"):
             self.__dict__.pop(name, None)
+
+    def prepare(self) -> None:
+        """Make what is derived from the edges now, and not on whichever threads ask for it."""
+        _ = self.starts, self.strengths, self.ages
 
     def expire(self, oldest: int) -> Int32s:
         """Take out the edges whose last event is older than `oldest`, epoch milliseconds.
@@ -184,7 +190,7 @@ class InteractionGraph:
     def ages(self) -> Int64s:
         """How many newer edges the user of each edge has, int64 [edges]; 0 where order says
         nothing, as `timed` tells."""
-        return order.ages(self.row_starts(), self.by_time(), self.users, self.timed)
+        return order.ages(self.starts, self.by_time(), self.users, self.timed)
 
     @property
     def timed(self) -> Bools:
@@ -199,11 +205,19 @@ class InteractionGraph:
             starts int64 [block + 1], items int64 [edges], strengths float32 [edges], ages int64
             [edges].
         """
-        rows = self.row_starts()
+        starts, at = self.places_of(users)
+        return starts, self.items[at].astype(np.int64), self.strengths[at], self.ages[at]
+
+    def places_of(self, users: Int64s) -> tuple[Int64s, Int64s]:
+        """Places among the edges of those of users int64 [block].
+
+        Returns:
+            starts int64 [block + 1], places int64 [edges].
+        """
+        rows = self.starts
         counts = rows[users + 1] - rows[users]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        at = np.arange(starts[-1]) + np.repeat(rows[users] - starts[:-1], counts)
-        return starts, self.items[at].astype(np.int64), self.strengths[at], self.ages[at]
+        return starts, np.arange(starts[-1]) + np.repeat(rows[users] - starts[:-1], counts)
 
     @property
     def user_degrees(self) -> Int64s:
@@ -225,9 +239,13 @@ class InteractionGraph:
         """Sum of each item's strengths, float32 [items]."""
         return np.bincount(self.items, self.strengths, self.n_items).astype(np.float32)
 
-    def row_starts(self) -> Int64s:
+    @property
+    def starts(self) -> Int64s:
         """CSR row pointer by user, int64 [users + 1]."""
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.user_degrees)])
+        # Graphs of the same ids may grow the ids, and so have more users.
+        if self._starts is None or len(self._starts) != self.n_users + 1:
+            self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.user_degrees)])
+        return self._starts
 
 
 def _taken_at(rows: pa.Table) -> Int64s | int:

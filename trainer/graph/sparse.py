@@ -27,7 +27,7 @@ class Incidence:
         by_item = np.concatenate([np.zeros(1, np.int64), np.cumsum(graph.item_degrees)])
         self.rows = torch.from_numpy(graph.users.astype(np.int64)).to(device)
         self._order = torch.from_numpy(order).to(device)
-        self._starts = torch.from_numpy(graph.row_starts().astype(np.int32)).to(device)
+        self._starts = torch.from_numpy(graph.starts.astype(np.int32)).to(device)
         self._items = torch.from_numpy(graph.items).to(device)
         self._item_starts = torch.from_numpy(by_item.astype(np.int32)).to(device)
         self._users = torch.from_numpy(graph.users[order]).to(device)

@@ -40,7 +40,7 @@ def candidate(
             The manifest's `chosen_at` is then 0, so that the next training chooses.
 
     Raises:
-        NothingToLearn, Diverged, TrainingStopped, DeviceMissing: as `fit`.
+        NothingToLearn, NothingJoined, Diverged, TrainingStopped, DeviceMissing: as `fit`.
     """
     timed = bool(graph.timed.any())
     if not timed:

@@ -73,6 +73,12 @@ class Schedule:
         self._retry_at = now + self._retry_after
         return self._retry_after
 
+    def wait(self, now: float) -> float:
+        """There was nothing to learn yet. Returns the seconds until it is tried again."""
+        self._retry_after = FIRST_RETRY
+        self._retry_at = now + FIRST_RETRY
+        return FIRST_RETRY
+
     def _has_changed(self, graph: InteractionGraph, trained: Int64s) -> bool:
         enough = min(self._settings.retrain_edges, max(1, len(trained)))
         if self._changed + self._events < enough:

@@ -35,7 +35,7 @@ class Trained:
     @classmethod
     def of(cls, graph: InteractionGraph, held_out: Bools) -> Trained:
         """All edges of the graph; `held_out` is bool [edges]."""
-        columns = graph.row_starts(), graph.items, held_out
+        columns = graph.starts, graph.items, held_out
         return cls(*(torch.from_numpy(column) for column in columns))
 
     def tensors(self) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ def neighbors(
     """
     degrees = graph.item_strengths
     shape = (graph.n_users, graph.n_items)
-    starts = graph.row_starts().astype(np.int32)
+    starts = graph.starts.astype(np.int32)
     by_item = sp.csr_array((graph.strengths, graph.items, starts), shape).T.tocsr()
     scaled = graph.strengths * power(graph.user_strengths, -user_power)[graph.users]
     scaled = scaled * power(degrees, -item_power)[graph.items]

@@ -19,7 +19,7 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
 from trainer.model.part import CommonSettings, Fitted
 from trainer.model.setting import setting
-from trainer.threads import each
+from trainer.threads import on_threads
 
 BLOCK = 2_500_000  # entries of the item-item matrix that a thread makes at a time
 
@@ -102,11 +102,12 @@ def largest_rows(
     values = np.zeros((n_items, width), np.float32)
     blocks, begin = [], 0
     while begin < n_items:
-        padded = lengths[order[begin:]] * np.arange(1, n_items - begin + 1)
+        next_ones = lengths[order[begin : begin + BLOCK // max(1, lengths[order[begin]])]]
+        padded = next_ones * np.arange(1, len(next_ones) + 1)
         end = begin + max(1, int(np.searchsorted(padded, BLOCK, side="right")))
         blocks.append(order[begin:end])
         begin = end
-    found = each(lambda items: _largest(made(items), items, width), blocks)
+    found = on_threads(lambda items: _largest(made(items), items, width), blocks)
     for items, (places, entries) in zip(blocks, found, strict=True):
         columns[items, : places.shape[1]] = places
         values[items, : places.shape[1]] = entries

@@ -3,15 +3,17 @@
 A broker, a Redis, `streamgcn consumer` and `streamgcn serving` run as they would; in `retraining` a
 trainer as well. One
 JSON event a message is sent at an even pace, stamped with the moment of sending. Nine of ten are of
-a known user and item, drawn as those of two edges of the shop's graph, so by power laws; one of
-twenty is of one of 1,000 new users, one of twenty is to one of 200 new items. The observer
-(observer.py) sees when an event of a sampled user can be read.
+a known user and item, drawn as those of two edges of the shop's graph, so by power laws; four of
+five of these items are then of the user's taste, as in the graph. One of twenty is of one of 1,000
+new users, one of twenty is to one of 200 new items. The observer (observer.py) sees when an event
+of a sampled user can be read.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import IO
 
@@ -49,13 +51,15 @@ NEW, NEW_USERS, NEW_ITEMS = 0.05, 1_000, 200
 WARM_UP_RATE, WARM_UP_SECONDS = 100, 3.0
 LIMIT_SECONDS = 1.0
 LOOK_SECONDS = 0.5  # between two looks whether it is over
+LISTS = r"(?:New lists are made from|Wrote all lists of) model (\S+?)[; ]"  # of serving's log
 EPOCHS, VECTORS = 30, 256  # of the training in `retraining`, which is measured to its end
 
 
 class Events:
     """Draws user and item of one event after another."""
 
-    def __init__(self, shop: Path) -> None:
+    def __init__(self, shop: Path, sizes: Sizes) -> None:
+        self._sizes = sizes
         edges = pq.read_table(shop / "edges.parquet")
         self._users, self._items = (
             edges["user_id"].combine_chunks(),
@@ -68,6 +72,8 @@ class Events:
         draw, n = self._draw, len(self._users)
         user = self._users[draw.randrange(n)].as_py()
         item = self._items[draw.randrange(n)].as_py()
+        if draw.random() < synthetic.OF_ONES_TASTE:
+            item = synthetic.of_taste(user, item, self._sizes)
         chance = draw.random()
         if chance < NEW:
             user = f"new{draw.randrange(NEW_USERS)}"
@@ -94,27 +100,26 @@ def freshness(sizes: Sizes, shop: Path, rates: Sequence[int], seconds: float) ->
 
 
 def retraining(sizes: Sizes, shop: Path, rate: int, seconds: float) -> Result:
-    """Seconds until an event is readable: alone, while a trainer trains, while all lists are
-    written anew from the new model.
+    """Seconds until an event is readable: alone; from the start of a trainer until all lists are of
+    the trainer's model; and until all are of the model before it, which is promoted again.
     """
     with running(sizes, shop) as shown:
-        rooms = shown.rooms
+        rooms, first = shown.rooms, shown.rooms.store.model()["version"]
         made: Result = {"alone": measure(shown, rate, seconds)}
         file = rooms.folder / "model.toml"
         file.write_text(written(replace(published(), vectors=VECTORS)))
         rooms.start("trainer", STREAMGCN_MODEL_FILE=str(file), STREAMGCN_EPOCHS=str(EPOCHS))
-        for name, log, line in (
-            ("training", "trainer", " is live"),
-            ("snapshot_taken_up", "serving", "Wrote all lists"),
-        ):
-            before = rooms.log(log).count(line)
-            made[name] = measure(shown, rate, 0, partial(_more, rooms, log, line, before))
+        made["training"] = measure(shown, rate, 0, lambda: _written(rooms, 2))
+        promoted = rooms.run("models", "promote", first)
+        assert promoted.returncode == 0, promoted.stderr
+        made["snapshot_taken_up"] = measure(shown, rate, 0, lambda: _written(rooms, 3))
     return made
 
 
-def _more(rooms: Rooms, log: str, line: str, before: int) -> bool:
-    """Whether a room's log has the line more often than before."""
-    return rooms.log(log).count(line) > before
+def _written(rooms: Rooms, models: int) -> bool:
+    """Whether all lists were written from so many models, one after another."""
+    told = re.findall(LISTS, rooms.log("serving"))
+    return len([version for version, _ in groupby(told)]) >= models and told[-1] == told[-2]
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ def running(sizes: Sizes, shop: Path) -> Iterator[Running]:
         seen = Observer(url, rooms.settings.redis_prefix)
         seen.start()
         producer = KafkaProducer(bootstrap_servers=broker.address, acks="all", linger_ms=5)
-        shown = Running(rooms, server, seen, producer, Events(shop), ready)
+        shown = Running(rooms, server, seen, producer, Events(shop, sizes), ready)
         shown.send(WARM_UP_RATE, WARM_UP_SECONDS)
         services.wait_for("the warm-up's lists", lambda: not seen.left())
         seen.take()

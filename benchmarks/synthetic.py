@@ -66,6 +66,12 @@ def graph(sizes: Sizes) -> InteractionGraph:
     )
 
 
+def of_taste(user: str, item: str, sizes: Sizes) -> str:
+    """An item as popular as this one that is of the user's taste; all are ids of the graph."""
+    number = int(item[1:]) // TASTES * TASTES + int(user[1:]) % TASTES
+    return f"i{number % sizes.items:07d}"
+
+
 def embeddings(graph: InteractionGraph, order: bool) -> tuple[Embeddings, Hyperparameters]:
     """The default blend: 1,024 + 128 dimensions and 256 neighbours a row.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from itertools import chain
 
 import numpy as np
 
@@ -98,10 +99,10 @@ class ServingLoop:
         if polled.gained and self._partitions.start(polled.gained):
             self._slot.find_new_items()
             self._looked_at = 0.0  # the lists of their users may be of another edition
-        for messages in polled.messages:
-            for stretch in stretches(messages):  # one poll may stand for minutes of work
-                self._taking.take(stretch)
-                self._show_life()
+        messages = list(chain.from_iterable(polled.messages))
+        for stretch in stretches(messages):  # one poll may stand for minutes of work
+            self._taking.take(stretch)
+            self._show_life()
 
     def _show_life(self) -> None:
         """Stay healthy and a member of the group in the middle of a poll."""

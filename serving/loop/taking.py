@@ -35,19 +35,25 @@ class Taking:
         self._said_at: float | None = None  # monotonic seconds
 
     def take(self, messages: Sequence[Message]) -> None:
-        """Take the messages of one partition, in their order."""
+        """Take messages, those of each partition in their order.
+
+        Few of many partitions are decoded together: a call of the decoder costs as much as hundreds
+        of messages.
+        """
         table, rejected = rows(messages)  # the consumer sends these to the dead letters
         for each in rejected:
             if each.unforeseen:
                 self._skip(each.message.partition, each.message.offset, each.reason)
         now = int(time.time() * 1000)
-        times = {message.offset: sent_at(message, now) for message in messages}
+        times = {(m.partition, m.offset): sent_at(m, now) for m in messages}
         for event, partition, at in events(table):
             try:
-                self._apply(event, partition, at, times[at.offset])
+                self._apply(event, partition, at, times[partition, at.offset])
             except Exception as error:  # the last net: one event must not end the process
                 self._skip(partition, at.offset, f"{type(error).__name__}: {error}")
-        self._due.have_read(messages[-1].partition, messages[-1].offset + 1)
+        newest = {message.partition: message.offset for message in messages}
+        for partition, offset in newest.items():
+            self._due.have_read(partition, offset + 1)
         self.events += len(table)
 
     def _apply(self, event: Event, partition: int, at: Position, sent: int) -> None:

@@ -1,6 +1,7 @@
 """Lists made from a snapshot: ranked, explained, without what the user has."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -24,13 +25,14 @@ from tests.graphs import blocks, pairs
 from tests.graphs import graph as graph_of
 from tests.graphs import store as store_of
 from trainer.embedding.blend import BlendEmbeddings
-from trainer.embedding.edges import Own
+from trainer.embedding.edges import Own, own
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.fit import fit
+from trainer.fit.fit import fit, fit_all
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.progress import quiet
 
 POPULAR = PopularList(["p", "q", "r"], np.array([3, 2, 1], np.float32), "v", 1)
 
@@ -85,6 +87,40 @@ def found_lists(
     made = list(recommender.lists(users, edges, ["live"] * len(users), POPULAR))
     assert [user for ids, _ in made for user in ids] == users
     return [msgspec.json.decode(v, type=Recommendations) for _, values in made for v in values]
+
+
+def test_a_new_user_whose_events_come_one_by_one_has_the_scores_that_a_training_would_give() -> (
+    None
+):
+    """The items are frozen: the user was in the training, and comes again by another name."""
+    rng = np.random.default_rng(4)
+    rows = [
+        (f"u{user}", f"i{item}", float(rng.integers(-1, 5)), int(rng.integers(1, 10**6)))
+        for user in range(12)
+        for item in rng.choice(15, rng.integers(3, 12), replace=False)
+    ]
+    made = graph_of(rows)
+    settings = Hyperparameters(recency=1.0, vectors=6, dim=4, epochs=3, negatives=8).usual()
+    embeddings = fit_all(made, settings, quiet)
+    model = ServedModel(snapshot_of(made, embeddings), torch.device("cpu"))
+    exact = replace(  # in float64, as float32 rounds more than is allowed here
+        embeddings,
+        tensors={
+            n: t.double() if t.is_floating_point() else t for n, t in embeddings.tensors.items()
+        },
+    )
+    for number, user in enumerate(made.user_ids.values.to_pylist()):
+        events = [(f"new {name}", *of) for name, *of in rows if name == user]
+        block = model.block([f"new {user}"], edges_of(*((u, i, at, w) for u, i, w, at in events)))
+        trained = own(made, torch.tensor([number]))
+        assert block.numbers.tolist() == [-1]
+        assert block.own.ages is not None
+        assert block.own.ages.max() == len(events) - 1
+        scores = [
+            exact.score(torch.tensor([known]), of._replace(strengths=of.strengths.double()))
+            for known, of in ((-1, block.own), (number, trained))
+        ]
+        torch.testing.assert_close(*scores, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_items", [9, 64, 500])

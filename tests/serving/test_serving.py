@@ -25,7 +25,8 @@ from tests.graphs import blocks, pairs
 from tests.graphs import graph as graph_of
 from tests.graphs import store as store_of
 from trainer.embedding.blend import BlendEmbeddings
-from trainer.embedding.edges import Own, own
+from trainer.embedding.edges import Own
+from trainer.embedding.edges import own as own_of
 from trainer.embedding.embeddings import Embeddings
 from trainer.fit.fit import fit, fit_all
 from trainer.graph.interactions import InteractionGraph
@@ -89,9 +90,7 @@ def found_lists(
     return [msgspec.json.decode(v, type=Recommendations) for _, values in made for v in values]
 
 
-def test_a_new_user_whose_events_come_one_by_one_has_the_scores_that_a_training_would_give() -> (
-    None
-):
+def test_a_user_whose_events_come_anew_has_the_scores_of_a_training_ages_included() -> None:
     """The items are frozen: the user was in the training, and comes again by another name."""
     rng = np.random.default_rng(4)
     rows = [
@@ -103,16 +102,13 @@ def test_a_new_user_whose_events_come_one_by_one_has_the_scores_that_a_training_
     settings = Hyperparameters(recency=1.0, vectors=6, dim=4, epochs=3, negatives=8).usual()
     embeddings = fit_all(made, settings, quiet)
     model = ServedModel(snapshot_of(made, embeddings), torch.device("cpu"))
-    exact = replace(  # in float64, as float32 rounds more than is allowed here
-        embeddings,
-        tensors={
-            n: t.double() if t.is_floating_point() else t for n, t in embeddings.tensors.items()
-        },
-    )
+    # In float64, as float32 rounds more than is allowed here.
+    doubles = {n: t.double() for n, t in embeddings.tensors.items() if t.is_floating_point()}
+    exact = replace(embeddings, tensors={**embeddings.tensors, **doubles})
     for number, user in enumerate(made.user_ids.values.to_pylist()):
-        events = [(f"new {name}", *of) for name, *of in rows if name == user]
-        block = model.block([f"new {user}"], edges_of(*((u, i, at, w) for u, i, w, at in events)))
-        trained = own(made, torch.tensor([number]))
+        events = [(f"new {user}", item, at, w) for name, item, w, at in rows if name == user]
+        block = model.block([f"new {user}"], edges_of(*events))
+        trained = own_of(made, torch.tensor([number]))
         assert block.numbers.tolist() == [-1]
         assert block.own.ages is not None
         assert block.own.ages.max() == len(events) - 1

@@ -136,7 +136,8 @@ def test_a_wide_model_ranks_in_two_passes_as_in_one(
 ) -> None:
     wide = embeddings(fading=0.93)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": halves})
-    own = Own(torch.tensor([0, 3, 4]), torch.tensor([5, 70, 200, 8]), torch.tensor([1.0, 2, 1, 1]))
+    starts, ages = torch.tensor([0, 3, 4]), torch.tensor([0, 2, 1, 0])
+    own = Own(starts, torch.tensor([5, 70, 200, 8]), torch.tensor([1.0, 2, 1, 1]), ages)
     users = torch.tensor([2, -1])
     first = FirstPass.of(wide, 20)
     assert first
@@ -176,7 +177,7 @@ def embeddings(fading: float) -> Embeddings:
         "similarities": random(600, 5).abs(),
         "strengths": torch.ones(600),
     }
-    return BlendEmbeddings("blend", 3, True, tensors)
+    return BlendEmbeddings("blend", 3, True, tensors, recency=0.75)
 
 
 def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
@@ -193,6 +194,26 @@ def test_lists_are_the_best_items_of_the_users_block_that_it_does_not_have(
         assert not own & set(found.items)
         assert own >= set(found.because)
         assert all(item.split("-")[0] == user.split("-")[0] for item in found.items)
+
+
+def test_similar_items_begin_with_what_users_take_next() -> None:
+    """Users walk round a ring of items, so of the items on both sides one comes next."""
+    ring = 12
+    walks = [
+        (f"u{user}", f"i{(user + step) % ring}", 1.0, 1_000 + step)
+        for user in range(60)
+        for step in range(6)
+    ]
+    made = graph_of(walks)
+    embeddings = fit_all(made, Hyperparameters(vectors=4, dim=8).usual(), quiet)
+    recommender = recommender_of(snapshot_of(made, embeddings), ring - 1)
+    [similar] = recommender.neighbors(range(ring))
+    for item, value in zip(similar.ids, similar.values, strict=True):
+        items = msgspec.json.decode(value, type=Recommendations).items
+        number = int(item[1:])
+        after, before = (f"i{(number + step) % ring}" for step in (1, -1))
+        assert items[0] == after
+        assert before not in items[:2]
 
 
 def test_because_names_the_own_item_with_the_largest_share_of_the_score(

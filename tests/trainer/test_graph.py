@@ -31,6 +31,15 @@ def test_the_last_event_of_a_pair_is_its_edge() -> None:
     assert edges(made) == {("u", "i"): 3.0, ("u", "j"): 5.0, ("v", "i"): 4.0}
 
 
+def test_edges_of_a_user_at_one_time_keep_the_order_in_which_they_were_read() -> None:
+    made = graph([("u", "b", 1.0, 5), ("u", "a", 1.0, 5), ("u", "c", 1.0, 6)])
+    ages = dict(zip(made.item_ids.values.to_pylist(), made.ages[made.items.argsort()], strict=True))
+    assert ages == {"b": 2, "a": 1, "c": 0}
+    made.extend(table([("u", "d", 1.0, 5)]))
+    ages = dict(zip(made.item_ids.values.to_pylist(), made.ages[made.items.argsort()], strict=True))
+    assert ages == {"b": 3, "a": 2, "d": 1, "c": 0}
+
+
 def test_remove_takes_the_edge_out_until_the_pair_meets_again() -> None:
     made = graph([("u", "i"), ("u", "j"), ("u", "i", 1.0, 0, "remove")])
     assert edges(made) == {("u", "j"): 1.0}

@@ -125,9 +125,9 @@ class SecureKafka:
         plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         users = " ".join(f'user_{user}="{PASSWORD}"' for user in USERS)
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-        yield f"listener.name.sasl.connections.max.reauth.ms={REAUTH_MS}"
         for name in ("sasl", "sasltls"):
             listener = f"listener.name.{name}"
+            yield f"{listener}.connections.max.reauth.ms={REAUTH_MS}"
             yield f"{listener}.sasl.enabled.mechanisms={MECHANISMS}"
             yield f"{listener}.plain.sasl.jaas.config={plain} {users};"
             yield f"{listener}.scram-sha-256.sasl.jaas.config={scram}"

@@ -47,7 +47,7 @@ class Place:
         self.publisher = Publisher(self.all)
 
     def environment(self, user: str) -> dict[str, str]:
-        return self.broker.right("SASL") | {
+        return self.broker.right("SASLTLS") | {
             "KAFKA_SASL_USERNAME": user,
             "KAFKA_TOPIC": self.name,
             "KAFKA_GROUP": self.name,

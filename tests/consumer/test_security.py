@@ -14,9 +14,10 @@ from consumer.kafka.client import AccessRefused
 from consumer.kafka.topics import read_topic, wait_for_topics
 from consumer.settings import ConsumerSettings
 from tests import services
-from tests.commands import run
+from tests.commands import PATIENCE, run
 from tests.secure import KEY_PASSWORD, PROTOCOLS, SecureKafka
 
+SOON = 15.0  # seconds in which a process that is refused has ended
 Change = Mapping[str, str | None]  # of the variables that reach a listener; None takes one out
 
 
@@ -176,14 +177,17 @@ def test_every_command_that_reaches_kafka_ends_with_code_2_and_one_line(
 def test_up_ends_with_code_2_where_kafka_refuses_a_password(
     secure: SecureKafka, tmp_path: Path
 ) -> None:
-    assert refused(secure, ["up"], tmp_path)
+    # It ends its children too, each of which may take 10 s.
+    assert refused(secure, ["up"], tmp_path, seconds=PATIENCE)
 
 
-def refused(secure: SecureKafka, command: Sequence[str], folder: Path) -> list[str]:
+def refused(
+    secure: SecureKafka, command: Sequence[str], folder: Path, seconds: float = SOON
+) -> list[str]:
     """What a command with a wrong password says on standard error."""
     env = os.environ | environment(secure, "SASLTLS", {"KAFKA_SASL_PASSWORD": "hunter2"})
     env |= {"EDGE_STORE": str(folder / "edges"), "MODEL_STORE": str(folder / "models")}
-    ended = run(command, env, folder)
+    ended = run(command, env, folder, seconds=seconds)
     assert ended.returncode == 2, (command, ended.stderr)
     assert "refuses KAFKA_SASL_USERNAME=app" in ended.stderr
     assert "hunter2" not in ended.stdout + ended.stderr

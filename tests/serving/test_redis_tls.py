@@ -190,7 +190,7 @@ def test_serving_ends_with_code_2_and_one_line(
     url, cause = WRONG[what]
     rooms = Rooms(tmp_path, embedded, RIGHT["in clear"].format(**place._asdict()))
     env = rooms.env | {"REDIS_URL": url.format(**place._asdict())}
-    ended = run(["serving"], env)
+    ended = run(["serving"], env, seconds=15)
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.count(cause) == 1
     assert "Traceback" not in ended.stderr

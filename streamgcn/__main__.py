@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -22,11 +23,28 @@ def main() -> None:
         elif number == signal.SIGINT:
             # Python's handler raises inside whatever is imported, where it is shown, or even lost.
             signal.signal(number, signal.SIG_DFL)
+    code = [1]
+    if runs_on:
+        atexit.register(_leave, code)  # the first is called last, when no thread is left
     from streamgcn.cli.main import main as run
 
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    run()
+    try:
+        run()
+    except SystemExit as end:
+        code[:] = [end.code if isinstance(end.code, int) else int(end.code is not None)]
+        raise
+
+
+def _leave(code: list[int]) -> None:
+    """End the process where Python would begin to take itself apart.
+
+    With torch that takes seconds on a busy machine, and no thread could end the process meanwhile.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(*code)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from streamgcn.up.guard import STOP_SECONDS, Guard, Kind
+from streamgcn.up.guard import Guard, Kind
 
 log = logging.getLogger("up")
 
@@ -48,14 +49,17 @@ class Child:
             self._guard.stopped(self._kind, self.process.pid)
         return code
 
-    def stop(self) -> None:
-        """Ask it to stop, then make it."""
+    def ask_to_stop(self) -> None:
+        """Send it SIGTERM if it runs."""
         if self.process.poll() is None:
             self.process.terminate()
+
+    def stop(self, deadline: float) -> None:
+        """Wait until the monotonic clock says `deadline`, then kill it."""
         try:
-            self.process.wait(STOP_SECONDS)
+            self.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            log.warning("%s did not stop within %.0f s and is killed.", self.name, STOP_SECONDS)
+            log.warning("%s did not stop in time and is killed.", self.name)
             self.process.kill()
             self.process.wait()
         self.ended()

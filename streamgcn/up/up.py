@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from streamgcn.services.ports import EmbeddedError, free_port, wait_for_port
 from streamgcn.services.redis import redis_command
 from streamgcn.up.child import Child
 from streamgcn.up.folder import ADDRESSES, lock, write_addresses
-from streamgcn.up.guard import Guard
+from streamgcn.up.guard import STOP_SECONDS, Guard
 from streamgcn.up.kept import Kept
 
 ROOMS = ("consumer", "trainer", "serving")
@@ -24,6 +25,7 @@ KAFKA_PORT, REDIS_PORT = 9092, 6379  # those that the settings' defaults name
 PORT_TRIES = 3  # another process may take a free port first
 METRICS_PORTS = range(9_464, 12_464, 3)  # of the consumer; then the trainer's and serving's
 LOST_EVENTS = "It keeps events in memory: what the consumer had not stored is lost."
+SERVICE_SECONDS = 0.5  # of the services, which have nothing to lose, if the rooms have used all
 WRONG_SETTINGS = 2  # exit code of a room that starting again does not help
 
 
@@ -92,12 +94,14 @@ class Up:
         return self
 
     def __exit__(self, *_: object) -> None:
-        rooms = [kept.child for kept in self._rooms.values()]
-        for child in rooms:
-            if child.process.poll() is None:
-                child.process.terminate()
-        for child in [*rooms, *(kept.child for kept in self._services)]:
-            child.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        for each in (self._rooms.values(), self._services):
+            children = [kept.child for kept in each]
+            for child in children:
+                child.ask_to_stop()
+            for child in children:
+                child.stop(deadline)
+            deadline = max(deadline, time.monotonic() + SERVICE_SECONDS)
         self._rooms.clear()
         self._services.clear()
         while self._undo:

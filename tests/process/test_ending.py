@@ -6,23 +6,32 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 
 from consumer.edge.store import EdgeStore
 from consumer.ingest.loop import Ingest
 from consumer.kafka.client import StreamError
+from consumer.kafka.publisher import Publisher
 from consumer.kafka.subscription import Subscription
+from consumer.kafka.topics import wait_for_topics
 from streamgcn.services.ports import free_port
 from streamgcn.services.redis import redis_command
-from tests.commands import STREAMGCN, without_settings
+from tests.commands import STREAMGCN, Command, without_settings
+from tests.graphs import append, graph, pairs
 from tests.ingesting import Topic, likes
 from tests.rooms import Rooms
-from tests.services import PATIENCE, ROOT, embedded_kafka, process, wait_for
+from tests.services import PATIENCE, ROOT, embedded_kafka, log, process, wait_for
+from tests.serving.test_serving import snapshot_of
 from tests.threads import begun, threads
+from tests.trainer.test_snapshots import NAMES
 from tests.watching import get
+from trainer.embedding.blend import BlendEmbeddings
+from trainer.lifecycle.snapshots import Snapshots
 
 NOWHERE = "127.0.0.1:1"
 
@@ -48,8 +57,11 @@ class Watched:
         wait_for(f"{self.room}: ready", lambda: get(self.port, "/readyz") == (200, "ready\n"))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        told = time.monotonic()
         assert self.rooms.stop(self.room, number) == 0, self.rooms.log(self.room)
+        assert time.monotonic() - told < 10
         assert "Traceback" not in self.rooms.log(self.room)
+        assert "did not stop within" not in self.rooms.log(self.room)
 
 
 def own(folder: Path, name: str, kafka: str, redis_url: str, **settings: str) -> Rooms:
@@ -81,6 +93,18 @@ def test_what_waits_for_kafka_or_the_store_at_its_start_is_healthy_and_ends_when
             watched.end(sent)
 
 
+def take_away(store: str) -> None:
+    """Put a file where the edge store was."""
+    Path(store).rename(f"{store} elsewhere")
+    Path(store).write_text("in the way")
+
+
+def publish(rooms: Rooms, *users: str) -> None:
+    file = rooms.folder / "events.csv"
+    file.write_text("user_id,item_id\n" + "".join(f"{user},i\n" for user in users))
+    assert rooms.run("publish", str(file)).returncode == 0
+
+
 def test_a_consumer_ends_when_told_while_its_store_and_its_broker_are_away(
     redis_url: str, tmp_path: Path
 ) -> None:
@@ -90,9 +114,86 @@ def test_a_consumer_ends_when_told_while_its_store_and_its_broker_are_away(
     ):
         consumer = Watched(rooms, "consumer")
         consumer.wait_ready()
+        publish(rooms, "u1")
+        wait_for("the first event", lambda: rooms.rows() == 1)
+        take_away(rooms.env["EDGE_STORE"])
+        publish(rooms, "u2")
+        consumer.wait("edge store")
         broker.kill()
         consumer.wait("Kafka at")
+        consumer.wait("edge store")
         consumer.end()
+
+
+def test_a_running_trainer_ends_when_told_while_its_store_is_away(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    with own(tmp_path, "a", embedded, redis_url) as rooms:
+        EdgeStore.begin(rooms.env["EDGE_STORE"], rooms.settings.kafka_topic)
+        trainer = Watched(rooms, "trainer")
+        trainer.wait_ready()
+        take_away(rooms.env["EDGE_STORE"])
+        trainer.wait("edge store")
+        trainer.end()
+
+
+def test_serving_ends_when_told_while_its_broker_is_away(redis_url: str, tmp_path: Path) -> None:
+    with (
+        embedded_kafka(tmp_path) as broker,
+        own(tmp_path, "a", broker.address, redis_url) as rooms,
+    ):
+        EdgeStore.begin(rooms.env["EDGE_STORE"], rooms.settings.kafka_topic)
+        serving = Watched(rooms, "serving")
+        serving.wait("no model is live yet")
+        broker.kill()
+        serving.wait("Kafka at")
+        serving.end()
+
+
+def test_serving_ends_when_told_in_the_middle_of_writing_all_lists(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    users, items = 20_000, 200
+    known = graph([(f"u{number}", f"i{number % items}") for number in range(users)])
+    tensors = {
+        "base": torch.rand(users, 64), "incoming": torch.rand(items, 64),
+        "outgoing": torch.rand(items, 64), "strengths": torch.ones(items), "scales": torch.ones(3),
+    }  # fmt: skip
+    with own(tmp_path, "a", embedded, redis_url) as rooms:
+        edges = EdgeStore.begin(rooms.env["EDGE_STORE"], rooms.settings.kafka_topic)
+        append(edges, pairs(known), 0)
+        wait_for_topics(rooms.settings, threading.Event(), log)
+        publisher = Publisher(rooms.settings)
+        for _ in range(users):  # what the edge store holds already, which nobody reads
+            publisher.send(rooms.settings.kafka_topic, b"-", b"k", (), 0)
+        publisher.flush()
+        publisher.close()
+        snapshots = Snapshots(rooms.env["MODEL_STORE"])
+        made = snapshot_of(known, BlendEmbeddings("lightgcn", 3, True, tensors))
+        made.manifest.version = NAMES[0]
+        made.manifest.settings = {"dim": 64, "learned_power": 0.5}
+        snapshots.write(made)
+        snapshots.promote(NAMES[0])
+        serving = Watched(rooms, "serving")
+        wait_for("the publication", lambda: "Writing all lists" in rooms.log("serving"))
+        serving.end()
+        assert "Wrote all lists" not in rooms.log("serving")
+
+
+def test_the_page_ends_when_told(tmp_path: Path) -> None:
+    with own(tmp_path, "a", NOWHERE, f"redis://{NOWHERE}") as rooms:
+        port = free_port()
+        with (rooms.folder / "page.log").open("wb") as lines:
+            page = Command(["page", "--port", str(port)], rooms.env, stderr=lines)
+        try:
+            wait_for("the page", lambda: get(port, "/")[0] == 200)
+            told = time.monotonic()
+            page.terminate()
+            assert page.wait(PATIENCE) == 0
+            assert time.monotonic() - told < 10
+        finally:
+            page.kill()
+        assert "Traceback" not in rooms.log("page")
 
 
 def test_serving_ends_when_told_while_redis_takes_connections_and_answers_none(

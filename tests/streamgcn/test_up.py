@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,9 +54,17 @@ class Running:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run(arguments, without_settings() | QUICK, self.folder)
 
+    def recommended(self, user: str) -> list[str]:
+        """The items that the command `recommend` shows, each in a row of its own."""
+        shown = self.run("recommend", user, "-n", "50").stdout
+        return re.findall(r"^│ (\S+) ", shown, re.MULTILINE)
+
     def end(self, number: signal.Signals) -> int:
+        """The exit code; all ends within ten seconds."""
+        told = time.monotonic()
         self.process.send_signal(number)
         code = self.process.wait(PATIENCE)
+        assert time.monotonic() - told < 10
         self.close()
         return code
 
@@ -63,6 +72,11 @@ class Running:
         if self.process.stdout:
             self.process.stdout.close()
         self._log.close()
+
+
+def is_service(process: psutil.Process) -> bool:
+    """Whether it is the broker or Redis."""
+    return any(name in " ".join(process.cmdline()) for name in ("redis-server", " broker "))
 
 
 @contextmanager
@@ -153,12 +167,15 @@ def test_up_started_again_in_the_same_folder_gives_the_same_lists_also_after_a_k
         before = wait_for("the list", lambda: store.user("0-1"))
         wait_for("the model", store.model)
         store.close()
+        recommended = first.recommended("0-1")
+        assert recommended == before.items
         assert first.end(signal.SIGINT) == 0
     with up(tmp_path) as second:
         store = Store(second.exports["REDIS_URL"], "streamgcn")
         after = wait_for("the list again", lambda: store.user("0-1"))
         wait_for("the model again", store.model)
         assert after.items == before.items
+        assert second.recommended("0-1") == recommended
         one = tmp_path / "one.csv"
         one.write_text(f"user_id,item_id\n0-1,{after.items[0]}\n")
         assert second.run("publish", str(one)).returncode == 0
@@ -177,8 +194,13 @@ def test_up_started_again_in_the_same_folder_gives_the_same_lists_also_after_a_k
             assert folder.stat().st_mode & 0o777 == 0o700
         family = second.family()
         second.end(signal.SIGKILL)
+        assert "did not stop in time" not in (tmp_path / "up.log").read_text()
         with up(tmp_path) as third:
             assert not [each for each in family if each.is_running() and each.status() != "zombie"]
+            services = [each for each in third.family() if is_service(each)]
+            assert len(services) == 2
+            for service in services:
+                service.suspend()
             assert third.end(signal.SIGHUP) == 0
     assert "Traceback" not in (tmp_path / "up.log").read_text()
 

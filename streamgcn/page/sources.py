@@ -41,7 +41,10 @@ Series = dict[str, float]  # name and labels of a series, as Prometheus writes t
 
 @dataclass(frozen=True)
 class Source:
-    """One part; `ask` may raise StreamGCNError or OSError."""
+    """One part; `ask` may raise StreamGCNError or OSError.
+
+    What `ask` returns may have a sentence under "lacking", beside values that are good.
+    """
 
     name: str
     ask: Callable[[], Values]
@@ -66,8 +69,13 @@ class Latest:
     def _follow(self, source: Source) -> None:
         while not self._stop.is_set():
             try:
-                self._values[source.name] = source.ask()
-                self.troubles.pop(source.name, None)
+                values = source.ask()
+                lacking = values.get("lacking")
+                self._values[source.name] = values
+                if lacking:
+                    self.troubles[source.name] = visible(lacking, 500)
+                else:
+                    self.troubles.pop(source.name, None)
             except Exception as error:  # whatever it is, the page shows it and asks again
                 expected = isinstance(error, StreamGCNError | OSError)
                 text = str(error) if expected else f"{type(error).__name__}: {error}"
@@ -86,14 +94,24 @@ def sources(settings: ServingSettings) -> list[Source]:
     if settings.metrics_port:
         for number, room in enumerate(ROOMS):
             url = _url(settings, number)
-            found.append(Source(room, partial(_series, url)))
+            found.append(Source(room, partial(_room, url)))
     else:
         found.append(Source("Kafka", lambda: _lag(settings), LAG_SECONDS))
     return found
 
 
-def _series(url: str) -> Values:
-    return {"series": scrape(url)}
+def _room(url: str) -> Values:
+    return {"series": scrape(f"{url}/metrics"), "lacking": _lacking(f"{url}/readyz")}
+
+
+def _lacking(url: str) -> str:
+    """What a process lacks to do its job; empty if it lacks nothing."""
+    try:
+        urllib.request.urlopen(url, timeout=ANSWER_SECONDS).close()  # noqa: S310  _url made it
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return "; ".join(refused.read(10_000).decode(errors="replace").splitlines())
+    return ""
 
 
 def scrape(url: str) -> Series:
@@ -118,7 +136,7 @@ def scrape(url: str) -> Series:
 def _url(settings: ServingSettings, number: int) -> str:
     host = "127.0.0.1" if settings.metrics_host in ANY_ADDRESS else settings.metrics_host
     host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{settings.metrics_port + number}/metrics"
+    return f"http://{host}:{settings.metrics_port + number}"
 
 
 def _edges(settings: ServingSettings) -> Values:
@@ -167,6 +185,7 @@ def _models(folder: Path) -> Values:
     running = training(folder)
     return {
         "versions": made,
+        "lacking": "" if made else "no model was trained yet",
         "trainer": visible(doing(folder)),
         "training": msgspec.to_builtins(running) if running else None,
         "asked_at": time.time(),

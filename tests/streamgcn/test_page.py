@@ -1,5 +1,6 @@
 """The page, in a real browser: Debian's packages chromium and chromium-driver."""
 
+import re
 import shutil
 import threading
 import urllib.error
@@ -14,11 +15,17 @@ import uvicorn
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
+from consumer.ingest import metrics as consumer_metrics
+from process.health import Health
+from process.http import endpoint
+from process.metrics import Metrics
+from serving.loop import metrics as serving_metrics
 from serving.redis.contract import Recommendations
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from streamgcn.page.server import PageEnded, serve
 from streamgcn.services.ports import free_port
+from streamgcn.up.up import _three_free
 from tests.graphs import append, store
 from tests.services import wait_for
 from tests.threads import running
@@ -154,11 +161,60 @@ def test_the_page_works_and_says_what_is_missing_where_nothing_is_there(
     settings = settings_of(tmp_path, f"redis://127.0.0.1:{free_port()}")
     with page(settings) as url:
         browser.get(url)
-        for said in ("edge store: there is no edge store at", "Redis: ", "Kafka: "):
+        for said in (
+            "edge store: there is no edge store at", "Redis: ", "Kafka: ",
+            "models: no model was trained yet",
+        ):  # fmt: skip
             wait_for(said, lambda s=said: s in text(browser, "#troubles"))  # type: ignore[misc]
         wait_for("the trainer", lambda: "not running" in text(browser, "#trainer"))
         ask(browser, "u1", "user")
         wait_for("the answer", lambda: "there is no edge store" in text(browser, "#found"))
+        assert console(browser) == []
+        browser.get("about:blank")
+
+
+def test_the_page_plots_the_figures_of_the_processes_and_says_what_each_process_lacks(
+    browser: webdriver.Chrome, redis_url: str, tmp_path: Path
+) -> None:
+    first = _three_free()
+    edges = store(tmp_path / "edges", [("u1", "i1")])
+    consumer, serving = (
+        Metrics("consumer", consumer_metrics.METRICS), Metrics("serving", serving_metrics.METRICS)
+    )  # fmt: skip
+    reads, serves = Health(), Health()
+    for health in (reads, serves):
+        health.alive()
+    consumer.take({"lag": 41})
+    serving.take({"lag": 17})
+
+    def drawn(css: str) -> bool:
+        """Whether each line of a plot has points."""
+        script = "return [...document.querySelectorAll(arguments[0])].map(l => l.outerHTML)"
+        lines = browser.execute_script(script, f"{css} polyline")
+        return bool(lines) and all(re.search(r'points="[\d.]+,[\d.]+', line) for line in lines)
+
+    with (
+        endpoint("127.0.0.1", first, consumer.registry, reads),
+        endpoint("127.0.0.1", first + 2, serving.registry, serves),
+        page(settings_of(tmp_path, redis_url, metrics_port=first)) as url,
+    ):
+        browser.get(url)
+        wait_for("the lag", lambda: text(browser, "#lag .now") == "41 / 17")
+        serving.observe("freshness", [0.2] * 10)
+        append(edges, [("u2", "i1")] * 100, 1)
+        for plot in ("#lag", "#fresh", "#rate"):
+            wait_for(f"the points of {plot}", lambda p=plot: drawn(p))  # type: ignore[misc]
+        reads.needs(Kafka="Kafka at far:9092 does not answer")
+        serves.needs(model="no model is live yet", Redis="Redis is <b>full</b>")
+        for said in (
+            "consumer: Kafka at far:9092 does not answer",
+            "serving: no model is live yet; Redis is <b>full</b>",
+            "trainer: the process does not answer at",
+        ):
+            wait_for(said, lambda s=said: s in text(browser, "#troubles"))  # type: ignore[misc]
+        assert text(browser, "#lag .now") == "41 / 17"
+        reads.needs(Kafka="")
+        wait_for("Kafka again", lambda: "consumer: " not in text(browser, "#troubles"))
         assert console(browser) == []
         browser.get("about:blank")
 

@@ -76,7 +76,10 @@ app.add_typer(dead_letters, name="dead-letters")
 _add(letters.list_letters, *KAFKA, group=dead_letters, name="list")
 _add(letters.re_inject, *KAFKA, group=dead_letters)
 
-of_models = typer.Typer(no_args_is_help=True, help="The trained models: list, show, choose.")
+of_models = typer.Typer(
+    callback=models.models, invoke_without_command=True,
+    help="The trained models: list (which is also what `models` alone does), show, choose.",
+)  # fmt: skip
 app.add_typer(of_models, name="models")
 _add(models.list_models, "model_store", group=of_models, name="list")
 _add(models.show_model, "model_store", group=of_models, name="show")

@@ -21,6 +21,12 @@ COLUMNS = ["version", "trained", "edges", "users", "items", "seconds", *MEASURES
 Version = Annotated[str, typer.Argument(help="A version that `models list` shows.")]
 
 
+def models(context: typer.Context) -> None:
+    """Without a further word, show what `models list` shows."""
+    if context.invoked_subcommand is None:
+        list_models()
+
+
 def list_models() -> None:
     """Show all models in MODEL_STORE, oldest first; * marks the live one.
 

@@ -1,6 +1,6 @@
 # One image for every room. The CPU build of torch is far smaller; to take it, build with
 # --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
-FROM python:3.12-slim
+FROM python:3.12.11-slim
 
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /app

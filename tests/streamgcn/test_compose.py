@@ -95,6 +95,17 @@ def test_every_service_is_checked_and_restarted_and_images_are_the_official_ones
         assert SERVICES[name]["restart"] == "unless-stopped"
 
 
+def test_the_image_has_a_base_of_one_version_and_runs_as_a_user_who_is_not_root() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    [base] = [line for line in lines if line.startswith("FROM ")]
+    assert re.fullmatch(r"FROM python:3\.\d+\.\d+-slim", base)
+    [user] = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert any(line.startswith("RUN useradd") and f" {user} " in line for line in lines)
+    assert lines.index(f"USER {user}") < next(n for n, line in enumerate(lines) if "CMD" in line)
+    [uid] = re.findall(r"useradd --uid (\d+) ", "\n".join(lines))
+    assert int(uid) > 0
+
+
 def test_the_gpu_override_reserves_a_gpu_for_the_trainer_and_serving_alone() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())["services"]
     assert services.keys() == {"trainer", "serving"}

@@ -11,9 +11,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from consumer.edge.store import EdgeStore
 from streamgcn.services.ports import free_port
 from tests.rooms import Rooms
 from tests.services import PATIENCE, ROOT, wait_for
+from tests.watching import get
 
 MONITORING = ROOT / "monitoring"
 GIVEN = {"up"}  # by Prometheus itself
@@ -63,6 +65,47 @@ def test_each_query_asks_for_metrics_that_a_process_shows(shown: set[str]) -> No
     for query, metrics in asked.items():
         assert metrics, query
         assert metrics <= shown | GIVEN, query
+
+
+def matchers(query: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The metrics of a query that are asked for by labels, and these."""
+    for name, labels in re.findall(r"(\w+)\{([^}]+)\}", str(promql_parser.parse(query))):
+        found = re.findall(r'(\w+)="([^"]*)"', labels)
+        assert ",".join(f'{label}="{value}"' for label, value in found) == labels
+        yield name, dict(found)
+
+
+def test_each_label_that_a_query_asks_for_is_one_that_a_process_without_a_model_shows(
+    embedded: str, redis_url: str, tmp_path: Path
+) -> None:
+    scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
+    jobs = {config["job_name"] for config in scraped}
+    asked = [found for query in queries() for found in matchers(query)]
+    assert len(asked) > 2
+    with Rooms(tmp_path, embedded, redis_url) as rooms:
+        EdgeStore.begin(rooms.env["EDGE_STORE"], rooms.settings.kafka_topic)
+        ports = {room: free_port() for room in ("trainer", "serving")}
+        for room, port in ports.items():
+            rooms.start(room, STREAMGCN_METRICS_PORT=str(port))
+
+        def all_shown() -> bool:
+            """Once serving has begun, and has no model."""
+            pages = [get(port, "/metrics")[1] for port in ports.values()]
+            samples = [
+                sample
+                for page in pages
+                for family in text_string_to_metric_families(page)
+                for sample in family.samples
+            ]
+            return all(
+                any(s.name == name and labels.items() <= s.labels.items() for s in samples)
+                for name, labels in of_processes
+            )
+
+        of_prometheus = [labels for _, labels in asked if "job" in labels]
+        of_processes = [found for found in asked if "job" not in found[1]]
+        assert all(labels.keys() == {"job"} and labels["job"] in jobs for labels in of_prometheus)
+        wait_for(f"samples of {of_processes}", all_shown)
 
 
 def joined_by_all_labels(part: promql_parser.Expr) -> bool:

@@ -70,6 +70,10 @@ def test_the_example_for_python_reads_a_list_or_the_popular_one(url: str, tmp_pa
     assert found == ["i1 0.5 live\nü 0.25 live"] * 2 + ["hit 3.0 popular"]
 
 
+def test_the_readme_has_fewer_than_200_lines() -> None:
+    assert len(DOCS[0].splitlines()) < 200
+
+
 @pytest.mark.long  # npm installs a client
 def test_the_example_for_node_reads_a_list_or_the_popular_one(url: str, tmp_path: Path) -> None:
     node, npm = shutil.which("node"), shutil.which("npm")

@@ -1,27 +1,34 @@
 """REDIS_URL with a wrong password, certificate or protocol: one line that names the cause.
 
-The certificates are made here; TLS ends in a proxy before a real Redis.
+The certificates are made here; a real Redis speaks TLS, or a proxy before one that cannot.
 """
 
+import datetime
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 from redis import Redis
 
 from serving.redis.errors import RedisDown, RedisMisconfigured
 from serving.redis.store import Store
+from streamgcn.services.ports import free_port
+from streamgcn.services.redis import redis_binary
 from tests.commands import run
 from tests.rooms import Rooms
 from tests.services import PATIENCE, real_redis, wait_for
 from tests.threads import begun
+
+KEY_PASSWORD = "key-secret"  # noqa: S105  of a test
 
 
 class Place(NamedTuple):
@@ -30,10 +37,15 @@ class Place(NamedTuple):
     plain: int
     tls: int
     mutual: int  # wants a client's certificate
+    old: int  # shows a certificate that has expired
     ca: Path
     other_ca: Path
     own: Path  # a client's certificate and key
     stranger: Path  # the same of the other authority
+    expired: Path  # the same, too old
+    locked: Path  # a client's key that KEY_PASSWORD opens
+    server: Path  # the server's certificate and key
+    old_server: Path  # the same, too old
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
@@ -82,25 +94,68 @@ def encrypted(to: int, context: ssl.SSLContext) -> Iterator[int]:
         accepting.result(PATIENCE)
 
 
+def speaks_tls() -> bool:
+    """Whether the Redis of this machine was built with TLS."""
+    asked = [redis_binary(), "--port", "0", "--tls-port", "1"]
+    ended = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE)
+    return "tls-cert-file" in ended.stdout
+
+
+@contextmanager
+def tls_redis(
+    plain: int, folder: Path, files: dict[str, Path], server: str, mutual: bool = False
+) -> Iterator[int]:
+    """The port of a Redis with TLS; a proxy before `plain` where Redis does not know TLS."""
+    own = str(files[server])
+    if speaks_tls():
+        port = free_port()
+        options = [
+            "--port", "0", "--tls-port", str(port), "--requirepass", "secret",
+            "--tls-cert-file", own, "--tls-key-file", own, "--tls-ca-cert-file", str(files["ca"]),
+            "--tls-auth-clients", "yes" if mutual else "no",
+        ]  # fmt: skip
+        with real_redis(folder, port, *options):
+            yield port
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(own)
+        if mutual:
+            context.load_verify_locations(files["ca"])
+            context.verify_mode = ssl.CERT_REQUIRED
+        with encrypted(plain, context) as port:
+            yield port
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("tls")
     ca, other = trustme.CA(), trustme.CA()
-    server = ca.issue_cert("localhost")
-    files = {name: folder / f"{name}.pem" for name in ("ca", "other", "own", "stranger")}
+    names = Place._fields[Place._fields.index("ca") :]
+    files = {name: folder / f"{name}.pem" for name in names}
     ca.cert_pem.write_to_path(str(files["ca"]))
-    other.cert_pem.write_to_path(str(files["other"]))
-    ca.issue_cert("client").private_key_and_cert_chain_pem.write_to_path(str(files["own"]))
-    other.issue_cert("client").private_key_and_cert_chain_pem.write_to_path(str(files["stranger"]))
-    one_way, mutual = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
-    for context in (one_way, mutual):
-        server.configure_cert(context)
-    ca.configure_trust(mutual)
-    mutual.verify_mode = ssl.CERT_REQUIRED
-    with real_redis(folder, 0, "--requirepass", "secret") as url:
+    other.cert_pem.write_to_path(str(files["other_ca"]))
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    own = ca.issue_cert("client")
+    pairs = {
+        "own": own,
+        "stranger": other.issue_cert("client"),
+        "expired": ca.issue_cert("client", not_after=past),
+        "server": ca.issue_cert("localhost"),
+        "old_server": ca.issue_cert("localhost", not_after=past),
+    }
+    for name, pair in pairs.items():
+        pair.private_key_and_cert_chain_pem.write_to_path(str(files[name]))
+    key = serialization.load_pem_private_key(own.private_key_pem.bytes(), None)
+    hidden = serialization.BestAvailableEncryption(KEY_PASSWORD.encode())
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    files["locked"].write_bytes(key.private_bytes(*form, hidden))
+    with ExitStack() as stack:
+        url = stack.enter_context(real_redis(folder, 0, "--requirepass", "secret"))
         plain = int(url.split(":")[2].split("/")[0])
-        with encrypted(plain, one_way) as tls, encrypted(plain, mutual) as both:
-            yield Place(plain, tls, both, *files.values())
+        one_way = stack.enter_context(tls_redis(plain, folder, files, "server"))
+        both = stack.enter_context(tls_redis(plain, folder, files, "server", mutual=True))
+        old = stack.enter_context(tls_redis(plain, folder, files, "old_server"))
+        yield Place(plain, one_way, both, old, *(files[name] for name in names))
 
 
 RIGHT = {
@@ -108,6 +163,8 @@ RIGHT = {
     "by TLS": "rediss://:secret@localhost:{tls}/0?ssl_ca_certs={ca}",
     "by TLS both ways": "rediss://:secret@localhost:{mutual}/0?ssl_ca_certs={ca}&ssl_certfile={own}"
     "&ssl_keyfile={own}",
+    "by TLS both ways, with a locked key": "rediss://:secret@localhost:{mutual}/0"
+    "?ssl_ca_certs={ca}&ssl_certfile={own}&ssl_keyfile={locked}&ssl_password=" + KEY_PASSWORD,
 }
 WRONG = {
     "another password": ("redis://:hunter2@localhost:{plain}/0", "refuses the user and password"),
@@ -134,6 +191,24 @@ WRONG = {
         "rediss://:secret@localhost:{mutual}/0?ssl_ca_certs={ca}&ssl_certfile={stranger}"
         "&ssl_keyfile={stranger}",
         "refuses the certificate that REDIS_URL gives or lacks",
+    ),
+    "an expired certificate": (
+        "rediss://:secret@localhost:{mutual}/0?ssl_ca_certs={ca}&ssl_certfile={expired}"
+        "&ssl_keyfile={expired}",
+        "refuses the certificate that REDIS_URL gives or lacks",
+    ),
+    "an expired certificate of Redis": (
+        "rediss://:secret@localhost:{old}/0?ssl_ca_certs={ca}", "certificate has expired"
+    ),
+    "another password of the key": (
+        "rediss://:secret@localhost:{mutual}/0?ssl_ca_certs={ca}&ssl_certfile={own}"
+        "&ssl_keyfile={locked}&ssl_password=hunter2",
+        "ssl_password",
+    ),
+    "a locked key without its password": (
+        "rediss://:secret@localhost:{mutual}/0?ssl_ca_certs={ca}&ssl_certfile={own}"
+        "&ssl_keyfile={locked}",
+        "ssl_password",
     ),
     "redis:// to a TLS port": ("redis://:secret@localhost:{tls}/0", "write rediss:// in REDIS_URL"),
     "rediss:// to a plain port": (
@@ -201,7 +276,8 @@ def test_serving_ends_with_code_2_and_one_line(
 
 
 def test_a_password_that_is_changed_while_serving_runs_is_one_line(place: Place) -> None:
-    with Redis(port=place.plain, password="secret") as redis:  # noqa: S106  of a test
+    # Redis with TLS is another one than the one in clear.
+    with Redis.from_url(RIGHT["by TLS"].format(**place._asdict())) as redis:
         store = Store(RIGHT["by TLS"].format(**place._asdict()), "p")
         store.generation()
         redis.config_set("requirepass", "changed")

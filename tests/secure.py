@@ -38,6 +38,7 @@ REAUTH_MS = 5_000  # a password that was changed is asked for after this long
 PROTOCOLS = {
     "PLAIN": "PLAINTEXT",
     "TLS": "SSL",
+    "OLDTLS": "SSL",  # shows a certificate that has expired
     "MUTUAL": "SSL",  # asks for the client's certificate
     "SASL": "SASL_PLAINTEXT",
     "SASLTLS": "SASL_SSL",
@@ -62,6 +63,7 @@ class Certificates:
         self._pair("unknown", stranger.issue_cert("app.example"))
         old = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
         self._pair("expired", self.ca.issue_cert("app.example", not_after=old))
+        self._pair("old-server", self.ca.issue_cert("127.0.0.1", not_after=old))
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -120,6 +122,9 @@ class SecureKafka:
         yield f"ssl.keystore.location={self.certificates.path('server.pem')}"
         yield "ssl.truststore.type=PEM"
         yield f"ssl.truststore.location={self.certificates.path('ca.pem')}"
+        old = self.certificates.path("old-server.pem")
+        yield f"listener.name.oldtls.ssl.keystore.location={old}"
+        yield "listener.name.oldtls.ssl.keystore.type=PEM"
         yield "listener.name.mutual.ssl.client.auth=required"
         yield "ssl.principal.mapping.rules=RULE:^.*$/ANONYMOUS/"
         plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"

@@ -242,6 +242,11 @@ def test_causes_that_follow_one_another_have_a_line_each(
             ["CONFIG SET requirepass "],
             "Redis refuses the user and password that REDIS_URL gives or lacks: correct",
         ),
+        (
+            ["ACL SETUSER default -set"],
+            ["ACL SETUSER default +@all"],
+            "Redis does not let its user run SET: grant",
+        ),
     ],
 )
 def test_a_redis_that_refuses_is_one_line_until_it_takes_what_waited(

@@ -21,6 +21,7 @@ from serving.redis.errors import (
 from serving.redis.store import Store
 from serving.redis.sweep import Sweep
 from tests.commands import run, without_settings
+from tests.rooms import Rooms
 from tests.services import ROOT, real_redis, redis_cluster, wait_for
 from tests.serving.test_outage import FIRST, Serving
 
@@ -125,6 +126,20 @@ def test_a_command_that_cannot_be_done_without_is_named_with_the_rule_to_grant(
     with pytest.raises(RedisMisconfigured, match="denies its user the keys: grant ~p:"):
         elsewhere.generation()
     elsewhere.close()
+
+
+def test_serving_without_a_right_that_it_needs_ends_with_code_2_and_one_line(
+    embedded: str, server: str, tmp_path: Path
+) -> None:
+    with Rooms(tmp_path, embedded, server) as rooms:
+        prefix = rooms.env["REDIS_PREFIX"]
+        url = as_user(server, "lacking", f"{SERVING_RULE} -set", prefix)
+        ended = run(["serving"], rooms.env | {"REDIS_URL": url}, seconds=15)
+    assert ended.returncode == 2, ended.stderr
+    lines = ended.stderr.splitlines()
+    assert [line for line in lines if "does not let its user run SET: grant" in line] == lines[-1:]
+    assert "Traceback" not in ended.stderr
+    assert "secret" not in ended.stderr
 
 
 def test_serving_runs_with_these_rights_and_without_what_it_can_do_without(

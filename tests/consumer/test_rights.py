@@ -22,12 +22,14 @@ from consumer.kafka.client import AccessRefused
 from consumer.kafka.publisher import Publisher
 from consumer.kafka.topics import read_topic, wait_for_topics
 from consumer.settings import ConsumerSettings
+from serving.redis.errors import READER_RULE
 from serving.redis.store import Store
 from tests import commands, services
 from tests.commands import Command
 from tests.ingesting import consuming, likes
 from tests.secure import PASSWORD, Rights, SecureKafka
 from tests.services import wait_for
+from tests.serving.test_redis_rights import as_user
 
 
 class Place:
@@ -142,13 +144,24 @@ def test_with_the_rights_of_the_readme_an_event_reaches_redis_and_every_command_
         place.broker.allow(rights, "publisher")
         assert run(place, "publisher", "forget", "u1").returncode == 0
         wait_for("the list to go", lambda: store.user("u1") is None)
+        place.broker.allow({("TOPIC", dead): "READ"}, "publisher")
+        reader = redis | {"REDIS_URL": as_user(redis_url, "reader", READER_RULE, topic)}
+        forgotten = run(place, "publisher", "forget", "u2", "--verify", **reader)
+        assert forgotten.returncode == 0, forgotten.stdout + forgotten.stderr
+        recommended = run(place, "nobody", "recommend", "u3", **reader)
+        assert recommended.returncode == 0, recommended.stderr
         wait_for("the dead letter", lambda: list(read_topic(place.all, dead)))
         listed = run(place, "operator", "dead-letters", "list")
         assert "not JSON" in listed.stdout, listed.stderr
         injected = run(place, "operator", "dead-letters", "re-inject")
         assert injected.returncode == 0, injected.stderr
-        shown = run(place, "operator", "status", **redis)
+        rule = "+hmget +info"
+        assert f"| `status` | `{rule}` |" in (services.ROOT / "docs" / "security.md").read_text()
+        status = redis | {"REDIS_URL": as_user(redis_url, "status", rule, topic)}
+        shown = run(place, "operator", "status", **status)
         assert shown.stdout.count("1 running") == 2, shown.stdout + shown.stderr
+        assert shown.returncode == 0, shown.stdout
+        assert "does not let" not in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from process.running import Running
 log = logging.getLogger("consumer")
 
 HEARTBEAT_SECONDS = 1.0  # between two signs of life while nothing more can be taken
-LAST_COMMIT_SECONDS = 5.0  # given to the store when told to stop
+LAST_COMMIT_SECONDS = 3.0  # given to the store when told to stop; leaving the group takes 3 more
 
 
 class Ingest:

@@ -7,7 +7,6 @@ takes out a user: its edges, and its id, of which the node's number is left.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,6 +18,7 @@ from consumer.edge.traces import matching, split
 from consumer.event.rules import LARGEST, REMOVE
 from trainer.graph import order
 from trainer.graph.arrays import Bools, Float32s, Int32s, Int64s
+from trainer.graph.event_times import happened_at
 from trainer.graph.ids import Ids
 from trainer.graph.keys import contained, keys_of
 from trainer.graph.weights import Pairs, Weighing
@@ -83,7 +83,7 @@ class InteractionGraph:
         new = Pairs(
             keys_of(self.user_ids.grow(rows["user_id"]), self.item_ids.grow(rows["item_id"])),
             interactions.astype(np.float32) * self.weighing.factors(rows["type"]),
-            np.minimum(_milliseconds(rows["timestamp"]), _taken_at(rows)),
+            happened_at(rows),
             self._read + np.arange(len(rows)),
         )
         self._read += len(rows)
@@ -246,19 +246,3 @@ class InteractionGraph:
         if self._starts is None or len(self._starts) != self.n_users + 1:
             self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.user_degrees)])
         return self._starts
-
-
-def _taken_at(rows: pa.Table) -> Int64s | int:
-    """When the rows were taken, epoch milliseconds; no event has happened later, whatever the clock
-    of a client said, which would age all other events.
-    """
-    now = int(time.time() * 1000)
-    if "ingested_at" not in rows.schema.names:
-        return now
-    taken = rows["ingested_at"].cast(pa.int64()).fill_null(now * 1000)
-    return np.minimum(_milliseconds(taken), now)
-
-
-def _milliseconds(times: pa.ChunkedArray) -> Int64s:
-    made: Int64s = times.cast(pa.int64()).to_numpy() // 1000
-    return made

@@ -79,7 +79,7 @@ class Retrain:
         )
         self._had_model = False
         self._quick = True  # until a first model is there
-        self._waits_for_pairs = False  # of items that a user has
+        self._said_nothing_joined = False  # in the log, since the last model
 
     def run(self) -> None:
         """Look, train, wait, until told to stop. Nothing that goes wrong in between ends it."""
@@ -171,9 +171,9 @@ class Retrain:
             return
         except NothingJoined as error:  # the events to come will mend it
             seconds = self._schedule.wait(time.monotonic())
-            if not self._waits_for_pairs:
+            if not self._said_nothing_joined:
                 log.warning("No model is made: %s. It is tried every %.0f s.", error, seconds)
-            self._waits_for_pairs = True
+            self._said_nothing_joined = True
             return
         except Exception as error:  # whatever it is, the live model stays and the process goes on
             self._figures.metrics.count("trainings", metrics.FAILED)
@@ -183,7 +183,7 @@ class Retrain:
                 in_one_line(error), seconds,
             )  # fmt: skip
             return
-        self._quick = self._waits_for_pairs = False
+        self._quick = self._said_nothing_joined = False
         if manifest.chosen_at:  # else the one with chosen numbers follows at once
             self._schedule.succeeded(self._edges.graph, began, time.monotonic())
         if manifest.rejected:

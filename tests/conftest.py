@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import commands, services
+from tests.s3 import S3, s3_server
 from tests.secure import SecureKafka, secure_kafka
 from tests.shared import common_folder, shared
 
@@ -83,3 +84,9 @@ def kafka(request: pytest.FixtureRequest) -> str:
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with services.real_redis(tmp_path_factory.mktemp("redis")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server

@@ -1,8 +1,8 @@
 """All processes under load for a while: a trainer retrains, and each process is killed at random.
 
 Consumer, trainer, serving, Kafka and Redis are killed and started again while events come. At the
-end the edge store has each event once, each user has a right list, no process has grown, and no
-file is left over; how fresh the lists were is printed. Run by `make soak MINUTES=30` in the long
+end the edge store has each event once, each user has a right list, no process has grown, lists were
+fresh while nothing was killed, and no file is left over. Run by `make soak MINUTES=30` in the long
 form, by tests/path/test_soak.py for a minute. It needs an Apache Kafka, named by KAFKA_HOME: the
 embedded broker loses all messages when it is killed.
 """
@@ -33,11 +33,13 @@ from tests import services
 from tests.rooms import Rooms
 from tests.services import Broker, wait_for
 from tests.soak_checks import (
+    FRESH,
     GROUPS,
     OF_GROUP,
     ROOMS,
     check_edges,
     check_files,
+    check_fresh,
     check_lists,
     check_memory,
     list_of,
@@ -47,7 +49,8 @@ USERS = 300
 RATE = 200.0  # events a second
 BETWEEN = 5.0  # seconds from one blow to the next, at least; at most twice as many
 STEADY = 15.0  # seconds after a blow in which lists may be late
-CALM = 5.0  # seconds without blows at the end, at least, after these
+CALM = 10.0  # seconds without blows after these, at the end
+PAUSE = 10  # and after so many blows
 SETTINGS = {
     "STREAMGCN_MIN_EDGES": "500",
     "STREAMGCN_RETRAIN_SECONDS": "20",
@@ -181,7 +184,7 @@ def run(kafka: Broker, redis: Broker, folder: Path, minutes: float, seed: int) -
     fresh = Freshness(rooms, kafka.address, seed)
     memory = Memory(rooms, end - minutes * 30)
     kills: Counter[str] = Counter()
-    hit: list[float] = []
+    hit: list[tuple[float, float]] = []  # when each blow began, and when it was over
     with rooms:
         rooms.start(*ROOMS)
         load.start()
@@ -190,14 +193,14 @@ def run(kafka: Broker, redis: Broker, folder: Path, minutes: float, seed: int) -
         memory.start()
         kinds = blows(rooms, kafka, redis)
         while time.monotonic() < end:
-            name = chance.choice(list(kinds))
-            hit.append(time.monotonic())
+            name, began = chance.choice(list(kinds)), time.monotonic()
             services.log.info("%s is killed.", name)
             kinds[name]()
             kills[name] += 1
-            time.sleep(chance.uniform(BETWEEN, 2 * BETWEEN))
-        hit.append(time.monotonic())
-        time.sleep(STEADY)  # so that there are delays of a time without blows, too
+            hit.append((began, time.monotonic()))
+            pause = not kills.total() % PAUSE
+            time.sleep(STEADY + CALM if pause else chance.uniform(BETWEEN, 2 * BETWEEN))
+        time.sleep(max(0.0, hit[-1][1] + STEADY - time.monotonic()))
         calm_until = time.monotonic() + CALM
         wait_for("the end", lambda: fresh.delays and fresh.delays[-1][0] > calm_until)
         load.stop()
@@ -208,15 +211,20 @@ def run(kafka: Broker, redis: Broker, folder: Path, minutes: float, seed: int) -
         codes = {room: rooms.stop(room) for room in ROOMS}
     assert codes == dict.fromkeys(ROOMS, 0), codes
     check_memory(memory.most)
-    check_files(folder, kills["trainer"])
     assert "Traceback" not in "".join(rooms.log(room) for room in ROOMS)
-    calm = [d for at, d in fresh.delays if all(not h <= at <= h + STEADY for h in hit)]
-    p99 = float(np.percentile(calm, 99)) if calm else float("nan")
+    calm = [
+        delay
+        for at, delay in fresh.delays
+        if all(not began - FRESH <= at <= over + STEADY for began, over in hit)
+    ]
+    check_fresh(calm)
+    check_files(rooms)
     worst = max(delay for _, delay in fresh.delays)
     return {
         "minutes": minutes, "events": load.published + len(fresh.delays), "kills": dict(kills),
         "models": rooms.log("trainer").count("is live"), "newcomers": len(fresh.delays),
-        "newcomers_without_blows": len(calm), "p99_s": round(p99, 3), "worst_s": round(worst, 1),
+        "newcomers_without_blows": len(calm), "p50_s": round(float(np.median(calm)), 3),
+        "p99_s": round(float(np.percentile(calm, 99)), 3), "worst_s": round(worst, 1),
         "MB": {f"{room}, {'second' if late else 'first'} half": round(size / 1e6)
                for (room, late), size in sorted(memory.most.items())},
     }  # fmt: skip

@@ -146,7 +146,8 @@ def _edges(settings: ServingSettings) -> Values:
 def _redis(settings: ServingSettings) -> Values:
     store = Store(settings.redis_url, settings.redis_prefix)
     try:
-        return {"model": store.model().get("version", "")}
+        model = store.model()
+        return {"model": model.get("version", ""), "lacking": "; ".join(store.losses())}
     finally:
         store.close()
 

@@ -206,16 +206,19 @@ def test_a_topic_that_is_missing_and_may_not_be_created_is_told(place: Place) ->
             ["consumer"],
             "READ topic {}",
         ),
+        ({("GROUP", "{}-serving"): "READ"}, ["serving"], "READ topic {}"),
+        ({("TOPIC", "{}"): "READ"}, ["serving"], "READ group {}-serving"),
     ],
 )
 def test_a_command_without_its_right_ends_with_code_2_and_the_rights_name(
-    place: Place, user_may: Rights, command: list[str], right: str
+    place: Place, user_may: Rights, command: list[str], right: str, redis_url: str
 ) -> None:
     (place.folder / "f.csv").write_text("user_id,item_id\nu1,i1\n")
     place.broker.allow(
         {(kind, name.format(place.name)): given for (kind, name), given in user_may.items()}
     )
-    ended = run(place, "app", *command)
+    EdgeStore.begin(str(place.folder / "edges"), place.name)  # for which serving waits before
+    ended = run(place, "app", *command, REDIS_URL=redis_url, REDIS_PREFIX=place.name)
     assert ended.returncode == 2, ended.stderr
     lines = ended.stderr.splitlines()
     assert [line for line in lines if right.format(place.name) in line] == lines[-1:]

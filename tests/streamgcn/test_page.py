@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,7 +28,8 @@ from streamgcn.page.server import PageEnded, serve
 from streamgcn.services.ports import free_port
 from streamgcn.up.up import _three_free
 from tests.graphs import append, store
-from tests.services import wait_for
+from tests.services import ROOT, wait_for
+from tests.serving.test_redis_rights import LIST, as_user
 from tests.threads import running
 from tests.trainer.test_snapshots import NAMES, filled
 from trainer.lifecycle.lease import Lease
@@ -234,6 +236,34 @@ def test_the_page_answers_no_other_host_name_and_allows_no_foreign_script(
             urllib.request.urlopen(foreign)  # noqa: S310
         assert refused.value.code == 400
         refused.value.close()
+
+
+def asked(url: str) -> Any:
+    """What the page's server answers, as JSON; of a stream the first message."""
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
+        return msgspec.json.decode(answer.readline().removeprefix(b"data: "))
+
+
+def test_the_page_needs_no_other_rights_in_redis_than_the_docs_name(
+    redis_url: str, tmp_path: Path
+) -> None:
+    rule = "+get +hmget"
+    assert f"| `page` | `{rule}` |" in (ROOT / "docs" / "security.md").read_text()
+    lists = Store(redis_url, tmp_path.name)
+    lists.put_users(["u1"], [msgspec.json.encode(LIST)])
+    lists.put_neighbors(["i1"], [msgspec.json.encode(LIST)])
+    lists.put_model({"version": "v7"})
+    lists.close()
+    own = settings_of(tmp_path, as_user(redis_url, "page", rule, tmp_path.name))
+    with page(own) as url:
+        wait_for("the model", lambda: asked(f"{url}/events")["published"] == "v7")
+        assert "Redis" not in asked(f"{url}/events")["troubles"]
+        for address in ("user?id=u1", "item?id=i1"):
+            assert [row[0] for row in asked(f"{url}/{address}")["list"]] == LIST.items
+    less = settings_of(tmp_path, as_user(redis_url, "less", "+get", tmp_path.name))
+    with page(less) as url:
+        said = "Redis does not let its user run HMGET"
+        wait_for("the line", lambda: said in asked(f"{url}/events")["troubles"].get("Redis", ""))
 
 
 def test_a_page_whose_web_server_ends_by_itself_is_an_error(

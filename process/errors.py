@@ -20,7 +20,8 @@ StreamGCNError
 ├── OneProcess       trainer/model/parallel.py   the gcn is started in several processes
 ├── DeviceMissing    trainer/device.py           a GPU is asked for and there is none
 ├── SnapshotError    trainer/lifecycle         a snapshot cannot be read or written, or is wrong
-│   └── LiveChanged                            another model went live since the caller looked
+│   ├── LiveChanged                            another model went live since the caller looked
+│   └── StoreAway                              the object store with the snapshots does not answer
 ├── LeaseLost        trainer/lifecycle         another trainer has taken MODEL_STORE over
 ├── RedisDown        serving/redis/errors.py   Redis does not answer
 │   └── RedisRefuses                           it answers, and takes no lists

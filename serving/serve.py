@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from contextlib import suppress
 
 import torch
 
@@ -23,7 +24,7 @@ from serving.redis.store import Store
 from serving.settings import ServingSettings
 from trainer.device import device
 from trainer.lifecycle.live import LiveModel
-from trainer.lifecycle.manifest import Snapshot
+from trainer.lifecycle.manifest import Snapshot, SnapshotError
 from trainer.lifecycle.snapshots import Snapshots
 
 log = logging.getLogger("serving")
@@ -33,8 +34,11 @@ def run(settings: ServingSettings, process: Running) -> None:
     """Serve until told to stop.
 
     Raises:
-        RedisMisconfigured: waiting for Redis would not help.
+        RedisMisconfigured, SettingsError: waiting for Redis or MODEL_STORE would not help.
     """
+    snapshots = Snapshots(settings.model_store)
+    with suppress(SnapshotError):  # an object store that is away is waited for
+        snapshots.check()
     store = Store(settings.redis_url, settings.redis_prefix, settings.redis_ttl_seconds)
     check_redis(store)
     with process.health.waiting("Kafka"):
@@ -59,7 +63,7 @@ def run(settings: ServingSettings, process: Running) -> None:
     def prepare(snapshot: Snapshot) -> Recommender:
         return Recommender(ServedModel(snapshot, on), settings.top_k, threads)
 
-    live = LiveModel(Snapshots(settings.model_store), log)
+    live = LiveModel(snapshots, log)
     slot = ModelSlot(live, prepare, edges, forgetting, log)
     group = f"{settings.kafka_group}-serving"
     with Subscription(settings, group, log, process.stop, process.health) as reader:

@@ -22,8 +22,8 @@ from consumer.edge import path
 from process import atomic
 from process.errors import StreamGCNError
 from serving.settings import ServingSettings
-from trainer.lifecycle.marks import LIVE
-from trainer.lifecycle.promotion import before, locked
+from trainer.lifecycle.marks import LIVE, Changing
+from trainer.lifecycle.promotion import before
 from trainer.lifecycle.snapshots import Snapshots
 
 ABOUT = "backup.json"
@@ -154,17 +154,22 @@ def _refuse_unfinished(folder: Path) -> None:
 
 
 def _copy_models(snapshots: Snapshots, target: Path) -> list[str]:
+    """Copy the models, while nobody else changes the marks: so none is pruned meanwhile."""
     target.mkdir(mode=0o700)
-    if not snapshots.root.is_dir():
+    source = Path(str(snapshots.storage))
+    if not source.is_dir():
         return []
-    with locked(snapshots):  # so none is pruned meanwhile
-        live = snapshots.marks.live()
-        versions = [live, *before(snapshots, live)] if live else []
+
+    def act(marks: Changing) -> list[str]:
+        live = marks.live()
+        versions = [live, *before(snapshots, marks, live)] if live else []
         for version in versions:
-            _copy(snapshots.root / version, target / version)
+            _copy(source / version, target / version)
         if live:
             atomic.write(target / LIVE, f"{live}\n".encode())
-    return versions
+        return versions
+
+    return snapshots.marks.change(act)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -20,7 +20,8 @@ from process.errors import StreamGCNError
 from process.settings import SettingsError
 from serving.redis.store import Store
 from serving.settings import ServingSettings
-from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.snapshots import USERS, Snapshots
+from trainer.lifecycle.storage import State
 
 LOOK_EVERY = 0.5  # seconds, at least, and so many times as long as the last look took:
 REST_TIMES = 4.0  # a look reads the ids of all files
@@ -81,7 +82,7 @@ class Search:
         self._settings, self._user, self._places = settings, user, places
         self._snapshots = Snapshots(settings.model_store)
         self._redis = Store(settings.redis_url, settings.redis_prefix)
-        self._looked_at: dict[str, int] = {}  # snapshot -> when its users were written
+        self._looked_at: dict[str, State | None] = {}  # snapshot -> state of the file of its users
         self._held: list[str] = []  # snapshots with the user, as of then
 
     def verify(self, seconds: float) -> list[Finding]:
@@ -129,9 +130,10 @@ class Search:
 
     def models(self) -> Finding:
         """Which snapshots hold the user; they are read again only when one was written."""
+        self._snapshots.check()
         written = {
-            version: (self._snapshots.root / version / "users.parquet").stat().st_mtime_ns
-            for version in self._snapshots.versions()
+            version: self._snapshots.storage.states(version).get(USERS)
+            for version in self._snapshots.every_version()
         }
         if written != self._looked_at:
             self._held = self._snapshots.holding(self._user)

@@ -18,10 +18,10 @@ from tests.graphs import stored
 from tests.producers import log_of
 from tests.rooms import Rooms
 from tests.services import wait_for
-from trainer.lifecycle.manifest import VERSION
 from trainer.lifecycle.marks import LIVE
 from trainer.lifecycle.pruning import ABANDONED_AFTER, NEWEST, WERE_LIVE, prune
 from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.storage import VERSION
 
 ROOMS = ("consumer", "trainer", "serving")
 GROUPS, OF_GROUP = 12, 10  # each user u0, u1, ... touches the items of one group alone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 
 import torch
 
@@ -12,8 +13,10 @@ from process.errors import in_one_line
 from process.health import Health
 from process.log import Figures
 from process.outage import Outage
+from process.retry import until_it_works
 from process.running import Running
 from process.settings import SettingsError
+from process.shutdown import Stopped
 from trainer.device import device
 from trainer.fit.check import NothingJoined
 from trainer.graph.stored import StoredGraph
@@ -22,7 +25,7 @@ from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.lease import Lease, LeaseLost
 from trainer.lifecycle.live import LiveModel
-from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError
+from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, StoreAway
 from trainer.lifecycle.progress import shown
 from trainer.lifecycle.promotion import LiveChanged, named, put_live
 from trainer.lifecycle.pruning import prune
@@ -51,7 +54,7 @@ class Retrain:
         health: Health | None = None,
     ) -> None:
         """Raises DeviceMissing where the settings ask for a GPU that is not there, SettingsError
-        where MODEL_STORE is a file, or STREAMGCN_MODEL_FILE is refused."""
+        where MODEL_STORE or STREAMGCN_MODEL_FILE is refused."""
         log.info("Training will run on %s.", device(settings.device))
         self._settings = settings
         self._hyperparameters = settings.hyperparameters()
@@ -59,8 +62,10 @@ class Retrain:
         self._figures = figures or Figures("trainer")
         self._health = health or Health()
         self._snapshots = Snapshots(settings.model_store)
-        self._lease = Lease(self._snapshots.root)
-        self._current = RunningTraining(self._snapshots.root)
+        with suppress(SnapshotError):  # an object store that is away is waited for
+            self._snapshots.check()
+        self._lease = Lease(self._snapshots.storage)
+        self._current = RunningTraining(self._snapshots.storage)
         self._live_model = LiveModel(self._snapshots, log)
         self._threads = torch.get_num_threads()
         self._schedule = Schedule(settings)
@@ -134,7 +139,7 @@ class Retrain:
             elif held and self._had_model:
                 log.warning(
                     "There is no live model in %s any more; training a new one.",
-                    self._snapshots.root,
+                    self._snapshots.storage,
                 )
                 self._had_model = False
                 self._schedule.lost()
@@ -163,7 +168,7 @@ class Retrain:
         try:
             with self._current.of(len(self._edges.graph)):
                 manifest = self._train_and_promote()
-        except TrainingStopped:
+        except (TrainingStopped, Stopped):
             log.info("The training was stopped, as the process ends; the live model stays in use.")
             return
         except LeaseLost as error:
@@ -198,7 +203,7 @@ class Retrain:
         snapshot = self._train_candidate()
         manifest = snapshot.manifest
         self._lease.confirm()
-        self._snapshots.write(snapshot)
+        self._write(snapshot)
         if not manifest.rejected:
             self._lease.confirm()
             try:
@@ -211,6 +216,17 @@ class Retrain:
         except (SnapshotError, OSError) as error:  # the next training prunes again
             log.warning("Old snapshots cannot be deleted: %s.", error)
         return manifest
+
+    def _write(self, snapshot: Snapshot) -> None:
+        """Write it; an object store that is away is waited for, as a training may take hours."""
+
+        def heals(error: BaseException) -> bool:
+            return isinstance(error, StoreAway)
+
+        until_it_works(
+            lambda: self._snapshots.write(snapshot),
+            heals, self._models_away, self._stop, "MODEL_STORE",
+        )  # fmt: skip
 
     def _train_candidate(self) -> Snapshot:
         graph, settings = self._edges.graph, self._hyperparameters

@@ -1,7 +1,8 @@
-"""The model in use, and the next one, which is loaded on a thread of its own.
+"""The model in use, and the next one, which is looked for and loaded on a thread of its own.
 
 Lists are made from the model in use until the next one is put in its place, between two blocks of
-lists. So events are answered while a model is loaded, however long that takes.
+lists. So events are answered while a model is loaded, and while an object store does not answer,
+however long that takes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from consumer.event.json import Event
 from serving.edges.user_edges import UserEdges
@@ -18,8 +19,9 @@ from serving.items.new_items import NewItems
 from serving.lists.recommender import Recommender
 from serving.loop.forgetting import Forgetting
 from trainer.lifecycle.live import LiveModel
-from trainer.lifecycle.manifest import Snapshot
+from trainer.lifecycle.manifest import Snapshot, StoreAway
 
+AT_ONCE = 0.02  # seconds in which a folder says which model is live
 NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has not seen
 
 
@@ -27,7 +29,7 @@ class ModelSlot:
     """What stands in it makes the lists.
 
     recommender: of the model in use, None before the first; awaited: whether there is a model at
-    all, in use or to be loaded.
+    all, in use or to be loaded, or nobody knows yet.
     """
 
     def __init__(
@@ -38,10 +40,11 @@ class ModelSlot:
         self._live, self._prepare, self._edges = live, prepare, edges
         self._forgetting, self._log = forgetting, log
         self.recommender: Recommender | None = None
-        self.awaited = False
+        self.awaited = True
         self._new_items: NewItems | None = None
         self._folded_at = 0.0
         self._thread = ThreadPoolExecutor(1, "model")
+        self._looking: Future[str | None] | None = None
         self._loading: Future[Recommender | None] | None = None
         self._begun_at = 0.0
         self._forgotten: set[str] = set()  # digests of users whom the model that is loaded forgets
@@ -65,8 +68,14 @@ class ModelSlot:
             if loaded:
                 self._put_in_place(loaded)
             return loaded is not None
-        live = self._live.version()
-        self.awaited = live is not None
+        if not self._looking:
+            self._looking = self._thread.submit(self._live.version)
+            wait([self._looking], AT_ONCE)
+        if not self._looking.done():
+            return False
+        looked, self._looking = self._looking, None
+        live = looked.result()
+        self.awaited = live is not None or self._live.unknown
         if live and live != self.version:
             self._begun_at = time.monotonic()
             self._forgotten = self._forgetting.digests
@@ -112,7 +121,10 @@ class ModelSlot:
 
     def _load(self, in_use: str, forgotten: set[str]) -> Recommender | None:
         """On the thread: the live model; None if there is none or it is in use."""
-        snapshot = self._live.read()
+        try:
+            snapshot = self._live.read()
+        except StoreAway:
+            return None  # it is tried again
         if snapshot is None or snapshot.manifest.version == in_use:
             return None
         recommender = self._prepare(snapshot)

@@ -14,6 +14,7 @@ from streamgcn.terminal import err, out, say, show
 
 if TYPE_CHECKING:  # torch comes with these, which no other command should wait for
     from trainer.lifecycle.manifest import Manifest
+    from trainer.lifecycle.marks import Seen
     from trainer.lifecycle.snapshots import Snapshots
 
 MEASURES = ["recall@20", "ndcg@20"]
@@ -32,12 +33,10 @@ def list_models() -> None:
 
     Recall and NDCG are of the edges that the training held out: each user's newest ones.
     """
-    from trainer.lifecycle.promotion import named
-
     snapshots = _snapshots()
-    live = named(snapshots)
-    rows = [_row(snapshots, version, live) for version in snapshots.versions()]
-    show(f"Models in {snapshots.root}", COLUMNS, rows, whole="version")
+    marks = snapshots.marks.now()
+    rows = [_row(snapshots, version, marks) for version in snapshots.versions()]
+    show(f"Models in {snapshots.storage}", COLUMNS, rows, whole="version")
     if not rows:
         say(err, "No model was trained yet.")
 
@@ -49,10 +48,11 @@ def show_model(version: Version) -> None:
     snapshots = _snapshots()
     if version not in snapshots.versions():
         raise SnapshotError(
-            f"there is no snapshot {version} in {snapshots.root}; `streamgcn models list` shows all"
+            f"there is no snapshot {version} in {snapshots.storage}; `streamgcn models list` "
+            "shows all"
         )
     manifest = snapshots.manifest(version)
-    show(version, ["what", "value"], list(_facts(snapshots, manifest)))
+    show(version, ["what", "value"], list(_facts(snapshots.marks.now(), manifest)))
 
 
 def promote_model(version: Version) -> None:
@@ -80,13 +80,16 @@ def rollback() -> None:
 def _snapshots() -> Snapshots:
     from trainer.lifecycle.snapshots import Snapshots
 
-    return Snapshots(ServingSettings.load().model_store)
+    snapshots = Snapshots(ServingSettings.load().model_store)
+    snapshots.check()
+    return snapshots
 
 
-def _row(snapshots: Snapshots, version: str, live: str | None) -> list[str]:
+def _row(snapshots: Snapshots, version: str, marks: Seen) -> list[str]:
     from trainer.lifecycle.manifest import SnapshotError
+    from trainer.lifecycle.promotion import named_in
 
-    shown = f"* {version}" if version == live else f"  {version}"
+    shown = f"* {version}" if version == named_in(marks) else f"  {version}"
     try:
         manifest = snapshots.manifest(version)
     except SnapshotError as error:
@@ -98,18 +101,18 @@ def _row(snapshots: Snapshots, version: str, live: str | None) -> list[str]:
         *(str(count) for count in (manifest.edges, manifest.users, manifest.items)),
         f"{sum(manifest.seconds.values()):.1f}",
         *(_number(metrics.get(name)) for name in MEASURES),
-        _verdict(snapshots, manifest),
+        _verdict(marks, manifest),
     ]
 
 
-def _facts(snapshots: Snapshots, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    from trainer.lifecycle.promotion import named
+def _facts(marks: Seen, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    from trainer.lifecycle.promotion import named_in
 
-    yield "live", "yes" if named(snapshots) == manifest.version else "no"
-    yield "verdict", _verdict(snapshots, manifest)
+    yield "live", "yes" if named_in(marks) == manifest.version else "no"
+    yield "verdict", _verdict(marks, manifest)
     yield "model", manifest.model
     yield "trained", _time(manifest.trained_at)
-    promoted = snapshots.marks.promoted_at(manifest.version)
+    promoted = marks.promoted_at(manifest.version)
     when = _time(promoted) if promoted else "unknown"
     yield "live since, or last", "never" if promoted is None else when
     for name in ("edges", "users", "items", "store_version", "log", "offsets"):
@@ -122,10 +125,10 @@ def _facts(snapshots: Snapshots, manifest: Manifest) -> Iterator[tuple[str, str]
         yield f"setting: {name}", "not chosen" if setting is None else visible(str(setting))
 
 
-def _verdict(snapshots: Snapshots, manifest: Manifest) -> str:
+def _verdict(marks: Seen, manifest: Manifest) -> str:
     if manifest.rejected:
         return f"rejected: {manifest.rejected}"
-    return "withdrawn" if snapshots.marks.is_withdrawn(manifest.version) else "passed"
+    return "withdrawn" if marks.is_withdrawn(manifest.version) else "passed"
 
 
 def _time(ms: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from consumer.edge.store import EdgeStore, StoreError
@@ -14,6 +12,7 @@ from serving.redis.errors import RedisDown
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from streamgcn.terminal import out, say, show
+from trainer.lifecycle.storage import opened
 
 
 def new_edge_store() -> None:
@@ -47,7 +46,13 @@ def status() -> None:
             whole = False
     from trainer.lifecycle.running_training import doing
 
-    rows.append(("trainer", doing(Path(settings.model_store))))
+    models = opened(settings.model_store)
+    try:
+        models.check()
+        rows.append(("trainer", doing(models)))
+    except OSError as error:
+        rows.append(("trainer", f"not known: cannot use MODEL_STORE {models}: {error}"))
+        whole = False
     try:
         store = EdgeStore(settings.edge_store, settings.kafka_topic)
         rows.append(("edge store", f"{store.count()} rows, version {store.version}"))

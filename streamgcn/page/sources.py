@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,7 +25,7 @@ from process.text import visible
 from serving.redis.store import Store
 from serving.settings import ServingSettings
 from trainer.lifecycle.manifest import SnapshotError
-from trainer.lifecycle.promotion import named
+from trainer.lifecycle.promotion import named_in
 from trainer.lifecycle.running_training import doing, training
 from trainer.lifecycle.snapshots import Snapshots
 
@@ -88,7 +87,7 @@ def sources(settings: ServingSettings) -> list[Source]:
     """All of them, by the settings."""
     found = [
         Source("edge store", lambda: _edges(settings)),
-        Source("models", lambda: _models(Path(settings.model_store))),
+        Source("models", lambda: _models(settings.model_store)),
         Source("Redis", lambda: _redis(settings)),
     ]
     if settings.metrics_port:
@@ -160,9 +159,11 @@ def _lag(settings: ServingSettings) -> Values:
     }
 
 
-def _models(folder: Path) -> Values:
-    snapshots = Snapshots(str(folder))
-    live = named(snapshots)
+def _models(uri: str) -> Values:
+    snapshots = Snapshots(uri)
+    snapshots.check()
+    marks = snapshots.marks.now()
+    live = named_in(marks)
     made: list[Values] = []
     for version in reversed(snapshots.versions()):
         try:
@@ -180,14 +181,14 @@ def _models(folder: Path) -> Values:
                 "seconds": sum(manifest.seconds.values()),
                 "metrics": manifest.metrics,
                 "verdict": visible(manifest.rejected and f"rejected: {manifest.rejected}", 300)
-                or ("withdrawn" if snapshots.marks.is_withdrawn(version) else "passed"),
+                or ("withdrawn" if marks.is_withdrawn(version) else "passed"),
             }
         )
-    running = training(folder)
+    running = training(snapshots.storage)
     return {
         "versions": made,
         "lacking": "" if made else "no model was trained yet",
-        "trainer": visible(doing(folder)),
+        "trainer": visible(doing(snapshots.storage)),
         "training": msgspec.to_builtins(running) if running else None,
         "asked_at": time.time(),
     }

@@ -189,6 +189,43 @@ def test_events_are_answered_from_the_model_in_use_while_the_next_one_is_loaded(
     assert "0-1" not in recommender.model._users  # who was forgotten while it was loaded
 
 
+def test_events_are_answered_while_the_store_of_models_does_not_say_what_is_live(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.start()
+    asked, answer = threading.Event(), threading.Event()
+    version = loop.slot._live.version
+
+    def hang() -> str | None:
+        asked.set()
+        assert answer.wait(PATIENCE)
+        return version()
+
+    monkeypatch.setattr(loop.slot._live, "version", hang)
+    loop.go_on("the question", asked.is_set)
+    loop.publish("newcomer", "1-2")
+    loop.go_on("the list", partial(loop.store.user, "newcomer"))
+    loop.load_second.set()
+    loop.promote(SECOND)
+    answer.set()
+    loop.go_on("the second model", lambda: loop.slot.version == SECOND)
+
+
+def test_a_list_stays_due_while_nobody_knows_whether_there_is_a_model(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(loop.slot._live, "version", lambda: answer.wait(PATIENCE) and None)
+    loop.reader.assign(0)
+    loop.publish("newcomer", "1-2")
+    loop.go_on("the event", lambda: loop.loop._due)
+    for _ in range(5):
+        loop.loop.round()
+        assert loop.loop._due
+    answer.set()
+    loop.go_on("that there is no model", lambda: not loop.loop._due)
+
+
 def test_a_model_that_cannot_be_prepared_leaves_the_model_in_use_and_is_tried_again(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:

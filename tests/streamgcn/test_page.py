@@ -32,6 +32,7 @@ from tests.services import ROOT, wait_for
 from tests.serving.test_redis_rights import LIST, as_user
 from tests.threads import running
 from tests.trainer.test_snapshots import NAMES, filled
+from trainer.lifecycle.folder import Folder
 from trainer.lifecycle.lease import Lease
 from trainer.lifecycle.running_training import RunningTraining
 
@@ -142,12 +143,13 @@ def test_the_page_shows_the_stages_of_a_running_training(
     browser: webdriver.Chrome, redis_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "models").mkdir()
-    lease, current = Lease(tmp_path / "models"), RunningTraining(tmp_path / "models")
+    models = Folder(tmp_path / "models")
+    lease, current = Lease(models), RunningTraining(models)
     assert lease.take()
     with page(settings_of(tmp_path, redis_url)) as url, current.of(7):
         browser.get(url)
         for stage in ("choosing", "training"):
-            current._written = 0.0
+            current._next = 0.0
             current.note(stage, 3, 9, 0.25)
             wait_for(stage, lambda s=stage: f"{s} (step 3 of 9)" in text(browser, "#stages"))  # type: ignore[misc]
         assert text(browser, "#stages").startswith("choosing\n")

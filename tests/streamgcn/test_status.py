@@ -13,6 +13,7 @@ from consumer.kafka.client import StreamError
 from consumer.kafka.topics import group_lag
 from tests.ingesting import Topic, consuming, likes
 from tests.services import PATIENCE, wait_for
+from trainer.lifecycle.folder import Folder
 from trainer.lifecycle.lease import EXPIRES, LEASE, Lease
 from trainer.lifecycle.running_training import TRAINING, RunningTraining, doing
 
@@ -101,19 +102,20 @@ def test_the_lag_of_the_embedded_broker_counts_every_message(embedded: str, tmp_
 def test_status_tells_of_a_training_that_runs_and_of_a_trainer_that_was_killed(
     tmp_path: Path,
 ) -> None:
-    assert doing(tmp_path) == "not running"
-    lease, current = Lease(tmp_path), RunningTraining(tmp_path)
+    models = Folder(tmp_path)
+    assert doing(models) == "not running"
+    lease, current = Lease(models), RunningTraining(models)
     wait_for("the lease", lease.take)
-    assert doing(tmp_path).endswith("waiting for new edges")
+    assert doing(models).endswith("waiting for new edges")
     with current.of(edges=7):
-        assert "training on 7 edges since 20" in doing(tmp_path)
-        assert doing(tmp_path).endswith("beginning")
+        assert "training on 7 edges since 20" in doing(models)
+        assert doing(models).endswith("beginning")
         current.note("choosing weights", 3, 30)
         current._write()
-        assert doing(tmp_path).endswith("choosing weights, step 3 of 30")
+        assert doing(models).endswith("choosing weights, step 3 of 30")
         past = time.time() - 2 * EXPIRES
         os.utime(tmp_path / LEASE, (past, past))
-        assert doing(tmp_path) == "not running"
+        assert doing(models) == "not running"
     assert not (tmp_path / TRAINING).exists()
     lease.release()
-    assert doing(tmp_path) == "not running"
+    assert doing(models) == "not running"

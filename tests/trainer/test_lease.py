@@ -9,17 +9,19 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import msgspec
 import pytest
 
 from tests.services import wait_for
 from trainer.lifecycle import lease
+from trainer.lifecycle.folder import Folder
 from trainer.lifecycle.lease import LEASE, Lease, LeaseLost
+from trainer.lifecycle.storage import Storage, opened
 
 HOLD = """
-import pathlib, sys, time
+import sys, time
 from trainer.lifecycle.lease import Lease
-held = Lease(pathlib.Path(sys.argv[1]))
+from trainer.lifecycle.storage import opened
+held = Lease(opened(sys.argv[1]))
 print(held.take(), flush=True)
 time.sleep(600)
 """
@@ -31,10 +33,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT", 0.1)
 
 
-def start(folder: Path) -> "subprocess.Popen[str]":
+def start(model_store: Path | str) -> "subprocess.Popen[str]":
     """Another process that takes the lease if it can."""
     return subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(model_store)], stdout=subprocess.PIPE, text=True
     )
 
 
@@ -44,23 +46,29 @@ def has_it(child: "subprocess.Popen[str]") -> bool:
         return said.readline() == "True\n"
 
 
-def other(folder: Path) -> "subprocess.Popen[str]":
+def other(model_store: Path | str) -> "subprocess.Popen[str]":
     """Another process that holds the lease."""
-    child = start(folder)
+    child = start(model_store)
     assert has_it(child)
     return child
 
 
-def foreign(folder: Path) -> None:
+def foreign(storage: Storage) -> None:
     """Make the holder one of another machine, which cannot be asked whether it lives."""
-    said = json.loads((folder / LEASE).read_text())
-    (folder / LEASE).write_text(json.dumps(said | {"machine": "another", "host": "elsewhere"}))
+    change(storage, machine="another", host="elsewhere")
+
+
+def change(storage: Storage, **values: object) -> None:
+    """What the lease says, in part."""
+    found = storage.look(LEASE, lease.MOST)
+    assert found
+    storage.write(LEASE, json.dumps(json.loads(found.content) | values).encode())
 
 
 def test_a_second_trainer_stands_by_and_says_once_who_holds_the_store(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model_store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first, second = Lease(tmp_path / "models"), Lease(tmp_path / "models")
+    first, second = Lease(opened(model_store)), Lease(opened(model_store))
     assert first.take()
     assert first.take()
     assert not second.take()
@@ -73,14 +81,14 @@ def test_a_second_trainer_stands_by_and_says_once_who_holds_the_store(
     first.release()
     assert second.take()
     second.release()
-    assert list((tmp_path / "models").iterdir()) == []
+    assert opened(model_store).look(LEASE, lease.MOST) is None
 
 
 def test_the_lease_of_a_killed_trainer_is_taken_over_at_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model_store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held = other(tmp_path)
-    mine = Lease(tmp_path)
+    held = other(model_store)
+    mine = Lease(opened(model_store))
     assert not mine.take()
     held.kill()
     held.wait()
@@ -96,9 +104,9 @@ def test_the_lease_of_another_machine_is_taken_over_when_it_is_no_longer_touched
     held = other(tmp_path)
     held.kill()
     held.wait()
-    foreign(tmp_path)
+    foreign(Folder(tmp_path))
     monkeypatch.setattr(lease, "time", SimpleNamespace(monotonic=lambda: now))
-    mine = Lease(tmp_path)
+    mine = Lease(Folder(tmp_path))
     for touch in range(3):
         os.utime(tmp_path / LEASE, (touch, touch))  # by a clock that is far behind
         assert not mine.take()
@@ -110,13 +118,13 @@ def test_the_lease_of_another_machine_is_taken_over_when_it_is_no_longer_touched
 
 
 def test_a_trainer_that_was_halted_writes_nothing_when_it_wakes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "EXPIRES", 0.5)
-    first, second = Lease(tmp_path), Lease(tmp_path)
+    first, second = Lease(opened(model_store)), Lease(opened(model_store))
     assert first.take()
     first._end.set()  # as if its thread were halted with it
-    foreign(tmp_path)
+    foreign(opened(model_store))
     wait_for("the lease", second.take)
     with pytest.raises(LeaseLost, match="another trainer has taken"):
         first.confirm()
@@ -125,8 +133,8 @@ def test_a_trainer_that_was_halted_writes_nothing_when_it_wakes(
     second.release()
 
 
-def test_two_that_take_it_at_the_same_time_do_not_both_have_it(tmp_path: Path) -> None:
-    children = [start(tmp_path) for _ in range(3)]
+def test_two_that_take_it_at_the_same_time_do_not_both_have_it(model_store: str) -> None:
+    children = [start(model_store) for _ in range(3)]
     try:
         assert [has_it(child) for child in children].count(True) == 1
     finally:
@@ -137,23 +145,22 @@ def test_two_that_take_it_at_the_same_time_do_not_both_have_it(tmp_path: Path) -
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"{}", b'{"id": 7}', b"[" * 5_000])
 def test_a_lease_that_says_nothing_expires_as_well(
-    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: bytes, model_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "EXPIRES", 0.3)
-    (tmp_path / LEASE).write_bytes(content)
-    mine = Lease(tmp_path)
+    opened(model_store).write(LEASE, content)
+    mine = Lease(opened(model_store))
     assert not mine.take()
     wait_for("the lease", mine.take)
     mine.release()
 
 
-def test_a_lease_of_a_later_version_is_understood(tmp_path: Path) -> None:
-    held = other(tmp_path)
-    said = msgspec.json.decode((tmp_path / LEASE).read_bytes())
-    (tmp_path / LEASE).write_bytes(msgspec.json.encode(said | {"colour": "green"}))
+def test_a_lease_of_a_later_version_is_understood(model_store: str) -> None:
+    held = other(model_store)
+    change(opened(model_store), colour="green")
     os.kill(held.pid, signal.SIGKILL)
     held.wait()
-    mine = Lease(tmp_path)
+    mine = Lease(opened(model_store))
     assert mine.take()
     mine.release()
 
@@ -162,7 +169,7 @@ def test_where_the_store_is_deleted_its_trainer_goes_on_holding_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    mine = Lease(tmp_path / "models")
+    mine = Lease(Folder(tmp_path / "models"))
     assert mine.take()
     (tmp_path / "models" / LEASE).unlink()
     (tmp_path / "models").rmdir()

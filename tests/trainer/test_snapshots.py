@@ -18,6 +18,7 @@ from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_version
 from trainer.lifecycle.pruning import ABANDONED_AFTER, NEWEST, prune
 from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.storage import File
 from trainer.lifecycle.trained_edges import Trained
 
 VERSION = "20260101T000000.0Z"
@@ -43,9 +44,9 @@ def snapshot(version: str, rejected: str = "") -> Snapshot:
     return Snapshot(manifest, made, *ids, start, trained)
 
 
-def filled(folder: Path, *versions: str) -> Snapshots:
+def filled(model_store: Path | str, *versions: str) -> Snapshots:
     """A store with these snapshots, the last of them live."""
-    snapshots = Snapshots(str(folder))
+    snapshots = Snapshots(str(model_store))
     for version in versions:
         snapshots.write(snapshot(version))
         snapshots.promote(version)
@@ -63,8 +64,8 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    snapshots, written = Snapshots(str(tmp_path / "models")), snapshot(VERSION)
+def test_what_is_written_is_read(model_store: str) -> None:
+    snapshots, written = Snapshots(model_store), snapshot(VERSION)
     snapshots.write(written)
     read = snapshots.read(VERSION)
     assert read.manifest == written.manifest
@@ -83,8 +84,8 @@ def test_the_folders_of_models_are_for_their_owner_alone(tmp_path: Path) -> None
     assert modes == [0o700, 0o700]
 
 
-def test_the_live_pointer_moves_to_whole_snapshots_alone(tmp_path: Path) -> None:
-    snapshots = Snapshots(str(tmp_path))
+def test_the_live_pointer_moves_to_whole_snapshots_alone(model_store: str) -> None:
+    snapshots = Snapshots(model_store)
     assert snapshots.marks.live() is None
     snapshots.write(snapshot(VERSION))
     snapshots.promote(VERSION)
@@ -95,17 +96,17 @@ def test_the_live_pointer_moves_to_whole_snapshots_alone(tmp_path: Path) -> None
 
 
 def test_a_snapshot_that_cannot_be_finished_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("trainer.lifecycle.files.pq.write_table", full)
-    snapshots = Snapshots(str(tmp_path))
+    snapshots = Snapshots(model_store)
     with pytest.raises(SnapshotError, match="No space left on device"):
         snapshots.write(snapshot(VERSION))
     assert snapshots.versions() == []
-    assert list(tmp_path.iterdir()) == []
+    assert snapshots.storage.folders() == []
 
 
 def test_a_snapshot_is_on_the_disk_before_it_is_named_and_named_before_it_is_live(
@@ -144,16 +145,16 @@ def test_a_version_is_later_than_all_others_even_when_the_clock_went_back() -> N
     assert new_version([VERSION]) > VERSION
 
 
-def test_five_rejected_snapshots_do_not_push_out_what_one_can_go_back_to(tmp_path: Path) -> None:
-    snapshots = filled(tmp_path, *NAMES[:4])
+def test_five_rejected_snapshots_do_not_push_out_what_one_can_go_back_to(model_store: str) -> None:
+    snapshots = filled(model_store, *NAMES[:4])
     for name in NAMES[4 : 4 + NEWEST + 1]:
         snapshots.write(snapshot(name, rejected="it is worse"))
     prune(snapshots)
     assert snapshots.versions() == [*NAMES[1:4], *NAMES[5 : 5 + NEWEST]]
 
 
-def test_what_was_live_last_is_kept_also_after_going_back(tmp_path: Path) -> None:
-    snapshots = filled(tmp_path, *NAMES[:12])
+def test_what_was_live_last_is_kept_also_after_going_back(model_store: str) -> None:
+    snapshots = filled(model_store, *NAMES[:12])
     for name in (NAMES[0], NAMES[11], NAMES[1]):
         snapshots.promote(name)
         time.sleep(0.002)  # that the times differ
@@ -176,8 +177,8 @@ def test_a_draft_of_another_trainer_stays_until_it_is_abandoned(tmp_path: Path) 
     assert (tmp_path / ".2.draft").exists()
 
 
-def test_a_forgotten_user_goes_and_one_who_came_again_stays(tmp_path: Path) -> None:
-    snapshots = filled(tmp_path, VERSION)  # of edges up to stamp 7
+def test_a_forgotten_user_goes_and_one_who_came_again_stays(model_store: str) -> None:
+    snapshots = filled(model_store, VERSION)  # of edges up to stamp 7
     assert erase(snapshots, {digest("b"): 7}) == []
     assert erase(snapshots, {digest("a"): 8}) == [VERSION]
     read = snapshots.read(VERSION)
@@ -193,9 +194,9 @@ def test_a_forgotten_user_goes_and_one_who_came_again_stays(tmp_path: Path) -> N
 
 
 def test_who_is_forgotten_leaves_what_one_can_go_back_to_and_rejected_snapshots_go(
-    tmp_path: Path,
+    model_store: str,
 ) -> None:
-    snapshots = filled(tmp_path, *NAMES[:2])
+    snapshots = filled(model_store, *NAMES[:2])
     snapshots.write(snapshot(NAMES[2], rejected="it is worse"))
     assert snapshots.holding("a") == NAMES[:3]
     assert erase(snapshots, {digest("a"): 8}) == NAMES[:3]
@@ -204,16 +205,16 @@ def test_who_is_forgotten_leaves_what_one_can_go_back_to_and_rejected_snapshots_
 
 
 def test_a_broken_snapshot_does_not_keep_others_from_being_forgotten(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model_store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    snapshots = filled(tmp_path, *NAMES[:4])
-    (tmp_path / NAMES[0] / "users.parquet").write_bytes(b"\x00" * 9)
-    (tmp_path / NAMES[1] / "tables.safetensors").write_bytes(b"\x00" * 9)
-    (tmp_path / NAMES[2] / "manifest.json").write_bytes(b"{}")
+    snapshots = filled(model_store, *NAMES[:4])
+    snapshots.storage.write(f"{NAMES[0]}/users.parquet", b"\x00" * 9)
+    snapshots.storage.write(f"{NAMES[1]}/tables.safetensors", b"\x00" * 9)
+    snapshots.storage.write(f"{NAMES[2]}/manifest.json", b"{}")
     assert erase(snapshots, {digest("a"): 8}) == NAMES[1:4]
     assert snapshots.versions() == [NAMES[0], *NAMES[2:4]]
     assert snapshots.user_ids(NAMES[2]).to_pylist() == ["", "b"]
-    assert f"delete {tmp_path / NAMES[0]}" in caplog.text
+    assert f"delete {snapshots.storage.place(NAMES[0])}" in caplog.text
 
 
 def test_a_disk_that_is_full_in_an_erasure_costs_no_snapshot(tmp_path: Path) -> None:
@@ -224,14 +225,14 @@ def test_a_disk_that_is_full_in_an_erasure_costs_no_snapshot(tmp_path: Path) -> 
     torch.testing.assert_close(
         snapshots.read(VERSION).embeddings.tensors, before.embeddings.tensors
     )
-    assert not list(tmp_path.rglob(".draft"))
+    assert not list(tmp_path.rglob("*.draft"))
     assert erase(snapshots, {digest("a"): 8}) == [VERSION]
     assert snapshots.holding("a") == []
 
 
-def test_a_snapshot_that_lacks_a_file_is_erased_from_the_others(tmp_path: Path) -> None:
-    snapshots = filled(tmp_path, VERSION)
-    (tmp_path / VERSION / "start.safetensors").unlink()
+def test_a_snapshot_that_lacks_a_file_is_erased_from_the_others(model_store: str) -> None:
+    snapshots = filled(model_store, VERSION)
+    snapshots.storage.delete(f"{VERSION}/start.safetensors")
     assert erase(snapshots, {digest("a"): 8}) == [VERSION]
     assert snapshots.read(VERSION).user_ids.to_pylist() == ["", "b"]
     assert not snapshots.read(VERSION).embeddings.tensors["base"][0].any()
@@ -266,10 +267,10 @@ def test_a_file_that_cannot_be_opened_now_costs_no_snapshot(
 ) -> None:
     snapshots, read = filled(tmp_path, VERSION), files.read_tensors
 
-    def refused(path: Path, version: str) -> dict[str, Tensor]:
-        if path.stem == name:
+    def refused(file: File, version: str) -> dict[str, Tensor]:
+        if file.place.endswith(f"/{name}.safetensors"):
             raise RuntimeError("unable to mmap: Cannot allocate memory")
-        return read(path, version)
+        return read(file, version)
 
     with monkeypatch.context() as patched:
         patched.setattr(files, "read_tensors", refused)
@@ -291,9 +292,9 @@ def test_a_mark_that_cannot_be_read_costs_no_snapshot_that_was_live(tmp_path: Pa
     assert snapshots.versions() == NAMES[:3]
 
 
-def test_while_nobody_knows_what_is_live_an_erasure_deletes_no_snapshot(tmp_path: Path) -> None:
-    snapshots = filled(tmp_path, VERSION)
-    (tmp_path / VERSION / "promoted").unlink()
-    (tmp_path / "live").write_bytes(b"damaged")
+def test_while_nobody_knows_what_is_live_an_erasure_deletes_no_snapshot(model_store: str) -> None:
+    snapshots = filled(model_store, VERSION)
+    snapshots.storage.delete(f"{VERSION}/promoted")
+    snapshots.storage.write("live", b"damaged")
     assert erase(snapshots, {digest("a"): 8}) == [VERSION]
     assert snapshots.read(VERSION).user_ids.to_pylist() == ["", "b"]

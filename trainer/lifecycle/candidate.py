@@ -11,7 +11,7 @@ from trainer.fit.fit import fit
 from trainer.graph.arrays import Int8s
 from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.gate import objection
-from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, new_version
+from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, StoreAway, new_version
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained_edges import Trained
 from trainer.lifecycle.warm import aligned_start, chosen, goes_on, tensors
@@ -41,6 +41,7 @@ def candidate(
 
     Raises:
         NothingToLearn, NothingJoined, Diverged, TrainingStopped, DeviceMissing: as `fit`.
+        StoreAway: the live snapshot cannot be read now.
     """
     timed = bool(graph.timed.any())
     if not timed:
@@ -93,6 +94,8 @@ def candidate(
 def _start(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> State | None:
     try:
         return aligned_start(live, snapshots.start(live.manifest), graph)
+    except StoreAway:
+        raise
     except SnapshotError as error:
         log.warning("%s; training from scratch.", error)
         return None
@@ -101,6 +104,8 @@ def _start(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> Sta
 def _novelty(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> Int8s | None:
     try:
         trained = snapshots.trained(live.manifest)
+    except StoreAway:
+        raise
     except SnapshotError as error:
         log.warning(
             "%s; the gate will not compare the new model with the live model %s.",

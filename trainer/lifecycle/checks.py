@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +17,7 @@ from trainer.embedding.embeddings import Shape
 from trainer.embedding.kinds import KINDS
 from trainer.lifecycle import files
 from trainer.lifecycle.manifest import Manifest, SnapshotError
+from trainer.lifecycle.storage import File
 from trainer.model.hyperparameters import MODELS, AnyPart
 
 MOST_LAYERS = 64
@@ -26,7 +26,7 @@ COUNTS = ("users", "items", "edges", "chosen_at", "log", "stamp")
 FLOATS, INTS = (torch.float32,), (torch.int32,)
 
 
-def check_manifest(path: Path, manifest: Manifest) -> None:
+def check_manifest(place: str, manifest: Manifest) -> None:
     """Raises SnapshotError where the manifest's own values cannot be."""
     counts = {name: getattr(manifest, name) for name in COUNTS}
     wrong = [f"{name}={value}" for name, value in counts.items() if value < 0]
@@ -37,11 +37,11 @@ def check_manifest(path: Path, manifest: Manifest) -> None:
         wrong.append(f"layers={manifest.layers}")
     wrong += [f"no number for {name}" for name in _needed(manifest) if not _number(manifest, name)]
     if wrong:
-        raise SnapshotError(f"{path} cannot be right: {', '.join(wrong)}")
+        raise SnapshotError(f"{place} cannot be right: {', '.join(wrong)}")
 
 
 def read_ids(
-    path: Path, column: str, version: str, expected: int | None = None, blanks: bool = False
+    file: File, column: str, version: str, expected: int | None = None, blanks: bool = False
 ) -> pa.Array:
     """The ids of a snapshot's users or items, string [rows].
 
@@ -53,107 +53,107 @@ def read_ids(
         SnapshotError: they are not what a snapshot holds.
         OSError, ArrowException: the file cannot be read.
     """
-    table = files.read_ids(path, version)
+    table = files.read_ids(file, version)
     if column not in table.column_names:
-        raise SnapshotError(f"{path} has no column {column}")
+        raise SnapshotError(f"{file} has no column {column}")
     if table[column].type not in (pa.string(), pa.large_string()):
-        raise SnapshotError(f"{path}: {column} is of type {table[column].type}, not string")
+        raise SnapshotError(f"{file}: {column} is of type {table[column].type}, not string")
     ids = table[column].cast(pa.string()).combine_chunks()
     named = ids.filter(pc.not_equal(ids, "")) if blanks else ids
     if expected is not None and len(ids) != expected:
-        raise SnapshotError(f"{path} has {len(ids)} rows where the manifest says {expected}")
+        raise SnapshotError(f"{file} has {len(ids)} rows where the manifest says {expected}")
     if ids.null_count:
-        raise SnapshotError(f"{path} has {ids.null_count} rows without an id")
+        raise SnapshotError(f"{file} has {ids.null_count} rows without an id")
     if pc.any(pc.equal(named, "")).as_py():
-        raise SnapshotError(f"{path} has an empty id")
+        raise SnapshotError(f"{file} has an empty id")
     if pc.count_distinct(named).as_py() != len(named):
-        raise SnapshotError(f"{path} has an id twice")
+        raise SnapshotError(f"{file} has an id twice")
     return ids
 
 
-def read_tables(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+def read_tables(file: File, manifest: Manifest) -> dict[str, Tensor]:
     """The tensors that the manifest's model has; others in the file are left out.
 
     Raises:
         SnapshotError: they are not what the model needs.
         OSError, SafetensorError: the file cannot be read.
     """
-    found = files.read_tensors(path, manifest.version)
+    found = files.read_tensors(file, manifest.version)
     sizes = manifest.users, manifest.items, manifest.layers
     shapes = KINDS[manifest.model].shapes(found, *sizes)
     for name in _tables(manifest) - shapes.keys():
-        raise SnapshotError(f"{path} lacks the tensor {name}")
+        raise SnapshotError(f"{file} lacks the tensor {name}")
     kept = {
-        name: _shaped(path, found, name, shape, INTS if name == "neighbors" else FLOATS)
+        name: _shaped(file, found, name, shape, INTS if name == "neighbors" else FLOATS)
         for name, shape in shapes.items()
     }
     if "neighbors" in kept:
-        _within(path, "neighbors", kept["neighbors"], manifest.items)
+        _within(file, "neighbors", kept["neighbors"], manifest.items)
     for name in ("strengths", "squares", "scales"):
         if name in kept and bool((kept[name] < 0).any()):
-            raise SnapshotError(f"{path}: {name} has a negative value")
+            raise SnapshotError(f"{file}: {name} has a negative value")
     if len(kept.get("squares", ())) and not kept["scales"][1] > 0:
-        raise SnapshotError(f"{path}: scales has no factor for the low pass")
+        raise SnapshotError(f"{file}: scales has no factor for the low pass")
     return kept
 
 
-def read_start(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+def read_start(file: File, manifest: Manifest) -> dict[str, Tensor]:
     """What the next training can go on from.
 
     Raises:
         SnapshotError: it does not fit the manifest.
         OSError, SafetensorError: the file cannot be read.
     """
-    found = files.read_tensors(path, manifest.version)
+    found = files.read_tensors(file, manifest.version)
     dim = manifest.settings.get("dim")
     shapes: dict[str, Shape] = {}
     for names in START_TABLES:
         if names & found.keys():
             if not isinstance(dim, int):
-                raise SnapshotError(f"{path} has tables, and its manifest no dim")
+                raise SnapshotError(f"{file} has tables, and its manifest no dim")
             sizes = {name: manifest.users if name == "users" else manifest.items for name in names}
             shapes = {name: (size, dim) for name, size in sizes.items()}
-    kept = {name: _shaped(path, found, name, shape) for name, shape in shapes.items()}
+    kept = {name: _shaped(file, found, name, shape) for name, shape in shapes.items()}
     if "basis" in found:
         shape = (manifest.items, _columns(found, "basis"))
-        kept["basis"] = _shaped(path, found, "basis", shape, (torch.float16, torch.float32))
+        kept["basis"] = _shaped(file, found, "basis", shape, (torch.float16, torch.float32))
     return kept
 
 
-def read_trained(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+def read_trained(file: File, manifest: Manifest) -> dict[str, Tensor]:
     """The edges that the snapshot was trained on, as `Trained` has them.
 
     Raises:
         SnapshotError: they do not fit the manifest.
         OSError, SafetensorError: the file cannot be read.
     """
-    edges = edges_of_users(path, files.read_tensors(path, manifest.version), manifest.users)
-    _within(path, "items", edges["items"], manifest.items)
+    edges = edges_of_users(file, files.read_tensors(file, manifest.version), manifest.users)
+    _within(file, "items", edges["items"], manifest.items)
     return edges
 
 
-def edges_of_users(path: Path, found: Mapping[str, Tensor], users: int) -> dict[str, Tensor]:
+def edges_of_users(file: File, found: Mapping[str, Tensor], users: int) -> dict[str, Tensor]:
     """The tensors of `Trained` among others that were read from a file.
 
     Raises:
         SnapshotError: they are not the edges of so many users.
     """
-    starts = _shaped(path, found, "starts", (users + 1,), (torch.int64,))
+    starts = _shaped(file, found, "starts", (users + 1,), (torch.int64,))
     n = int(starts[-1])
     if starts[0] != 0 or bool((starts.diff() < 0).any()):
-        raise SnapshotError(f"{path}: starts does not ascend from 0")
-    items = _shaped(path, found, "items", (n,), INTS)
-    held_out = _shaped(path, found, "held_out", (n,), (torch.bool,))
+        raise SnapshotError(f"{file}: starts does not ascend from 0")
+    items = _shaped(file, found, "items", (n,), INTS)
+    held_out = _shaped(file, found, "held_out", (n,), (torch.bool,))
     return {"starts": starts, "items": items, "held_out": held_out}
 
 
-def table_of_users(path: Path, found: Mapping[str, Tensor], name: str, users: int) -> Tensor:
+def table_of_users(file: File, found: Mapping[str, Tensor], name: str, users: int) -> Tensor:
     """A tensor with a row for each user, float32 [users, ...].
 
     Raises:
         SnapshotError: it has another type, or is not of so many users.
     """
-    return _shaped(path, found, name, (users, *found[name].shape[1:]))
+    return _shaped(file, found, name, (users, *found[name].shape[1:]))
 
 
 def _weighed(manifest: Manifest) -> list[AnyPart]:
@@ -184,7 +184,7 @@ def _columns(found: Mapping[str, Tensor], name: str) -> int:
 
 
 def _shaped(
-    path: Path,
+    file: File,
     found: Mapping[str, Tensor],
     name: str,
     shape: Shape,
@@ -192,22 +192,22 @@ def _shaped(
 ) -> Tensor:
     """The tensor of this name, shape and one of these types, all of its values finite."""
     if name not in found:
-        raise SnapshotError(f"{path} lacks the tensor {name}")
+        raise SnapshotError(f"{file} lacks the tensor {name}")
     tensor = found[name]
     if tuple(tensor.shape) != shape:
-        raise SnapshotError(f"{path}: {name} has shape {list(tensor.shape)}, not {list(shape)}")
+        raise SnapshotError(f"{file}: {name} has shape {list(tensor.shape)}, not {list(shape)}")
     if tensor.dtype not in types:
-        raise SnapshotError(f"{path}: {name} has type {tensor.dtype}, not {types[0]}")
+        raise SnapshotError(f"{file}: {name} has type {tensor.dtype}, not {types[0]}")
     if tensor.is_floating_point() and tensor.numel():
         least, largest = tensor.aminmax()  # takes no memory, and a NaN comes out
         if not (math.isfinite(least) and math.isfinite(largest)):
-            raise SnapshotError(f"{path}: {name} has a value that is not finite")
+            raise SnapshotError(f"{file}: {name} has a value that is not finite")
     return tensor
 
 
-def _within(path: Path, name: str, numbers: Tensor, n: int) -> None:
+def _within(file: File, name: str, numbers: Tensor, n: int) -> None:
     """Raises SnapshotError unless all numbers are from 0 up to and without n."""
     if numbers.numel():
         least, largest = map(int, numbers.aminmax())
         if least < 0 or largest >= n:
-            raise SnapshotError(f"{path}: {name} has numbers {least} to {largest} of {n} items")
+            raise SnapshotError(f"{file}: {name} has numbers {least} to {largest} of {n} items")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 from safetensors import SafetensorError
 from torch import Tensor
 
 from consumer.edge.traces import matching
-from process import atomic
 from trainer.graph.ids import Ids
 from trainer.lifecycle import files
 from trainer.lifecycle.checks import edges_of_users, table_of_users
-from trainer.lifecycle.manifest import SnapshotError
-from trainer.lifecycle.promotion import locked
-from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.manifest import SnapshotError, StoreAway
+from trainer.lifecycle.marks import Changing
+from trainer.lifecycle.snapshots import Snapshots, trouble
+from trainer.lifecycle.storage import File, Storage, Write
 from trainer.lifecycle.trained_edges import Trained
 
 log = logging.getLogger("trainer")
@@ -45,28 +43,29 @@ def erase(snapshots: Snapshots, forgotten: Mapping[str, int]) -> list[str]:
         The versions that were changed or deleted.
 
     Raises:
-        SnapshotError: a snapshot cannot be written.
+        SnapshotError: a snapshot cannot be written, or an object store does not answer.
     """
     touched = []
-    for version in snapshots.versions():
-        folder = snapshots.root / version
+    for version in snapshots.every_version():
         try:
             users = snapshots.user_ids(version)
+        except StoreAway:
+            raise
         except SnapshotError as error:
-            log.warning("%s; if it holds users who were forgotten, delete %s.", error, folder)
+            log.warning(
+                "%s; if it holds users who were forgotten, delete %s.",
+                error, snapshots.storage.place(version),
+            )  # fmt: skip
             continue
         numbers = matching(users, _meant(snapshots, version, forgotten))
         if not numbers:
             continue
-        with locked(snapshots):  # so that none is deleted that is about to go live
-            try:
-                if _may_be_needed(snapshots, version):
-                    _blank(folder, users, numbers)
-                else:
-                    shutil.rmtree(folder)
-                touched.append(version)
-            except OSError as error:
-                raise SnapshotError(f"cannot take a user out of {folder}: {error}") from error
+        try:
+            snapshots.marks.change(partial(_take_out, snapshots, version, users, numbers))
+        except OSError as error:
+            place = snapshots.storage.place(version)
+            raise SnapshotError(f"cannot take a user out of {place}: {error}") from error
+        touched.append(version)
     return touched
 
 
@@ -74,43 +73,60 @@ def _meant(snapshots: Snapshots, version: str, forgotten: Mapping[str, int]) -> 
     """Digests of the users whom a snapshot may not hold."""
     try:
         stamp = snapshots.manifest(version).stamp
+    except StoreAway:
+        raise
     except SnapshotError:
         stamp = 0  # whoever was forgotten at any time
     return {digest for digest, at in forgotten.items() if at > stamp or not stamp}
 
 
-def _may_be_needed(snapshots: Snapshots, version: str) -> bool:
+def _take_out(
+    snapshots: Snapshots, version: str, users: pa.Array, numbers: list[int], marks: Changing
+) -> None:
+    """Take them out of what is needed, as a part of a change of the marks: so nothing is deleted
+    that is about to go live."""
+    if not _may_be_needed(marks, version) or not _blank(snapshots.storage, version, users, numbers):
+        marks.drop(version)
+
+
+def _may_be_needed(marks: Changing, version: str) -> bool:
     """Whether a snapshot is or was live, or nobody knows what is live."""
     try:
-        live = snapshots.marks.live()
+        live = marks.live()
     except SnapshotError:
         return True
-    return version == live or snapshots.marks.promoted_at(version) is not None
+    return version == live or marks.promoted_at(version) is not None
 
 
-def _blank(folder: Path, users: pa.Array, numbers: list[int]) -> None:
+def _blank(storage: Storage, version: str, users: pa.Array, numbers: list[int]) -> bool:
     """Zero the users' rows and put the empty string for their ids, each file replaced at once.
 
-    A snapshot with a broken file is deleted; what the disk refuses does not say that it is broken.
+    Returns:
+        False for a snapshot with a broken file; what the disk refuses does not say that it is
+        broken.
     """
     for name in FILES:
-        path = folder / name
-        if not path.exists():
+        try:
+            file = storage.file(f"{version}/{name}")
+        except FileNotFoundError:
             continue
         try:
-            tensors = _without(path, numbers, len(users))
+            tensors = _without(file, name, version, numbers, len(users))
         except BROKEN:
-            shutil.rmtree(folder)
-            return
-        _replace(path, partial(files.write_tensors, tensors=tensors, version=folder.name))
+            return False
+        write = partial(files.write_tensors, tensors=tensors, version=version)
+        _replace(storage, f"{version}/{name}", write)
     # The ids last: as long as they are there, it is seen that there is something to be done.
     ids = Ids(users)
     ids.blank(numbers)
-    write = partial(files.write_ids, column="user_id", ids=ids.values, version=folder.name)
-    _replace(folder / "users.parquet", write)
+    write = partial(files.write_ids, column="user_id", ids=ids.values, version=version)
+    _replace(storage, f"{version}/users.parquet", write)
+    return True
 
 
-def _without(path: Path, numbers: list[int], n_users: int) -> dict[str, Tensor]:
+def _without(
+    file: File, name: str, version: str, numbers: list[int], n_users: int
+) -> dict[str, Tensor]:
     """The tensors of a file, without what they tell of the users.
 
     All is checked before torch computes with it: torch's own errors do not say whether the file is
@@ -119,20 +135,17 @@ def _without(path: Path, numbers: list[int], n_users: int) -> dict[str, Tensor]:
     Raises:
         BROKEN: the file is broken.
     """
-    tensors = files.read_tensors(path, path.parent.name)
-    if path.name == TRAINED:
-        edges = edges_of_users(path, tensors, n_users)
+    tensors = files.read_tensors(file, version)
+    if name == TRAINED:
+        edges = edges_of_users(file, tensors, n_users)
         return Trained(**edges).without(numbers).tensors()
-    for name in USER_TABLES & tensors.keys():
-        table_of_users(path, tensors, name, n_users)[numbers] = 0
+    for table in USER_TABLES & tensors.keys():
+        table_of_users(file, tensors, table, n_users)[numbers] = 0
     return tensors
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    draft = path.with_name(".draft")
+def _replace(storage: Storage, name: str, write: Write) -> None:
     try:
-        write(draft)
-        atomic.replace(draft, path)
+        storage.write(name, write)
     except (OSError, SafetensorError, pa.ArrowException) as error:
-        draft.unlink(missing_ok=True)
-        raise SnapshotError(f"cannot write {path}: {error}") from error
+        raise trouble(f"cannot write {storage.place(name)}", error) from error

@@ -1,8 +1,9 @@
-"""One trainer at a time writes to a MODEL_STORE: it holds a file there and touches it.
+"""One trainer at a time writes to a MODEL_STORE: it holds a file there and renews it.
 
-The file says who holds it. Another trainer takes it over when it was not touched for EXPIRES
+The file says who holds it. Another trainer takes it over when it was not renewed for EXPIRES
 seconds by the other's own clock, so clocks need not agree; or at once, where the two run on one
-machine and the holder's process is gone.
+machine and the holder's process is gone. An object store gives it to one alone; in a folder, who
+has written it looks a second time.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from pathlib import Path
 
 import msgspec
 
-from process import atomic
 from process.errors import StreamGCNError
+from process.settings import SettingsError
+from trainer.lifecycle.storage import Found, State, Storage
 
 LEASE = "trainer.lease"
-BEAT = 5.0  # seconds between two touches
+BEAT = 5.0  # seconds between two renewals
 EXPIRES = 60.0
 SETTLE = 1.0  # seconds in which another that takes it at the same time would show
 MOST = 4_096  # bytes of the file that are read
@@ -43,6 +45,7 @@ class Holder(msgspec.Struct):
     since: str = "unknown"
     machine: str = ""  # the boot and the pid namespace, "" where they are not known
     started: str = ""  # when the process was, as the kernel counts
+    beat: int = 0  # renewals, so that no two of them are the same
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
@@ -55,16 +58,17 @@ class Holder(msgspec.Struct):
 
 
 class Lease:
-    """Take it with `take`; a thread touches it until `release`."""
+    """Take it with `take`; a thread renews it until `release`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / LEASE
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._place = storage.place(LEASE)
         self._me = Holder(
             uuid.uuid4().hex, socket.gethostname(), os.getpid(),
             datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), _machine(), _start(os.getpid()),
         )  # fmt: skip
         self._held = False
-        self._seen: tuple[bytes, int] | None = None  # content and time of change,
+        self._seen: tuple[bytes, State] | None = None  # content and state,
         self._seen_at = 0.0  # and since when it has been so
         self._told = ""  # the holder that the log named last
         self._end = threading.Event()
@@ -79,7 +83,8 @@ class Lease:
         """Take the lease if it is free or has expired; a line of the log names another holder.
 
         Raises:
-            OSError: the folder cannot be read or written.
+            OSError: the storage cannot be read or written.
+            SettingsError: an object store does not check the conditions of a write.
         """
         if self._held:
             try:
@@ -88,22 +93,21 @@ class Lease:
             except LeaseLost:
                 pass  # who has it is told below
         found = self._read()
-        holder = _parsed(found[0]) if found else None
+        holder = _parsed(found) if found else None
         if found and not self._is_free(found, holder):
             named = str(holder or "it does not say which")
             if self._told != named:
                 self._told = named
-                log.warning("Another trainer holds %s: %s; standing by.", self._path, named)
+                log.warning("Another trainer holds %s: %s; standing by.", self._place, named)
             return False
-        self._write()
-        if self._end.wait(SETTLE) or not self._is_mine():
+        if not self._claim(found):
             return False
         self._held, self._told = True, ""
-        if found and holder != self._me:
+        if found and not (holder and holder.id == self._me.id):
             log.warning(
                 "Took over %s from the trainer %s, which has ended or did not write there for "
                 "%.0f s.",
-                self._path, holder or "unknown", EXPIRES,
+                self._place, holder or "unknown", EXPIRES,
             )  # fmt: skip
         if not self._thread:
             self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -115,13 +119,15 @@ class Lease:
 
         Raises:
             LeaseLost: another has it.
-            OSError: the folder cannot be read or written.
+            OSError: the storage cannot be read or written.
         """
-        if self._read() is None:  # the whole folder may have been deleted
-            self._write()
-        if not self._is_mine():
+        found = self._read()
+        if found is None:  # the whole folder may have been deleted
+            self._storage.claim(LEASE, self._said(), None)
+            found = self._read()
+        if not self._owns(found):
             self._held = False
-            raise LeaseLost(f"another trainer has taken {self._path} over")
+            raise LeaseLost(f"another trainer has taken {self._place} over")
 
     def release(self) -> None:
         """Give it back, so that another can take it at once."""
@@ -129,70 +135,80 @@ class Lease:
         if self._thread:
             self._thread.join()
         try:
-            if self._held and self._is_mine():
-                self._path.unlink()
+            if self._held and self._owns(self._read()):
+                self._storage.delete(LEASE)
         except OSError:
             pass  # it expires
         self._held = False
 
     def _beat(self) -> None:
-        touched = time.monotonic()
+        renewed = time.monotonic()
         while not self._end.wait(BEAT):
+            began = time.monotonic()
             if not self._held:
-                touched = time.monotonic()
+                renewed = began
                 continue
             try:
-                if self._is_mine():
-                    os.utime(self._path)
-                    touched = time.monotonic()
-                else:
-                    self._held = False
+                self._held = self._renew()
+                renewed = began
             except OSError:
-                self._held = time.monotonic() - touched < EXPIRES
+                self._held = time.monotonic() - renewed < EXPIRES
 
-    def _write(self) -> None:
-        self._path.parent.mkdir(0o700, parents=True, exist_ok=True)
-        atomic.write(self._path, msgspec.json.encode(self._me))
-
-    def _is_mine(self) -> bool:
+    def _renew(self) -> bool:
         found = self._read()
-        holder = _parsed(found[0]) if found else None
+        if not found or not self._owns(found):
+            return False
+        # Where another was quicker, the next beat sees who.
+        self._storage.renew(LEASE, self._said(), found.state)
+        return True
+
+    def _claim(self, found: Found | None) -> bool:
+        if not self._storage.claim(LEASE, self._said(), found.state if found else None):
+            return False
+        if self._storage.claims_are_sure:
+            if self._storage.claim(LEASE, self._said(), None):  # though there is one now
+                raise SettingsError(
+                    f"MODEL_STORE={self._storage} is refused: the object store ignores the "
+                    "condition If-None-Match of a write, so two trainers could write at once; take "
+                    "one that knows conditional writes"
+                )
+            return True
+        return not self._end.wait(SETTLE) and self._owns(self._read())
+
+    def _said(self) -> bytes:
+        self._me.beat += 1
+        return msgspec.json.encode(self._me)
+
+    def _owns(self, found: Found | None) -> bool:
+        holder = _parsed(found) if found else None
         return holder is not None and holder.id == self._me.id
 
-    def _is_free(self, found: tuple[bytes, int], holder: Holder | None) -> bool:
+    def _is_free(self, found: Found, holder: Holder | None) -> bool:
         now = time.monotonic()
-        if found != self._seen:
-            self._seen, self._seen_at = found, now
+        if (found.content, found.state) != self._seen:
+            self._seen, self._seen_at = (found.content, found.state), now
         if holder and (holder.id == self._me.id or holder.is_gone()):
             return True
         return now - self._seen_at > EXPIRES
 
-    def _read(self) -> tuple[bytes, int] | None:
-        """Content and time of change in nanoseconds, None without a file.
-
-        It is opened, because some shared volumes tell the truth of a file only then.
-        """
-        try:
-            with self._path.open("rb") as file:
-                return file.read(MOST), os.fstat(file.fileno()).st_mtime_ns
-        except FileNotFoundError:
-            return None
+    def _read(self) -> Found | None:
+        return self._storage.look(LEASE, MOST)
 
 
-def holder(folder: Path) -> Holder | None:
-    """Who holds the lease of a folder, None if nobody does or it has expired by this clock."""
-    path = folder / LEASE
+def holder(storage: Storage) -> Holder | None:
+    """Who holds the lease, None if nobody does or it has expired by this clock."""
     try:
-        found = _parsed(path.read_bytes()[:MOST])
-        fresh = time.time() - path.stat().st_mtime < EXPIRES
+        found = storage.look(LEASE, MOST)
     except OSError:
         return None
-    return found if found and fresh and not found.is_gone() else None
+    named = _parsed(found) if found else None
+    fresh = found is not None and time.time() - found.changed_at < EXPIRES
+    return named if named and fresh and not named.is_gone() else None
 
 
-def _parsed(content: bytes) -> Holder | None:
+def _parsed(found: Found) -> Holder | None:
     try:
-        return msgspec.json.decode(content, type=Holder)
+        return msgspec.json.decode(found.content, type=Holder)
     except msgspec.MsgspecError:
         return None
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 
 from process.outage import Outage
-from trainer.lifecycle.manifest import Snapshot, SnapshotError
+from trainer.lifecycle.manifest import Snapshot, SnapshotError, StoreAway
 from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.storage import State
 
-State = tuple[tuple[str, int, int], ...]  # name, size and time of change of each file
+Files = tuple[tuple[str, State], ...]  # name and state of each file of a snapshot
 
 
 class LiveModel:
@@ -17,12 +18,18 @@ class LiveModel:
     def __init__(self, snapshots: Snapshots, log: logging.Logger) -> None:
         self._snapshots = snapshots
         self._log = log
-        self._damaged: dict[str, State] = {}
+        self._damaged: dict[str, Files] = {}
         self._last: str | None = None  # that the pointer named
-        place = f"MODEL_STORE {snapshots.root}"
+        place = f"MODEL_STORE {snapshots.storage}"
         self._pointer = Outage(
             log, f"{place} does not say which model is live", f"{place} says which model is live"
         )
+        self._reading = Outage(log, f"{place} cannot be read", f"{place} can be read again")
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it could not be seen, at the last look, which one is live."""
+        return self._pointer.lasts
 
     def version(self) -> str | None:
         """The version to use, None where there is none. Cheap: reads the live pointer alone."""
@@ -42,10 +49,19 @@ class LiveModel:
         return next((version for version in others if not self._is_damaged(version)), None)
 
     def read(self) -> Snapshot | None:
-        """The snapshot to use, None where there is none."""
+        """The snapshot to use, None where there is none.
+
+        Raises:
+            StoreAway: an object store did not answer, which is said.
+        """
         while version := self.version():
             try:
-                return self._snapshots.read(version)
+                read = self._snapshots.read(version)
+                self._reading.worked()
+                return read
+            except StoreAway as error:
+                self._reading.failed(error)
+                raise
             except SnapshotError as error:
                 self._damaged[version] = self._state(version)
                 instead = self.version()
@@ -60,15 +76,19 @@ class LiveModel:
         none is known, as they went live. What the gate or an operator has rejected may not.
         """
         versions = self._snapshots.versions()
+        try:
+            marks = self._snapshots.marks.now()
+        except SnapshotError:
+            return []
         if live:
             older = [version for version in versions if version < live]
             newer = [version for version in versions if version > live]
             order = [*older[::-1], *newer]
         else:
-            at = {version: self._snapshots.marks.promoted_at(version) or 0 for version in versions}
+            at = {version: marks.promoted_at(version) or 0 for version in versions}
             order = sorted(versions, key=lambda version: (at[version], version), reverse=True)
         passed = (version for version in order if self._has_passed(version))
-        return [version for version in passed if not self._snapshots.marks.is_withdrawn(version)]
+        return [version for version in passed if not marks.is_withdrawn(version)]
 
     def _has_passed(self, version: str) -> bool:
         try:
@@ -79,10 +99,8 @@ class LiveModel:
     def _is_damaged(self, version: str) -> bool:
         return version in self._damaged and self._damaged[version] == self._state(version)
 
-    def _state(self, version: str) -> State:
+    def _state(self, version: str) -> Files:
         try:
-            files = sorted((self._snapshots.root / version).iterdir())
-            found = ((file.name, file.stat()) for file in files)
-            return tuple((name, of.st_size, of.st_mtime_ns) for name, of in found)
+            return tuple(sorted(self._snapshots.storage.states(version).items()))
         except OSError:
             return ()

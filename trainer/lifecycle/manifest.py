@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import msgspec
 import pyarrow as pa
@@ -17,12 +15,16 @@ from trainer.embedding.embeddings import Embeddings
 from trainer.lifecycle.trained_edges import Trained
 
 FORMAT = 1  # of a snapshot; raised when what is written cannot be read by older code
-VERSION = re.compile(r"\d{8}T\d{6}\.\d{1,6}Z", re.ASCII)
 STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 class SnapshotError(StreamGCNError):
     """A snapshot cannot be read or written; the text names the file and what is wrong."""
+
+
+class StoreAway(SnapshotError):
+    """The object store does not answer, or refuses, so nobody knows what is wrong with a snapshot
+    or whether anything is."""
 
 
 class Manifest(msgspec.Struct):
@@ -67,26 +69,24 @@ class Snapshot:
     trained: Trained | None = None
 
 
-def parse(path: Path) -> Manifest:
-    """Read a manifest.
+def parse(place: str, content: bytes, version: str) -> Manifest:
+    """Read a manifest that lies at `place`, in the folder of a version.
 
     Raises:
-        SnapshotError: it is no manifest of a snapshot in this folder, or of a newer format.
-        OSError: it cannot be read.
+        SnapshotError: it is no manifest of a snapshot of this name, or of a newer format.
     """
-    content = path.read_bytes()
     try:
         made_by = msgspec.json.decode(content, type=_Format).format
         if made_by > FORMAT:
             raise SnapshotError(
-                f"{path} has format {made_by}, and this version of StreamGCN reads up to {FORMAT}: "
-                "install the version that wrote it"
+                f"{place} has format {made_by}, and this version of StreamGCN reads up to "
+                f"{FORMAT}: install the version that wrote it"
             )
         manifest = msgspec.json.decode(content, type=Manifest)
     except msgspec.MsgspecError as error:
-        raise SnapshotError(f"{path} is no manifest: {error}") from error
-    if manifest.version != path.parent.name:
-        raise SnapshotError(f"{path} is of another snapshot, {manifest.version!r}")
+        raise SnapshotError(f"{place} is no manifest: {error}") from error
+    if manifest.version != version:
+        raise SnapshotError(f"{place} is of another snapshot, {manifest.version!r}")
     return manifest
 
 

@@ -1,18 +1,16 @@
 """Which snapshot is live is changed by one at a time: the trainer, or an operator beside it.
 
-The folder of the snapshots is locked meanwhile, so no snapshot is pruned that is about to go live,
-and no candidate takes the place of a model that it was not judged against. Where a volume knows no
-locks, two changes within the same few milliseconds are not told apart.
+Nobody else changes the marks meanwhile, so no snapshot is pruned that is about to go live, and no
+candidate takes the place of a model that it was not judged against. Where the volume of a folder
+knows no locks, two changes within the same few milliseconds are not told apart.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from functools import partial
 
-from trainer.lifecycle.manifest import SnapshotError
+from trainer.lifecycle.manifest import SnapshotError, StoreAway
+from trainer.lifecycle.marks import Changing, Marks, Seen
 from trainer.lifecycle.snapshots import Snapshots
 
 
@@ -20,31 +18,13 @@ class LiveChanged(SnapshotError):
     """Another model went live since the caller looked."""
 
 
-@contextmanager
-def locked(snapshots: Snapshots) -> Iterator[None]:
-    """Nobody else changes what is live, or prunes, while inside.
+def named(snapshots: Snapshots) -> str | None:
+    """The version that the live pointer names; None where there is none or it is damaged.
 
     Raises:
-        SnapshotError: the folder is missing or cannot be opened.
+        StoreAway: nobody knows.
     """
-    try:
-        folder = os.open(snapshots.root, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise SnapshotError(f"cannot open {snapshots.root}: {error.strerror}") from error
-    try:
-        with suppress(OSError):  # of a volume without locks
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
-def named(snapshots: Snapshots) -> str | None:
-    """The version that the live pointer names; None where there is none or it is damaged."""
-    try:
-        return snapshots.marks.live()
-    except SnapshotError:
-        return None
+    return named_in(snapshots.marks)
 
 
 def put_live(snapshots: Snapshots, version: str, instead_of: str | None) -> None:
@@ -54,14 +34,17 @@ def put_live(snapshots: Snapshots, version: str, instead_of: str | None) -> None
         LiveChanged: the live pointer names another model by now, whoever put it there.
         SnapshotError: the pointer cannot be written.
     """
-    with locked(snapshots):
-        live = named(snapshots)
+
+    def act(marks: Changing) -> None:
+        live = named_in(marks)
         if live != instead_of:
             raise LiveChanged(
                 f"{live or 'no model'} was made live while this one was trained and judged against "
                 f"{instead_of or 'popularity alone'}"
             )
-        snapshots.promote(version)
+        snapshots.promote_in(marks, version)
+
+    snapshots.marks.change(act)
 
 
 def promote(snapshots: Snapshots, version: str) -> None:
@@ -70,14 +53,17 @@ def promote(snapshots: Snapshots, version: str) -> None:
     Raises:
         SnapshotError: there is no such snapshot, it is damaged, or the pointer cannot be written.
     """
-    with locked(snapshots):
-        if version not in snapshots.versions():
+
+    def act(marks: Changing) -> None:
+        if version not in snapshots.every_version():
             raise SnapshotError(
-                f"there is no snapshot {version} in {snapshots.root}; `streamgcn models list` "
+                f"there is no snapshot {version} in {snapshots.storage}; `streamgcn models list` "
                 "shows all"
             )
         snapshots.read(version)
-        snapshots.promote(version)
+        marks.promote(version)
+
+    snapshots.marks.change(act)
 
 
 def roll_back(snapshots: Snapshots) -> tuple[str, str]:
@@ -93,31 +79,46 @@ def roll_back(snapshots: Snapshots) -> tuple[str, str]:
         SnapshotError: no sound snapshot was live before, or the mark or the pointer cannot be
             written.
     """
-    with locked(snapshots):
-        live = snapshots.marks.live()
-        if live is None:
-            raise SnapshotError(f"no model is live in {snapshots.root}")
-        for version in before(snapshots, live):
-            try:
-                snapshots.read(version)
-            except SnapshotError:
-                continue  # it is damaged
-            if (snapshots.root / live).is_dir():  # a model that is gone needs no mark
-                snapshots.marks.withdraw(live)
-            snapshots.marks.point_to(version)
-            return live, version
-        raise SnapshotError(
-            f"no model was live before {live}; `streamgcn models promote` puts any other one live"
-        )
+    return snapshots.marks.change(partial(_roll_back, snapshots))
 
 
-def before(snapshots: Snapshots, live: str) -> list[str]:
+def _roll_back(snapshots: Snapshots, marks: Changing) -> tuple[str, str]:
+    live = marks.live()
+    if live is None:
+        raise SnapshotError(f"no model is live in {snapshots.storage}")
+    for version in before(snapshots, marks, live):
+        try:
+            snapshots.read(version)
+        except StoreAway:
+            raise
+        except SnapshotError:
+            continue  # it is damaged
+        if snapshots.storage.states(live):  # a model that is gone needs no mark
+            marks.withdraw(live)
+        marks.point_to(version)
+        return live, version
+    raise SnapshotError(
+        f"no model was live before {live}; `streamgcn models promote` puts any other one live"
+    )
+
+
+def before(snapshots: Snapshots, marks: Seen, live: str) -> list[str]:
     """Versions that were live before the live one and were not withdrawn, the last one first."""
     at = {
         version: promoted
         for version in snapshots.versions()
         if version != live
-        and (promoted := snapshots.marks.promoted_at(version)) is not None
-        and not snapshots.marks.is_withdrawn(version)
+        and (promoted := marks.promoted_at(version)) is not None
+        and not marks.is_withdrawn(version)
     }
     return sorted(at, key=lambda version: (at[version], version), reverse=True)
+
+
+def named_in(marks: Marks | Seen) -> str | None:
+    """The same of marks that were read."""
+    try:
+        return marks.live()
+    except StoreAway:
+        raise
+    except SnapshotError:
+        return None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from pathlib import Path
+from contextlib import suppress
+from functools import partial
 
 from trainer.lifecycle.manifest import SnapshotError
-from trainer.lifecycle.promotion import locked
+from trainer.lifecycle.marks import Changing
 from trainer.lifecycle.snapshots import Snapshots
 
 NEWEST = 5  # snapshots that are kept, live or not
@@ -16,38 +15,28 @@ ABANDONED_AFTER = 3_600.0  # seconds without a change: another trainer may be at
 
 
 def prune(snapshots: Snapshots) -> None:
-    """Delete all but the newest snapshots and those that were live last, and abandoned drafts."""
-    with locked(snapshots):
-        _delete_old(snapshots)
-    for draft in snapshots.root.glob(".*.draft"):
-        if time.time() - _changed(draft) > ABANDONED_AFTER:
-            if draft.is_dir():
-                shutil.rmtree(draft, ignore_errors=True)
-            else:
-                draft.unlink(missing_ok=True)
+    """Delete all but the newest snapshots and those that were live last, and abandoned drafts.
+
+    Raises:
+        SnapshotError, OSError: the storage is away or refuses.
+    """
+    snapshots.marks.change(partial(_drop_old, snapshots))
+    snapshots.storage.tidy(ABANDONED_AFTER)
 
 
-def _delete_old(snapshots: Snapshots) -> None:
+def _drop_old(snapshots: Snapshots, marks: Changing) -> None:
     versions = snapshots.versions()
     promoted = {
         version: at
         for version in versions
-        if (at := snapshots.marks.promoted_at(version)) is not None
-        and not snapshots.marks.is_withdrawn(version)
+        if (at := marks.promoted_at(version)) is not None and not marks.is_withdrawn(version)
     }
     kept = set(versions[-NEWEST:])
     kept |= set(sorted(promoted, key=lambda version: promoted[version])[-WERE_LIVE:])
     try:
-        kept.add(snapshots.marks.live() or "")
+        kept.add(marks.live() or "")
     except SnapshotError:
         return  # nobody knows what may go
     for version in set(versions) - kept:
-        shutil.rmtree(snapshots.root / version, ignore_errors=True)
-
-
-def _changed(draft: Path) -> float:
-    """When a draft was changed last, epoch seconds."""
-    try:
-        return max(path.stat().st_mtime for path in (draft, *draft.glob("*")))
-    except OSError:  # it is finished, or gone
-        return time.time()
+        with suppress(OSError):  # the next training tries again
+            marks.drop(version)

@@ -6,15 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 
-from process import atomic
 from trainer.lifecycle.lease import holder
+from trainer.lifecycle.storage import Storage
 
 TRAINING = "training.json"
-EVERY = 1.0  # seconds between two writes
+MOST = 10_000  # bytes of the file that are read
+EVERY = 1.0  # seconds between two writes, at least, and so many times as long as the last took:
+REST_TIMES = 20.0  # an object store that does not answer costs a training one twentieth
 
 
 class Training(msgspec.Struct):
@@ -33,54 +34,57 @@ class Training(msgspec.Struct):
 
 
 class RunningTraining:
-    """The file as the trainer keeps it. A disk that refuses costs no training."""
+    """The file as the trainer keeps it. A storage that refuses costs no training."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / TRAINING
-        self._written = 0.0
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._next = 0.0  # when it is written next
         self._training = Training("", 0)
 
     @contextmanager
     def of(self, edges: int) -> Iterator[None]:
         """While inside, a training of a graph of so many edges runs."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._training, self._written = Training(now, edges), 0.0
+        self._training = Training(now, edges)
         self._write()
         try:
             yield
         finally:
             with suppress(OSError):
-                self._path.unlink(missing_ok=True)
+                self._storage.delete(TRAINING)
 
     def note(self, stage: str, step: int, steps: int, loss: float | None = None) -> None:
         """So far is the training."""
         made = self._training
         made.stage, made.step, made.steps, made.loss = stage, step, steps, loss
-        if time.monotonic() - self._written >= EVERY:
+        if time.monotonic() >= self._next:
             self._write()
 
     def _write(self) -> None:
-        self._written = time.monotonic()
+        began = time.monotonic()
         with suppress(OSError):
-            atomic.write(self._path, msgspec.json.encode(self._training))
+            self._storage.write(TRAINING, msgspec.json.encode(self._training))
+        ended = time.monotonic()
+        self._next = max(began + EVERY, ended + REST_TIMES * (ended - began))
 
 
-def doing(folder: Path) -> str:
+def doing(storage: Storage) -> str:
     """Whether a trainer holds this MODEL_STORE, and what it does, in words."""
-    held_by = holder(folder)
+    held_by = holder(storage)
     if held_by is None:
         return "not running"
-    running = training(folder)
+    running = training(storage)
     if running is None:
         return f"running ({held_by}), waiting for new edges"
     return f"running ({held_by}), {running}"
 
 
-def training(folder: Path) -> Training | None:
+def training(storage: Storage) -> Training | None:
     """The training that runs in a MODEL_STORE, None if none does."""
-    if holder(folder) is None:
+    if holder(storage) is None:
         return None
     try:
-        return msgspec.json.decode((folder / TRAINING).read_bytes(), type=Training)
+        found = storage.look(TRAINING, MOST)
+        return msgspec.json.decode(found.content, type=Training) if found else None
     except (OSError, msgspec.MsgspecError):
         return None

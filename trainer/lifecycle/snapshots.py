@@ -9,10 +9,9 @@ Beside them are the marks (marks.py), which say what is live and what was.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
 import msgspec
 import pyarrow as pa
@@ -20,82 +19,102 @@ import pyarrow.compute as pc
 from safetensors import SafetensorError
 from torch import Tensor
 
-from process import atomic
-from process.settings import SettingsError
 from trainer.embedding.kinds import KINDS
 from trainer.lifecycle import checks, files
-from trainer.lifecycle.manifest import VERSION, Manifest, Snapshot, SnapshotError, parse
-from trainer.lifecycle.marks import Marks
+from trainer.lifecycle.folder import Folder
+from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, StoreAway, parse
+from trainer.lifecycle.marks import Changing, FolderMarks, Marks
+from trainer.lifecycle.storage import VERSION, File, StoreTrouble, Write, opened
 from trainer.lifecycle.trained_edges import Trained
 
-PRIVATE = 0o700  # of folders
+USERS = "users.parquet"
+MANIFEST = "manifest.json"  # written last: with it a snapshot is whole
 UNREADABLE = (OSError, SafetensorError, msgspec.MsgspecError, pa.ArrowException, ValueError)
+UNWRITABLE = (OSError, SafetensorError, pa.ArrowException)
+MOST = 10_000_000  # bytes of a manifest
 
 
 class Snapshots:
-    """The snapshots in one folder."""
+    """The snapshots in one MODEL_STORE."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, uri: str) -> None:
         """Nothing is read or made yet.
 
         Raises:
-            SettingsError: there is a file where the folder should be.
+            SettingsError: there is a file where the folder should be, or the URI is no place.
         """
-        self.root = Path(root)
-        self.marks = Marks(self.root)
-        for place in (self.root, *self.root.parents):
-            if place.exists():
-                if not place.is_dir():
-                    raise SettingsError(
-                        f"MODEL_STORE={root} is refused: {place} is a file; name a folder"
-                    )
-                break
+        self.storage = opened(uri)
+        assert isinstance(self.storage, Folder)  # noqa: S101  the one kind that there is
+        self.marks: Marks = FolderMarks(self.storage)
+
+    def check(self) -> None:
+        """See that an object store lets this process in; a folder is not looked at.
+
+        Raises:
+            SettingsError: it does not, and waiting does not help.
+            StoreAway: it does not answer.
+        """
+        try:
+            self.storage.check()
+        except OSError as error:
+            raise trouble(f"cannot use MODEL_STORE {self.storage}", error) from error
 
     def versions(self) -> list[str]:
-        """All whole snapshots, oldest first; none where the folder cannot be read."""
+        """All whole snapshots, oldest first; none where they cannot be read."""
         try:
-            found = [path.name for path in self.root.iterdir() if VERSION.fullmatch(path.name)]
-        except OSError:
+            return self.every_version()
+        except SnapshotError:
             return []
-        return sorted(name for name in found if (self.root / name / "manifest.json").exists())
+
+    def every_version(self) -> list[str]:
+        """The same, for whoever must not miss one.
+
+        Raises:
+            SnapshotError: they cannot be read.
+        """
+        with _named(str(self.storage)):
+            found = sorted(filter(VERSION.fullmatch, self.storage.folders()))
+            return [name for name in found if self.storage.exists(f"{name}/{MANIFEST}")]
 
     def write(self, snapshot: Snapshot) -> None:
         """Write it beside the others; it is seen whole or not at all, also after a power cut.
 
         Raises:
-            SnapshotError: the disk refuses; what was begun is deleted.
+            SnapshotError: the storage refuses; what was begun is deleted.
+            StoreAway: an object store does not answer.
         """
         version = snapshot.manifest.version
-        draft = self.root / f".{version}.draft"
+        tensors = {"tables": snapshot.embeddings.tensors, "start": snapshot.start}
+        if snapshot.trained:
+            tensors["trained"] = snapshot.trained.tensors()
+        made: dict[str, Write] = {
+            f"{name}.safetensors": partial(files.write_tensors, tensors=of, version=version)
+            for name, of in tensors.items()
+        }
+        for name, column, ids in (
+            ("users", "user_id", snapshot.user_ids),
+            ("items", "item_id", snapshot.item_ids),
+        ):
+            write = partial(files.write_ids, column=column, ids=ids, version=version)
+            made[f"{name}.parquet"] = write
+        made[MANIFEST] = partial(files.write_bytes, content=_as_text(snapshot.manifest))
         try:
-            self.root.mkdir(PRIVATE, parents=True, exist_ok=True)
-            draft.mkdir(PRIVATE)
-            tensors = {"tables": snapshot.embeddings.tensors, "start": snapshot.start}
-            if snapshot.trained:
-                tensors["trained"] = snapshot.trained.tensors()
-            for name, of in tensors.items():
-                files.write_tensors(draft / f"{name}.safetensors", of, version)
-            files.write_ids(draft / "users.parquet", "user_id", snapshot.user_ids, version)
-            files.write_ids(draft / "items.parquet", "item_id", snapshot.item_ids, version)
-            (draft / "manifest.json").write_bytes(_as_text(snapshot.manifest))
-            for file in draft.iterdir():
-                atomic.sync(file)
-            atomic.replace(draft, self.root / version)
-        except (OSError, SafetensorError, pa.ArrowException) as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise SnapshotError(f"cannot write snapshot {self.root / version}: {error}") from error
+            self.storage.write_folder(version, made)
+        except UNWRITABLE as error:
+            place = self.storage.place(version)
+            raise trouble(f"cannot write snapshot {place}", error) from error
 
     def describe(self, manifest: Manifest) -> None:
         """Write the manifest of a snapshot anew.
 
         Raises:
-            SnapshotError: the disk refuses.
+            SnapshotError: the storage refuses.
         """
-        path = self.root / manifest.version / "manifest.json"
+        name = f"{manifest.version}/{MANIFEST}"
         try:
-            atomic.write(path, _as_text(manifest))
+            self.storage.write(name, _as_text(manifest))
         except OSError as error:
-            raise SnapshotError(f"cannot write {path}: {error}") from error
+            raise trouble(f"cannot write {self.storage.place(name)}", error) from error
 
     def promote(self, version: str) -> None:
         """Make a snapshot the live one.
@@ -103,9 +122,13 @@ class Snapshots:
         Raises:
             SnapshotError: there is no such snapshot, or the pointer cannot be written.
         """
-        if version not in self.versions():
-            raise SnapshotError(f"there is no snapshot {version} in {self.root}")
-        self.marks.promote(version)
+        self.marks.change(lambda marks: self.promote_in(marks, version))
+
+    def promote_in(self, marks: Changing, version: str) -> None:
+        """The same, as a part of a change of the marks."""
+        if version not in self.every_version():
+            raise SnapshotError(f"there is no snapshot {version} in {self.storage}")
+        marks.promote(version)
 
     def manifest(self, version: str) -> Manifest:
         """What a snapshot says of itself.
@@ -113,10 +136,13 @@ class Snapshots:
         Raises:
             SnapshotError: it is missing, broken, or of a newer format.
         """
-        path = self._folder(version) / "manifest.json"
-        with _named(path):
-            manifest = parse(files.regular(path))
-            checks.check_manifest(path, manifest)
+        place = self._place(version, MANIFEST)
+        with _named(place):
+            found = self.storage.look(f"{version}/{MANIFEST}", MOST)
+            if not found:
+                raise SnapshotError(f"cannot read {place}: there is no such file")
+            manifest = parse(place, found.content, version)
+            checks.check_manifest(place, manifest)
         return manifest
 
     def read(self, version: str) -> Snapshot:
@@ -125,13 +151,13 @@ class Snapshots:
         Raises:
             SnapshotError: it is missing, broken or wrong.
         """
-        folder, manifest = self._folder(version), self.manifest(version)
-        with _named(folder):
-            tensors = checks.read_tables(folder / "tables.safetensors", manifest)
-            users = checks.read_ids(
-                folder / "users.parquet", "user_id", version, manifest.users, blanks=True
-            )
-            items = checks.read_ids(folder / "items.parquet", "item_id", version, manifest.items)
+        manifest = self.manifest(version)
+        with self._file(version, "tables.safetensors") as file:
+            tensors = checks.read_tables(file, manifest)
+        with self._file(version, USERS) as file:
+            users = checks.read_ids(file, "user_id", version, manifest.users, blanks=True)
+        with self._file(version, "items.parquet") as file:
+            items = checks.read_ids(file, "item_id", version, manifest.items)
         recency = float(manifest.settings.get("recency") or 0.0)
         embeddings = KINDS[manifest.model](
             manifest.model,
@@ -149,9 +175,8 @@ class Snapshots:
         Raises:
             SnapshotError: it is missing, broken or wrong.
         """
-        path = self._folder(manifest.version) / "start.safetensors"
-        with _named(path):
-            return checks.read_start(path, manifest)
+        with self._file(manifest.version, "start.safetensors") as file:
+            return checks.read_start(file, manifest)
 
     def trained(self, manifest: Manifest) -> Trained | None:
         """The edges that the snapshot was trained on; None where it does not say.
@@ -159,11 +184,12 @@ class Snapshots:
         Raises:
             SnapshotError: the file is broken or wrong.
         """
-        path = self._folder(manifest.version) / "trained.safetensors"
-        if not path.exists():
-            return None  # the first version wrote none
-        with _named(path):
-            return Trained(**checks.read_trained(path, manifest))
+        name = f"{manifest.version}/trained.safetensors"
+        with _named(self.storage.place(name)):
+            if not self.storage.exists(name):
+                return None  # the first version wrote none
+        with self._file(manifest.version, "trained.safetensors") as file:
+            return Trained(**checks.read_trained(file, manifest))
 
     def user_ids(self, version: str) -> pa.Array:
         """The ids of a snapshot's user rows, "" for one who was forgotten; reads nothing else.
@@ -171,26 +197,35 @@ class Snapshots:
         Raises:
             SnapshotError: the file is missing, broken or wrong.
         """
-        path = self._folder(version) / "users.parquet"
-        with _named(path):
-            return checks.read_ids(path, "user_id", version, blanks=True)
+        with self._file(version, USERS) as file:
+            return checks.read_ids(file, "user_id", version, blanks=True)
 
     def holding(self, user: str) -> list[str]:
         """Versions that hold the user; reads their files of ids alone.
 
         Raises:
-            SnapshotError: a snapshot's users cannot be read.
+            SnapshotError: a snapshot's users cannot be read, or the snapshots cannot be listed.
         """
         return [
             version
-            for version in self.versions()
+            for version in self.every_version()
             if pc.any(pc.equal(self.user_ids(version), user)).as_py()
         ]
 
-    def _folder(self, version: str) -> Path:
+    @contextmanager
+    def _file(self, version: str, name: str) -> Iterator[File]:
+        """A file of a snapshot; what reading raises inside becomes SnapshotError, with the place.
+
+        Raises:
+            SnapshotError: it cannot be read.
+        """
+        with _named(self._place(version, name)):
+            yield self.storage.file(f"{version}/{name}")
+
+    def _place(self, version: str, name: str) -> str:
         if not VERSION.fullmatch(version):
             raise SnapshotError(f"{version!r} is not the name of a snapshot")
-        return self.root / version
+        return self.storage.place(f"{version}/{name}")
 
 
 def _as_text(manifest: Manifest) -> bytes:
@@ -198,11 +233,17 @@ def _as_text(manifest: Manifest) -> bytes:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn what reading raises into SnapshotError, with the path."""
+def _named(place: str) -> Iterator[None]:
+    """Turn what reading raises into SnapshotError, with the place."""
     try:
         yield
     except SnapshotError:
         raise
     except UNREADABLE as error:
-        raise SnapshotError(f"cannot read {path}: {error}") from error
+        raise trouble(f"cannot read {place}", error) from error
+
+
+def trouble(what: str, error: Exception) -> SnapshotError:
+    """What is raised where a storage raises an error."""
+    kind = StoreAway if isinstance(error, StoreTrouble) else SnapshotError
+    return kind(f"{what}: {error}")

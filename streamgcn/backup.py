@@ -22,9 +22,12 @@ from consumer.edge import path
 from process import atomic
 from process.errors import StreamGCNError
 from serving.settings import ServingSettings
+from trainer.lifecycle.folder import Folder
 from trainer.lifecycle.marks import LIVE, Changing
 from trainer.lifecycle.promotion import before
 from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.storage import StoreTrouble
+from trainer.lifecycle.transfer import copy_models, is_empty, remove_models
 
 ABOUT = "backup.json"
 EDGES, MODELS = "edges", "models"
@@ -58,12 +61,14 @@ def backup(settings: ServingSettings, folder: Path) -> About:
     """
     folder = folder.absolute()  # a folder named "file:" is no URI
     path.check(str(folder / EDGES), f"the backup folder {str(folder)!r}")
+    snapshots = Snapshots(settings.model_store)
+    snapshots.check()
     with ExitStack() as undo:
         try:
             _occupy(folder, undo)
             for name in (ABOUT, EDGES, MODELS):
                 undo.callback(_delete, folder / name)
-            models = _copy_models(Snapshots(settings.model_store), folder / MODELS)
+            models = _copy_models(snapshots, folder / MODELS)
             rows = edges.copy(settings.edge_store, folder / EDGES)
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             about = About(settings.kafka_topic, now, rows, models)
@@ -80,8 +85,8 @@ def backup(settings: ServingSettings, folder: Path) -> About:
 def restore(settings: ServingSettings, folder: Path) -> About:
     """Put a backup where EDGE_STORE and MODEL_STORE are, both of which must be empty or missing.
 
-    Both are copied beside their places first. A restore that fails removes what it has made, so
-    that it can be repeated.
+    What goes to a folder is copied beside its place first. A restore that fails removes what it
+    has made, so that it can be repeated.
 
     Raises:
         BackupError: the folder is no whole backup, is of another topic, a place is not empty, or
@@ -94,7 +99,12 @@ def restore(settings: ServingSettings, folder: Path) -> About:
             f"{folder} is of topic {about.topic}, and KAFKA_TOPIC is {settings.kafka_topic}: set "
             f"KAFKA_TOPIC={about.topic}"
         )
-    places = {EDGES: edges.local(settings.edge_store), MODELS: Path(settings.model_store)}
+    places = {EDGES: edges.local(settings.edge_store)}
+    snapshots = Snapshots(settings.model_store)
+    if isinstance(snapshots.storage, Folder):
+        places[MODELS] = snapshots.storage.root
+    else:
+        _refuse_filled_bucket(snapshots)
     for place in places.values():
         _refuse_filled(place, "a backup is restored to an empty place only", besides=DRAFT)
     with ExitStack() as undo:
@@ -106,6 +116,11 @@ def restore(settings: ServingSettings, folder: Path) -> About:
                 _copy(folder / name, _draft(place))
             for place in places.values():
                 _put_in_place(_draft(place), place, undo)
+            if MODELS not in places:
+                undo.callback(_remove_models, snapshots, about.models)
+                copy_models(Snapshots(str(folder / MODELS)), snapshots)
+        except StoreTrouble as error:
+            raise BackupError(f"cannot restore {folder} to {snapshots.storage}: {error}") from error
         except OSError as error:
             raise BackupError(f"cannot restore {folder} to {place}: {error}") from error
         undo.pop_all()
@@ -156,7 +171,9 @@ def _refuse_unfinished(folder: Path) -> None:
 def _copy_models(snapshots: Snapshots, target: Path) -> list[str]:
     """Copy the models, while nobody else changes the marks: so none is pruned meanwhile."""
     target.mkdir(mode=0o700)
-    source = Path(str(snapshots.storage))
+    if not isinstance(snapshots.storage, Folder):
+        return copy_models(snapshots, Snapshots(str(target)))
+    source = snapshots.storage.root
     if not source.is_dir():
         return []
 
@@ -224,6 +241,19 @@ def _about(folder: Path) -> About:
     if about.format > FORMAT:
         raise BackupError(f"{folder} was made by a later version of StreamGCN: install that one")
     return about
+
+
+def _refuse_filled_bucket(snapshots: Snapshots) -> None:
+    snapshots.check()
+    if not is_empty(snapshots):
+        raise BackupError(
+            f"{snapshots.storage} has models; a backup is restored to an empty place only"
+        )
+
+
+def _remove_models(snapshots: Snapshots, versions: list[str]) -> None:
+    with suppress(OSError):
+        remove_models(snapshots, versions)
 
 
 def _refuse_filled(folder: Path, advice: str, besides: str = "") -> None:

@@ -1,8 +1,13 @@
-"""A server that speaks S3, in a process of its own: moto's, which keeps all in memory."""
+"""A server that speaks S3, in a process of its own: moto's, which keeps all in memory.
+
+Run as a module it is the server. S3 checks the conditions of a write and writes in one step; moto
+does it in two, on a thread for each request, so here one request writes at a time.
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -40,6 +45,24 @@ class S3:
 def s3_server(folder: Path) -> Iterator[S3]:
     """A server on a free port, started empty."""
     port = free_ports(1)[0]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "tests.s3", "-H", "127.0.0.1", "-p", str(port)]
     with process(command, port, folder / "s3.log"):
         yield S3(f"http://127.0.0.1:{port}")
+
+
+def main() -> None:
+    from moto import server
+    from moto.s3.responses import S3Response
+
+    put, lock = S3Response.put_object, threading.Lock()
+
+    def put_alone(request: S3Response) -> object:
+        with lock:
+            return put(request)
+
+    S3Response.put_object = put_alone  # type: ignore[method-assign,assignment]
+    server.main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -36,7 +36,9 @@ class TrainerSettings(ConsumerSettings):
     }
 
     model_store: str = Field(
-        "./data/models", min_length=1, description="Folder of the model snapshots."
+        "./data/models",
+        min_length=1,
+        description="Model snapshots: a folder, or s3://, gs:// or az:// with bucket and path.",
     )
     min_edges: int = Field(
         1_000,

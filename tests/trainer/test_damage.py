@@ -22,7 +22,7 @@ from trainer.fit.fit import fit
 from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.live import LiveModel
-from trainer.lifecycle.manifest import SnapshotError
+from trainer.lifecycle.manifest import SnapshotError, StoreAway
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.warm import aligned
 from trainer.model.hyperparameters import Hyperparameters
@@ -382,6 +382,21 @@ def test_with_wrong_edges_of_the_live_snapshot_nothing_is_compared_with_it(
     save_file(tensors, path)
     candidate(graph, SETTINGS, snapshots, live, quiet, READ)
     assert f"the gate will not compare the new model with the live model {LIVE}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["start", "trained"])
+def test_while_the_store_of_the_live_model_is_away_nothing_is_trained_without_it(
+    name: str, folder: Path, graph: InteractionGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = Snapshots(str(folder))
+    live = snapshots.read(LIVE)
+
+    def away(*_: object) -> None:
+        raise StoreAway("the server does not answer")
+
+    monkeypatch.setattr(Snapshots, name, away)
+    with pytest.raises(StoreAway):
+        candidate(graph, SETTINGS, snapshots, live, quiet, READ)
 
 
 def test_the_first_editions_snapshot_is_read_and_gone_on_from(

@@ -22,7 +22,7 @@ from tests.threads import running
 from trainer import retrain
 from trainer.graph import stored as stored_graph
 from trainer.lifecycle import candidate, lease, schedule
-from trainer.lifecycle.manifest import Snapshot, SnapshotError
+from trainer.lifecycle.manifest import Snapshot, SnapshotError, StoreAway
 from trainer.lifecycle.promotion import promote
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.model.gradient_training import Diverged
@@ -200,6 +200,29 @@ def test_a_training_that_fails_leaves_the_live_model_and_is_tried_again_without_
     ]  # fmt: skip
     assert not any("\n" in line for line in lines)
     assert again(trainer, snapshots) == snapshots.marks.live() != first
+
+
+def test_a_model_is_kept_until_an_object_store_that_is_away_takes_it(
+    settings: TrainerSettings,
+    snapshots: Snapshots,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.INFO)
+    store(Path(settings.edge_store), pairs(blocks()))
+    write, tries = Snapshots.write, [1, 2]
+
+    def late(self: Snapshots, snapshot: Snapshot) -> None:
+        if tries:
+            raise StoreAway(f"cannot write it: try {tries.pop()}")
+        write(self, snapshot)
+
+    monkeypatch.setattr(Snapshots, "write", late)
+    once(Retrain(settings, threading.Event()))
+    assert snapshots.marks.live() == snapshots.versions()[0]
+    assert caplog.text.count("cannot be used (cannot write it") == 1
+    assert caplog.text.count("can be used again") == 1
+    assert caplog.text.count("Training ") == caplog.text.count("Training will run on ") + 1
 
 
 def test_a_trainer_whose_reading_fails_says_so_in_one_line_and_goes_on(

@@ -1,5 +1,7 @@
 """Marks of the snapshots: which one is live, when each went live, and which were withdrawn.
 
+Here for snapshots in a folder; object_marks.py has them in an object store.
+
 <MODEL_STORE>/live                 the version that serving uses, replaced atomically
 <MODEL_STORE>/<version>/promoted   when it went live last, epoch milliseconds
 <MODEL_STORE>/<version>/withdrawn  an operator went back from it to an older one

@@ -24,6 +24,7 @@ from trainer.lifecycle import checks, files
 from trainer.lifecycle.folder import Folder
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, StoreAway, parse
 from trainer.lifecycle.marks import Changing, FolderMarks, Marks
+from trainer.lifecycle.object_marks import ObjectMarks
 from trainer.lifecycle.storage import VERSION, File, StoreTrouble, Write, opened
 from trainer.lifecycle.trained_edges import Trained
 
@@ -44,8 +45,11 @@ class Snapshots:
             SettingsError: there is a file where the folder should be, or the URI is no place.
         """
         self.storage = opened(uri)
-        assert isinstance(self.storage, Folder)  # noqa: S101  the one kind that there is
-        self.marks: Marks = FolderMarks(self.storage)
+        self.marks: Marks
+        if isinstance(self.storage, Folder):
+            self.marks = FolderMarks(self.storage)
+        else:
+            self.marks = ObjectMarks(self.storage)
 
     def check(self) -> None:
         """See that an object store lets this process in; a folder is not looked at.

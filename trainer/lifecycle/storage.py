@@ -1,7 +1,7 @@
-"""Where model snapshots lie, behind one interface: folder.py has the kind that there is.
+"""Where model snapshots lie: a folder, or a place in an object store, behind one interface.
 
 A name is relative to MODEL_STORE: "live", or "<version>/users.parquet". All reading and writing
-of the models goes through here.
+of the models goes through here: folder.py and bucket.py are the two kinds.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+from process.settings import SettingsError
+
 State = tuple[int, int | str]  # size in bytes, and time of change in nanoseconds or e-tag
 Target = Path | BinaryIO
 Write = Callable[[Target], None]  # writes one file
 
 VERSION = re.compile(r"\d{8}T\d{6}\.\d{1,6}Z", re.ASCII)  # the name of a snapshot
+SCHEMES = ("s3", "gs", "az")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 
 
 @dataclass(frozen=True)
@@ -118,4 +122,14 @@ def opened(uri: str) -> Storage:
     """
     from trainer.lifecycle.folder import Folder
 
-    return Folder(uri)
+    scheme = SCHEME.match(uri)
+    if not scheme:
+        return Folder(uri)
+    if scheme.group() not in SCHEMES:
+        raise SettingsError(
+            f"MODEL_STORE={uri} is refused: give a folder, or s3://, gs:// or az:// with the "
+            "bucket's name and a path"
+        )
+    from trainer.lifecycle.bucket import Bucket  # an object store's client is loaded where needed
+
+    return Bucket(uri)

@@ -1,0 +1,217 @@
+"""Model snapshots in an object store (S3, Google Cloud Storage, Azure), by the library obstore.
+
+An object is written whole, and conditions of a write are checked by the store: "only if absent",
+"only if it is what I have read". A snapshot counts as whole while its last file is there, so that
+one is written last and deleted first. Credentials come from the usual environment.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import from_url
+
+from process.settings import SettingsError
+from trainer.lifecycle.bucket_errors import fix, in_words
+from trainer.lifecycle.storage import VERSION, File, Found, State, StoreTrouble, Write
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+LAST = "manifest.json"  # of a folder's files: with it the folder is whole
+PART = 16 * 1024 * 1024  # bytes; what is larger goes up in several parts
+TRUE = ("1", "true", "yes", "on")
+# Small objects are looked at every second, by loops that have other work.
+SMALL: ClientConfig = {"connect_timeout": "3s", "timeout": "5s"}
+LARGE: ClientConfig = {"connect_timeout": "3s", "read_timeout": "30s", "timeout": "30m"}
+SOON: RetryConfig = {"max_retries": 1, "retry_timeout": timedelta(seconds=5)}
+LATER: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(minutes=1)}
+
+
+class Bucket:
+    """One place in an object store."""
+
+    claims_are_sure = True
+
+    def __init__(self, uri: str) -> None:
+        """Nothing is asked yet.
+
+        Raises:
+            SettingsError: the URI or the credentials cannot be used.
+        """
+        self._uri = uri.rstrip("/")
+        try:
+            self._small, self._large = _client(uri, SMALL, SOON), _client(uri, LARGE, LATER)
+        except (BaseError, ValueError) as error:
+            raise SettingsError(f"MODEL_STORE={uri} is refused: {in_words(error)}") from None
+
+    def __str__(self) -> str:
+        return self._uri
+
+    def place(self, name: str) -> str:
+        """The URI of a file or folder."""
+        return f"{self._uri}/{name}"
+
+    def check(self) -> None:
+        """Ask for a list, which tells whether the bucket is there and the key is right.
+
+        Raises:
+            SettingsError: the store refuses, and waiting does not help.
+            OSError: it does not answer.
+        """
+        try:
+            obstore.list_with_delimiter(self._small)
+        except (BaseError, OSError) as error:
+            if mended := fix(error):
+                raise SettingsError(f"MODEL_STORE={self._uri} is refused: {mended}") from None
+            raise StoreTrouble(in_words(error)) from error
+
+    def folders(self) -> list[str]:
+        """Names of what has files below it."""
+        with _errors():
+            found = obstore.list_with_delimiter(self._small)["common_prefixes"]
+        return [name.strip("/") for name in found]
+
+    def states(self, folder: str) -> dict[str, State]:
+        """Name -> size, e-tag and version."""
+        return {name: (meta["size"], _tag(meta)) for name, meta in self._list(folder)}
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an object of this name."""
+        try:
+            with _errors():
+                obstore.head(self._small, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def file(self, name: str) -> File:
+        """The content, in memory."""
+        with _errors():
+            return File(self.place(name), bytes(obstore.get(self._large, name).bytes()))
+
+    def look(self, name: str, most: int) -> Found | None:
+        """The object's first bytes, what changes with it, and when the store wrote it."""
+        try:
+            with _errors():
+                got = obstore.get(self._small, name)
+                meta, content = got.meta, bytes(next(iter(got.stream(most)), b""))[:most]
+        except FileNotFoundError:
+            return None
+        return Found(content, (meta["size"], _tag(meta)), meta["last_modified"].timestamp())
+
+    def write(self, name: str, what: bytes | Write) -> None:
+        """Put an object there."""
+        content = what if isinstance(what, bytes) else _made(what)
+        client = self._small if isinstance(what, bytes) else self._large
+        with _errors():
+            obstore.put(client, name, content, chunk_size=PART)
+
+    def write_folder(self, folder: str, files: Mapping[str, Write]) -> None:
+        """Write one after the other, the last one last; what was begun is deleted if it fails."""
+        try:
+            for name, write in files.items():
+                self.write(f"{folder}/{name}", write)
+        except BaseException:
+            with suppress(OSError):
+                self.delete_folder(folder)
+            raise
+
+    def claim(self, name: str, content: bytes, was: State | None) -> bool:
+        """Write it on the condition that it is what it was."""
+        try:
+            with _errors():
+                obstore.put(self._small, name, content, mode=_if(was) if was else "create")
+        except (_Changed, FileNotFoundError):  # the second: it is gone meanwhile
+            # The answer to a first try may have been lost: then it is what this one has written.
+            found = self.look(name, len(content) + 1)
+            return found is not None and found.content == content
+        return True
+
+    def renew(self, name: str, content: bytes, was: State) -> bool:
+        """Write it anew: an object that has the same content has the same e-tag."""
+        return self.claim(name, content, was)
+
+    def delete(self, name: str) -> None:
+        """Delete an object."""
+        with _errors(), suppress(FileNotFoundError):
+            obstore.delete(self._small, name)
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete what makes it whole first."""
+        names = [f"{folder}/{name}" for name, _ in self._list(folder)]
+        for name in sorted(names, key=lambda name: name != f"{folder}/{LAST}"):
+            self.delete(name)
+
+    def tidy(self, seconds: float) -> None:
+        """Delete snapshots that are not whole, unless another trainer may be writing them."""
+        for folder in filter(VERSION.fullmatch, self.folders()):
+            found = dict(self._list(folder))
+            newest = max((meta["last_modified"].timestamp() for meta in found.values()), default=0)
+            if LAST not in found and time.time() - newest > seconds:
+                self.delete_folder(folder)
+
+    def _list(self, folder: str) -> Iterator[tuple[str, obstore.ObjectMeta]]:
+        with _errors():
+            found = obstore.list(self._small, folder).collect()
+        for meta in found:
+            yield meta["path"].removeprefix(f"{folder}/"), meta
+
+
+class _Changed(StoreTrouble):
+    """An object is not what a condition says."""
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn what the library raises into OSError."""
+    try:
+        yield
+    except (AlreadyExistsError, PreconditionError) as error:
+        raise _Changed(in_words(error)) from error
+    except FileNotFoundError as error:
+        if fix(error):  # the bucket is missing, not the object
+            raise StoreTrouble(in_words(error)) from error
+        raise FileNotFoundError(in_words(error)) from error
+    except BaseError as error:
+        raise StoreTrouble(in_words(error)) from error
+
+
+def _client(uri: str, options: ClientConfig, retry: RetryConfig) -> ObjectStore:
+    """A client with these options, which replace those of the environment: so that one is kept
+    without which no server on one's own machine can be reached."""
+    allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in TRUE
+    store: ObjectStore = from_url(
+        uri, client_options={**options, "allow_http": allow_http}, retry_config=retry
+    )
+    return store
+
+
+def _tag(meta: obstore.ObjectMeta) -> str:
+    """What changes with an object: some stores look at the e-tag, others at the version."""
+    return f"{meta['e_tag'] or ''} {meta['version'] or ''}"
+
+
+def _if(was: State) -> UpdateVersion:
+    """The condition that an object is what it was."""
+    e_tag, _, version = str(was[1]).rpartition(" ")
+    condition: UpdateVersion = {"e_tag": e_tag}
+    if version:
+        condition["version"] = version
+    return condition
+
+
+def _made(write: Write) -> memoryview:
+    """What a file would have, in memory: nothing of a user is left on the disk of this machine."""
+    buffer = BytesIO()
+    write(buffer)
+    return buffer.getbuffer()

@@ -1,0 +1,80 @@
+"""Models that are copied from one MODEL_STORE to another, of whatever kinds the two are."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from trainer.lifecycle import files
+from trainer.lifecycle.manifest import SnapshotError
+from trainer.lifecycle.marks import LIVE, Changing
+from trainer.lifecycle.promotion import before
+from trainer.lifecycle.snapshots import MANIFEST, Snapshots
+from trainer.lifecycle.storage import Storage, Target, Write
+
+SUFFIXES = (".safetensors", ".parquet", ".json")  # of what is a snapshot's own; marks have none
+TRIES = 3  # a model may be pruned while it is copied
+
+
+def copy_models(source: Snapshots, target: Snapshots) -> list[str]:
+    """Copy the live model and those that were live before it.
+
+    Returns:
+        The versions, the live one first.
+
+    Raises:
+        SnapshotError: the source cannot be read, or changes too fast.
+        OSError: the target cannot be written.
+    """
+    for _ in range(TRIES):
+        marks = source.marks.now()
+        live = marks.live()
+        versions = [live, *before(source, marks, live)] if live else []
+        try:
+            for version in versions:
+                _copy(source.storage, target.storage, version)
+        except FileNotFoundError:
+            remove_models(target, versions)
+            continue
+        at = {version: marks.promoted_at(version) for version in versions}
+
+        def act(marks: Changing, at: dict[str, int | None] = at) -> None:
+            for version in reversed(at):
+                marks.promote(version, at[version])
+
+        if versions:
+            target.marks.change(act)
+        return versions
+    raise SnapshotError(f"the models in {source.storage} change too fast to be copied")
+
+
+def is_empty(target: Snapshots) -> bool:
+    """Whether there is no model at a place yet.
+
+    Raises:
+        SnapshotError, OSError: it cannot be read.
+    """
+    return not target.every_version() and target.storage.look(LIVE, 1) is None
+
+
+def remove_models(target: Snapshots, versions: list[str]) -> None:
+    """Delete copies that are not to be used.
+
+    Raises:
+        OSError: they cannot be deleted.
+    """
+    target.storage.delete(LIVE)
+    for version in versions:
+        target.storage.delete_folder(version)
+
+
+def _copy(source: Storage, target: Storage, version: str) -> None:
+    names = [name for name in source.states(version) if name.endswith(SUFFIXES)]
+    names.sort(key=lambda name: name == MANIFEST)  # which makes the copy whole
+    made: dict[str, Write] = {name: partial(_write, source, f"{version}/{name}") for name in names}
+    target.write_folder(version, made)
+
+
+def _write(source: Storage, name: str, target: Target) -> None:
+    content = source.file(name).content
+    files.write_bytes(target, content.read_bytes() if isinstance(content, Path) else content)

@@ -46,7 +46,10 @@ class ConsumerSettings(ProcessSettings):
         None, repr=False, description="Password of an encrypted key."
     )
     edge_store: str = Field(
-        "./data/edges", min_length=1, description="Path or URI of the Delta Lake table of events."
+        "./data/edges",
+        min_length=1,
+        description="Delta Lake table of events: a path, or s3://, gs:// or az:// with bucket and "
+        "path.",
     )
     commit_events: int = Field(
         100_000,

@@ -6,6 +6,7 @@ StreamGCNError
 ├── EventError       consumer/event/errors.py  a message is no valid event
 ├── StoreError       consumer/edge/table.py    the edge store cannot be read or written now
 │   ├── StoreMissing                           there is none at the place
+│   ├── StoreRefused (a SettingsError too)     the object store does not let the process in
 │   ├── Replaced                               another one, or an older state, is at the place
 │   └── Conflict                               another process changed the same files
 │       └── Overtaken                          another commit was quicker

@@ -34,6 +34,7 @@ EDGES, MODELS = "edges", "models"
 FORMAT = 1
 UNFINISHED = "unfinished"  # a file that is in the folder while the backup is made
 DRAFT = ".restoring"
+EMPTY_ONLY = "a backup is restored to an empty place only"
 OF_THE_DISK = "lost+found"  # which a new disk has in its root
 
 
@@ -85,12 +86,13 @@ def backup(settings: ServingSettings, folder: Path) -> About:
 def restore(settings: ServingSettings, folder: Path) -> About:
     """Put a backup where EDGE_STORE and MODEL_STORE are, both of which must be empty or missing.
 
-    What goes to a folder is copied beside its place first. A restore that fails removes what it
-    has made, so that it can be repeated.
+    What goes to a folder is copied beside its place first, and the edges come last. A restore that
+    fails removes what it has made, so that it can be repeated.
 
     Raises:
         BackupError: the folder is no whole backup, is of another topic, a place is not empty, or
             the disk refuses.
+        StoreError, SettingsError: the object store of the edges cannot be written.
     """
     folder = folder.absolute()
     about = _about(folder)
@@ -99,14 +101,18 @@ def restore(settings: ServingSettings, folder: Path) -> About:
             f"{folder} is of topic {about.topic}, and KAFKA_TOPIC is {settings.kafka_topic}: set "
             f"KAFKA_TOPIC={about.topic}"
         )
-    places = {EDGES: edges.local(settings.edge_store)}
+    places = {}
+    if of_edges := edges.local(settings.edge_store):
+        places[EDGES] = of_edges
+    elif not edges.is_empty(settings.edge_store):
+        raise BackupError(f"{settings.edge_store} is not empty; {EMPTY_ONLY}")
     snapshots = Snapshots(settings.model_store)
     if isinstance(snapshots.storage, Folder):
         places[MODELS] = snapshots.storage.root
     else:
         _refuse_filled_bucket(snapshots)
     for place in places.values():
-        _refuse_filled(place, "a backup is restored to an empty place only", besides=DRAFT)
+        _refuse_filled(place, EMPTY_ONLY, besides=DRAFT)
     with ExitStack() as undo:
         try:
             for name, place in places.items():
@@ -119,10 +125,13 @@ def restore(settings: ServingSettings, folder: Path) -> About:
             if MODELS not in places:
                 undo.callback(_remove_models, snapshots, about.models)
                 copy_models(Snapshots(str(folder / MODELS)), snapshots)
+            if EDGES not in places:
+                edges.put(folder / EDGES, settings.edge_store, undo.callback)
         except StoreTrouble as error:
             raise BackupError(f"cannot restore {folder} to {snapshots.storage}: {error}") from error
         except OSError as error:
-            raise BackupError(f"cannot restore {folder} to {place}: {error}") from error
+            both = f"{settings.edge_store} and {settings.model_store}"
+            raise BackupError(f"cannot restore {folder} to {both}: {error}") from error
         undo.pop_all()
     return about
 

@@ -40,7 +40,7 @@ def table(rows: Sequence[Row]) -> pa.Table:
     )
 
 
-def store(place: Path, rows: Sequence[Row]) -> EdgeStore:
+def store(place: Path | str, rows: Sequence[Row]) -> EdgeStore:
     """An edge store with these rows, all of partition 0, offsets 0 up."""
     made = EdgeStore.begin(str(place), "t")
     append(made, rows, 0)

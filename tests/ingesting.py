@@ -52,7 +52,7 @@ class Topic:
         """Messages in the topic."""
         return sum(1 for _ in read_topic(self.settings, self.settings.kafka_topic))
 
-    def into(self, folder: Path) -> ConsumerSettings:
+    def into(self, folder: Path | str) -> ConsumerSettings:
         """The settings of another consumer group that fills another store."""
         changed = {"edge_store": str(folder), "kafka_group": uuid.uuid4().hex}
         return self.settings.model_copy(update=changed)

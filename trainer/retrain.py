@@ -94,7 +94,7 @@ class Retrain:
                 self._turn()
                 self._unforeseen.worked()
             except SettingsError:
-                raise  # the edge store is not of this topic
+                raise  # of the edge store, at first; waiting does not mend it
             except Exception as error:
                 wait = max(wait, self._unforeseen.failed(in_one_line(error)))
             self._health.needs(

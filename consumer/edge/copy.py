@@ -1,41 +1,36 @@
-"""A copy of one version of the edge store, made while the store is written, read and tidied."""
+"""A copy of one version of the edge store, made while all goes on, and the way back."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
+from obstore.exceptions import BaseError
+from pyarrow.fs import FileSelector, PyFileSystem
 
-from consumer.edge import path
-from consumer.edge.table import StoreError, Table
+from consumer.edge import answers, bucket, path
+from consumer.edge.table import StoreError, Table, errors, place
 from process import atomic
-from process.settings import SettingsError
 
 LOG = "_delta_log"
 CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
 TRIES = 10  # an erasure or a tidying may delete files of the version that is copied
 
 
-def local(uri: str) -> Path:
-    """The folder of an edge store.
+def local(uri: str) -> Path | None:
+    """The folder of an edge store; None where it is in an object store.
 
     Raises:
-        SettingsError: the store is in an object store, or the path cannot hold a table.
+        SettingsError: the place cannot hold a table.
     """
     path.check(uri)
-    if "://" not in uri:
-        return Path(uri)
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        raise SettingsError(
-            f"EDGE_STORE={uri} is refused: only a folder can be copied; copy an object store by "
-            "what it has for that, such as versions"
-        )
-    return Path(parts.path)
+    return path.folder(uri)
 
 
 def copy(uri: str, target: Path) -> int:
@@ -45,40 +40,81 @@ def copy(uri: str, target: Path) -> int:
     is the store at one moment: its rows, and the offsets that belong to them.
 
     Raises:
-        SettingsError: the store is in an object store, or a path cannot hold a table.
+        SettingsError: the place cannot hold a table, or an object store does not let this in.
         StoreError: it cannot be read, or the copy cannot be written.
     """
-    source = local(uri)
+    path.check(uri)
     for left in reversed(range(TRIES)):
         table = Table(uri)
         try:
-            _copy(table, source, target)
+            _copy(table, target)
             return _checked(table, target)
         except FileNotFoundError as error:
             if not left:
                 raise StoreError(f"edge store {uri} changes too fast to be copied") from error
             shutil.rmtree(target, ignore_errors=True)
         except OSError as error:
-            raise StoreError(f"edge store {uri} cannot be copied to {target}: {error}") from error
+            text = answers.plain(error)
+            raise StoreError(f"edge store {uri} cannot be copied to {target}: {text}") from error
     raise AssertionError  # the last try returns or raises
 
 
-def _copy(table: Table, source: Path, target: Path) -> None:
+def is_empty(uri: str) -> bool:
+    """Whether nothing is at a place in an object store.
+
+    Raises:
+        StoreError: the place cannot be reached.
+    """
+    with errors(uri):
+        return not place(uri).get_file_info(FileSelector(""))
+
+
+def put(source: Path, uri: str, undo: Callable[[Callable[[], None]], object]) -> None:
+    """Put a copy to an empty place in an object store.
+
+    Args:
+        undo: is given what takes back each step.
+
+    Raises:
+        StoreError: the place cannot be written.
+        OSError: the copy cannot be read.
+    """
+    names = [str(each.relative_to(source)) for each in source.rglob("*") if each.is_file()]
+    # What a table begins with comes last: without it there is no table for a reader or a writer.
+    names.sort(key=lambda name: (name.startswith(LOG), name), reverse=True)
+    names.sort(key=lambda name: name.startswith(LOG))
+    for name in names:
+        undo(partial(_delete, uri, name))
+        with errors(uri):
+            bucket.put(uri, name, source / name)
+
+
+def _delete(uri: str, name: str) -> None:
+    with suppress(BaseError):
+        bucket.delete(uri, name)
+
+
+def _copy(table: Table, target: Path) -> None:
+    source = table.place()
     (target / LOG).mkdir(parents=True, exist_ok=True)
     with table.errors():
-        files = pa.table(table.delta.get_add_actions())["path"].to_pylist()
-    for name in [unquote(file) for file in files] + list(_log_files(source, table.version)):
+        names = [
+            unquote(file) for file in pa.table(table.delta.get_add_actions())["path"].to_pylist()
+        ]
+        names += _log_files(source, table.version)
+    for name in names:
         copied = target / name
         copied.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, copied)
+        with copied.open("wb") as written, source.open_input_stream(name) as read:
+            shutil.copyfileobj(read, written)
         atomic.sync(copied)
     atomic.sync(target / LOG)
     atomic.sync(target)
 
 
-def _log_files(source: Path, version: int) -> Iterator[str]:
+def _log_files(source: PyFileSystem, version: int) -> Iterator[str]:
     """The newest checkpoint up to the version, and the commits behind it."""
-    names = sorted(each.name for each in (source / LOG).iterdir())
+    names = sorted(each.base_name for each in source.get_file_info(FileSelector(LOG)))
     checkpoints = [
         name for name in names if (f := CHECKPOINT.fullmatch(name)) and int(f[1]) <= version
     ]

@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake.fs import DeltaStorageHandler
 from pyarrow.dataset import dataset
-from pyarrow.fs import FileSelector, PyFileSystem
+from pyarrow.fs import FileSelector
 
 from consumer.edge import windows
 from consumer.edge.news import Files
@@ -72,8 +71,8 @@ def files_with(table: Table, user: str, log: int, offsets: Offsets) -> list[str]
         StoreError: the table cannot be read.
     """
     found = []
+    place = table.place()
     with table.errors():
-        place = PyFileSystem(DeltaStorageHandler(table.uri))
         for file in place.get_file_info(FileSelector("")):
             if not file.path.endswith(".parquet"):
                 continue

@@ -20,10 +20,9 @@ from uuid import uuid4
 
 import pyarrow.parquet as pq
 from deltalake import Field, Schema
-from deltalake.fs import DeltaStorageHandler
-from pyarrow.fs import FileSelector, PyFileSystem
+from pyarrow.fs import FileSelector
 
-from consumer.edge.schema import ADDED, CONFIGURATION, TABLE, TOPIC
+from consumer.edge.schema import ADDED, CONFIGURATION, TOPIC
 from consumer.edge.table import NO_CLEANUP, Table
 from process.settings import SettingsError
 
@@ -126,7 +125,7 @@ class Logs:
         number = (1 if another else 0) if count is None else count
         topic_id = topic_id or f"unnamed-{uuid4()}"
         self._table.append(
-            TABLE.empty_table(),
+            [],
             {f"{self._topic}/log/{topic_id}": number, f"{self._topic}/logs": number + 1},
         )
         self._table.refresh()
@@ -155,8 +154,8 @@ class Logs:
 def _topics(table: Table) -> list[str]:
     """Topics that the transactions in the table's log name; the library does not list them."""
     apps: set[str] = set()
+    files = table.place()
     with table.errors():
-        files = PyFileSystem(DeltaStorageHandler(table.uri))
         for file in files.get_file_info(FileSelector("_delta_log")):
             if file.path.endswith(".json"):
                 with files.open_input_file(file.path) as source:

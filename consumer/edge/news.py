@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake.fs import DeltaStorageHandler
 from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, Scanner
-from pyarrow.fs import PyFileSystem
 
 from consumer.edge import foreign, windows
 from consumer.edge.logs import Logs
@@ -29,7 +27,7 @@ class Files:
         self._format = ParquetFileFormat()
         with table.errors():
             self.all = windows.files_of(pa.table(table.delta.get_add_actions(flatten=True)))
-            self._place = PyFileSystem(DeltaStorageHandler(table.uri))
+        self._place = table.place()
 
     def scan(
         self, paths: Collection[str], rows: pc.Expression | None, columns: list[str] | None = None

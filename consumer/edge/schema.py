@@ -30,7 +30,8 @@ ORDER = ["ingested_at", "kafka_partition", "kafka_offset", "kafka_row"]
 KEEP_REPLACED_HOURS = 1  # for readers that still hold an older version
 TOPIC = "streamgcn.topic"  # the table's property that names the topic of the rows
 # Statistics of ids would put users' ids into the log, where no erasure reaches them.
-STATISTICS = {"delta.dataSkippingStatsColumns": ",".join(["timestamp", "log", *ORDER])}
+WITH_STATISTICS = ["timestamp", "log", *ORDER]
+STATISTICS = {"delta.dataSkippingStatsColumns": ",".join(WITH_STATISTICS)}
 CONFIGURATION = {
     **STATISTICS,
     "delta.checkpointInterval": "10",  # whoever opens the table reads the commits since the last

@@ -21,7 +21,9 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from consumer.edge import erase, path, tidy, traces, windows
+from consumer.edge.conflicts import Conflicts
 from consumer.edge.logs import Log, Logs, WrongTopic
+from consumer.edge.new_file import NewFile
 from consumer.edge.news import Files, News, refuse_replaced
 from consumer.edge.order import Watermark, stamped
 from consumer.edge.schema import CONFIGURATION, TABLE, TOPIC
@@ -32,6 +34,7 @@ from consumer.edge.table import (
     Replaced,
     StoreError,
     StoreMissing,
+    StoreRefused,
     Table,
     errors,
 )
@@ -45,11 +48,10 @@ __all__ = [
     "Replaced",
     "StoreError",
     "StoreMissing",
+    "StoreRefused",
     "Watermark",
     "WrongTopic",
 ]
-
-TRIES = 20  # of a commit against other writers' commits
 
 Offsets = Mapping[int, int]  # Kafka partition -> next offset
 
@@ -61,7 +63,8 @@ class EdgeStore:
         """Open the table at `uri` (a path or an object store's URI).
 
         Raises:
-            SettingsError: the path cannot hold a table, or the table belongs to another topic.
+            SettingsError: the place cannot hold a table, the object store does not let this process
+                in (StoreRefused), or the table belongs to another topic.
             StoreMissing: there is no table.
             StoreError: the place cannot be reached or read.
         """
@@ -69,6 +72,7 @@ class EdgeStore:
         self.uri = uri
         self._table = Table(uri)
         self._logs = Logs(self._table, topic)
+        self._conflicts = Conflicts()
 
     @classmethod
     def begin(cls, uri: str, topic: str) -> EdgeStore:
@@ -89,6 +93,7 @@ class EdgeStore:
                     name="edges",
                     configuration=CONFIGURATION | {TOPIC: topic},
                     raise_if_key_not_exists=False,
+                    storage_options=path.options(uri),
                 )
             return cls(uri, topic)
 
@@ -101,6 +106,11 @@ class EdgeStore:
     def version(self) -> int:
         """Delta version that was read last."""
         return self._table.version
+
+    @property
+    def conflicts(self) -> int:
+        """Commits of this handle that another writer's was before; each was tried again."""
+        return self._conflicts.count
 
     def changed(self, watermark: Watermark) -> bool:
         """Whether there is a version that was not read to its end.
@@ -166,16 +176,14 @@ class EdgeStore:
         Raises:
             StoreError: the store cannot be written.
         """
-        for left in reversed(range(TRIES)):
+
+        def begin() -> Log:
             found = self.log(topic_id)
             if found is not None and found != known:
                 return found
-            try:
-                return Log(self.id, self._logs.begin(topic_id, another))
-            except Conflict:
-                if not left:
-                    raise
-        raise AssertionError  # the last try returns or raises
+            return Log(self.id, self._logs.begin(topic_id, another))
+
+        return self._conflicts.try_again(begin, Conflict)
 
     def next_offset(self, partition: int, log: Log | None = None) -> int | None:
         """Kafka offset to go on from in `partition`, None if nothing of it is stored.
@@ -213,18 +221,27 @@ class EdgeStore:
             Fenced: the store has moved on without this consumer; nothing was written.
             StoreError: the store cannot be written now; nothing was written.
         """
-        for left in reversed(range(TRIES)):
+
+        file = NewFile(self.uri)
+
+        def commit() -> None:
             self._refresh()
+            if file.was_put and self._table.holds(file.name):
+                return  # the commit had come, and the answer to it was lost
             self._check_fence(first, log)
             # The commit is checked against every version after the one read here. So no writer of
             # the same partition can slip in between, and no ingest time is behind another commit's.
             made, stamp = stamped(rows, log.number, self._logs.stamp())
-            try:
-                self._table.append(made, self._transactions(after, log, stamp))
-                return
-            except Overtaken:
-                if not left:
-                    raise
+            with errors(self.uri):
+                files = [file.put(made)] if len(made) else []
+            self._table.append(files, self._transactions(after, log, stamp))
+
+        try:
+            self._conflicts.try_again(commit)
+        except (Fenced, Overtaken):
+            if file.was_put:
+                file.take_back()
+            raise
 
     def news(self, watermark: Watermark) -> News:
         """What is past the watermark, of the version that is there now.
@@ -302,28 +319,25 @@ class EdgeStore:
         everywhere = set(forgets["user_id"].filter(wide).to_pylist())
         stored = {partition: offset or 0 for partition, offset in first.items()}
         offsets = {p: offset for p, offset in first.items() if offset is not None}
-        erased, left, more = 0, TRIES, True  # left: tries of the next commit
-        while more:
+
+        def commit() -> tuple[int, int]:
             self._refresh()
             self._check_fence(first, log)
             held = erase.of_users(self._table, users, log.number, stored, everywhere)
-            made = erase.notices(forgets, held, log.number)
-            erased = max(erased, len(held))
-            more = len(made) > erase.TOGETHER
-            if not len(made):
-                break
-            made, stamp = stamped(made.slice(0, erase.TOGETHER), log.number, self._logs.stamp())
-            try:
+            notices = erase.notices(forgets, held, log.number)
+            made, stamp = stamped(notices.slice(0, erase.TOGETHER), log.number, self._logs.stamp())
+            if len(made):
                 self._table.overwrite(
                     made,
                     erase.replaced_by(made, log.number),
                     self._transactions(offsets, log, stamp),
                 )
-                left = TRIES
-            except Conflict:
-                left, more = left - 1, True
-                if not left:
-                    raise
+            return len(held), len(notices) - len(made)
+
+        erased, left = 0, 1
+        while left:
+            held, left = self._conflicts.try_again(commit, Conflict)
+            erased = max(erased, held)
         tidy.vacuum(self._table, hours=0, full=False)
         return erased
 

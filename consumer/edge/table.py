@@ -18,11 +18,18 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction
+from obstore.exceptions import BaseError
+from pyarrow.fs import PyFileSystem
 
+from consumer.edge import answers, path
 from process.errors import StreamGCNError
+from process.settings import SettingsError
 
 # Two cleanings of the log at once trip over each other, so `tidy` alone does it.
 NO_CLEANUP = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+SHOWN = 200  # characters of a refusal of an object store, before what to do
 Transactions = Mapping[str, int]  # application id -> version
 
 
@@ -32,6 +39,10 @@ class StoreError(StreamGCNError):
 
 class StoreMissing(StoreError):
     """There is no edge store at the place, which only a consumer may begin."""
+
+
+class StoreRefused(StoreError, SettingsError):
+    """The object store does not let this process in; the text says which setting to change."""
 
 
 class Conflict(StoreError):
@@ -81,29 +92,37 @@ class Table:
             StoreMissing, StoreError: as at first.
         """
         with self.errors():
-            self.delta = DeltaTable(self.uri)
+            self.delta = self._open()
 
     def transaction(self, app: str) -> int | None:
         """Version of an application's last transaction, None before the first."""
         version: int | None = self.delta.transaction_version(app)
         return version
 
-    def append(self, rows: pa.Table, transactions: Transactions) -> None:
-        """Add rows, and move on the application's transactions, in one commit.
+    def append(self, files: list[AddAction], transactions: Transactions) -> None:
+        """Add files of the place, and move on the application's transactions, in one commit.
 
         Raises:
             Overtaken: another process has committed one of the transactions since `refresh`.
-            StoreError: nothing was written.
+            StoreError: it is not known whether the commit came.
         """
         with self.errors():
-            write_deltalake(
-                self.delta,
-                rows,
-                mode="append",
-                schema_mode=self._schema_mode(rows),
+            self.delta.create_write_transaction(
+                files,
+                "append",
+                self.delta.schema(),
                 commit_properties=_properties(transactions),
                 post_commithook_properties=NO_CLEANUP,
             )
+
+    def holds(self, name: str) -> bool:
+        """Whether a file is one of the version that was read.
+
+        Raises:
+            StoreError: the list cannot be read.
+        """
+        with self.errors():
+            return name in pa.table(self.delta.get_add_actions())["path"].to_pylist()
 
     def overwrite(self, rows: pa.Table, predicate: str, transactions: Transactions) -> None:
         """Put rows in the place of those that the SQL predicate is true for, as `append`.
@@ -126,11 +145,23 @@ class Table:
             except DeltaError as error:
                 # The library's look for a conflict can fail itself: it does not understand every
                 # predicate that its writer does (deltalake 1.6: "Invalid function 'utf8'").
-                if DeltaTable(self.uri).version() == self.version:
+                if self._open().version() == self.version:
                     raise
                 raise Conflict(
                     f"edge store {self.uri}: another process has committed in the meantime"
                 ) from error
+
+    def place(self) -> PyFileSystem:
+        """The files of the place, by names below it.
+
+        Raises:
+            StoreError: the place cannot be reached.
+        """
+        with self.errors():
+            return place(self.uri)
+
+    def _open(self) -> DeltaTable:
+        return DeltaTable(self.uri, storage_options=path.options(self.uri))
 
     def _schema_mode(self, rows: pa.Table) -> Literal["merge"] | None:
         """How rows are written to a table to which another program has added columns."""
@@ -142,6 +173,11 @@ class Table:
         return errors(self.uri)
 
 
+def place(uri: str) -> PyFileSystem:
+    """The files of a place, by names below it."""
+    return PyFileSystem(DeltaStorageHandler(uri, path.options(uri)))
+
+
 @contextmanager
 def errors(uri: str) -> Iterator[None]:
     """Turn the library's errors about the table at `uri` into this file's."""
@@ -149,11 +185,18 @@ def errors(uri: str) -> Iterator[None]:
         yield
     except TableNotFoundError as error:
         raise StoreMissing(f"there is no edge store at {uri}") from error
-    except CommitFailedError as error:
-        kind = Overtaken if "oncurrent transaction" in str(error) else Conflict
-        raise kind(f"edge store {uri}: {error}") from error
-    except (DeltaError, OSError, pa.ArrowException) as error:
-        raise StoreError(f"edge store {uri}: {error}") from error
+    except (DeltaError, OSError, pa.ArrowException, BaseError) as error:
+        raise _told(error, uri) from error
+
+
+def _told(error: BaseException, uri: str) -> StoreError:
+    text = answers.plain(error)
+    if path.is_remote(uri) and (mend := answers.setting_to_mend(error, uri)):
+        return StoreRefused(f"EDGE_STORE={uri} is refused: {text[:SHOWN]}; {mend}")
+    text = f"edge store {uri}: {text}"
+    if not isinstance(error, CommitFailedError):
+        return StoreError(text)
+    return Overtaken(text) if "oncurrent transaction" in text else Conflict(text)
 
 
 def _properties(transactions: Transactions) -> CommitProperties:

@@ -8,22 +8,26 @@ import threading
 from consumer.edge.store import EdgeStore, StoreError
 from process.outage import Outage
 from process.retry import until_it_works
+from process.settings import SettingsError
 
 
 def wait_for_store(uri: str, topic: str, stop: threading.Event, log: logging.Logger) -> EdgeStore:
     """Open the edge store, waiting for its place to be there, and for a consumer to begin it.
 
     Raises:
-        SettingsError: the path cannot hold a table, or the table belongs to another topic.
+        SettingsError: the place cannot hold a table, the object store does not let this process
+            in, or the table belongs to another topic.
         Stopped: told to stop before it was.
     """
-
-    def heals(error: BaseException) -> bool:
-        return isinstance(error, StoreError)
 
     return until_it_works(
         lambda: EdgeStore(uri, topic), heals, store_outage(log), stop, "the edge store"
     )
+
+
+def heals(error: BaseException) -> bool:
+    """Whether waiting can mend an error of a store that is opened for the first time."""
+    return isinstance(error, StoreError) and not isinstance(error, SettingsError)
 
 
 def store_outage(log: logging.Logger) -> Outage:

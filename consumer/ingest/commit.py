@@ -42,6 +42,11 @@ class Writer:
         outage = self._outage
         return outage.trouble if outage and self.busy else ""
 
+    @property
+    def conflicts(self) -> int:
+        """Commits that another consumer's was before; each was tried again."""
+        return self._store.conflicts
+
     def begin(self, batch: Batch, log: Log) -> None:
         """Start to write messages of a log; only if not busy."""
         self._batch = batch

@@ -163,8 +163,8 @@ class Ingest:
             stored = self._writer.wait_stored(seconds)
         except Fenced as error:
             log.warning(
-                "Another consumer has stored events of the same partition (%s). What this one has "
-                "not stored is read again.",
+                "Events of the batch are stored already (%s): another consumer was quicker, or the "
+                "answer to a commit was lost. What is not stored is read again.",
                 error,
             )
             self._start_anew()
@@ -221,6 +221,7 @@ class Ingest:
         now = time.monotonic()
         rate = (self._stored["events"] - self._reported) / (now - self._reported_at)
         self._reported, self._reported_at = self._stored["events"], now
+        self._figures.metrics.take({"conflicts": self._writer.conflicts})
         self._figures.report(
             "ingested",
             events=self._stored["events"],

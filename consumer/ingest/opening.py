@@ -11,8 +11,8 @@ import logging
 import threading
 from functools import partial
 
-from consumer.edge.store import EdgeStore, StoreError, StoreMissing
-from consumer.edge.waiting import store_outage
+from consumer.edge.store import EdgeStore, StoreMissing
+from consumer.edge.waiting import heals, store_outage
 from consumer.kafka.client import AccessRefused, StreamError
 from consumer.kafka.reach import broker_outage
 from consumer.kafka.topics import group_offsets
@@ -25,7 +25,8 @@ def open_store(settings: ConsumerSettings, stop: threading.Event, log: logging.L
 
     Raises:
         AccessRefused: the broker does not let this process in.
-        SettingsError: the path cannot hold a table, or the table belongs to another topic.
+        SettingsError: the place cannot hold a table, the object store does not let this process
+            in, or the table belongs to another topic.
         Stopped: told to stop before it was there.
     """
     uri, topic, group = settings.edge_store, settings.kafka_topic, settings.kafka_group
@@ -47,7 +48,4 @@ def open_store(settings: ConsumerSettings, stop: threading.Event, log: logging.L
     def kafka_heals(error: BaseException) -> bool:
         return isinstance(error, StreamError) and not isinstance(error, AccessRefused)
 
-    def store_heals(error: BaseException) -> bool:
-        return isinstance(error, StoreError)
-
-    return until_it_works(open_or_begin, store_heals, store_outage(log), stop, "the edge store")
+    return until_it_works(open_or_begin, heals, store_outage(log), stop, "the edge store")

@@ -56,6 +56,8 @@ def status() -> None:
     try:
         store = EdgeStore(settings.edge_store, settings.kafka_topic)
         rows.append(("edge store", f"{store.count()} rows, version {store.version}"))
+    except SettingsError:
+        raise
     except StoreError as error:
         rows.append(("edge store", str(error)))
         whole = False

@@ -8,19 +8,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from consumer.edge.store import EdgeStore, StoreError
+from consumer.edge.table import Table
 from consumer.ingest.commit import Writer
 from consumer.ingest.dead_letters import DeadLetters
 from consumer.ingest.decode import Rejected
 from consumer.ingest.letters import Forget
 from consumer.ingest.loop import Ingest
+from consumer.ingest.metrics import METRICS
 from consumer.settings import ConsumerSettings
+from process.log import Figures
 from tests.fake_topic import TOPIC, FakeReader, FakeTopic, log
-from tests.graphs import stored
+from tests.graphs import append, stored
 from tests.ingesting import likes
 from tests.services import wait_for
 
@@ -144,6 +148,31 @@ def test_a_message_that_is_read_again_after_a_rebalance_counts_once_as_rejected(
     assert consumer.figures(caplog)["events"] == 0
 
 
+def test_a_commit_that_another_consumers_was_before_is_counted_in_the_metrics_alone(
+    topic: FakeTopic, consumer: Consumer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    metrics = Figures("consumer", METRICS)
+    consumer.loop._figures = metrics
+    consumer.reader.assign(0)
+    topic.publish(0, *likes("u", ["a"]))
+    other, real = EdgeStore(str(tmp_path / "edges"), TOPIC), Table.append
+
+    def after_another(table: Table, *given: Any) -> None:
+        monkeypatch.undo()
+        append(other, [("v", "b")], 0, partition=1)
+        real(table, *given)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        consumer.take()
+        monkeypatch.setattr(Table, "append", after_another)
+        consumer.store_all()
+    assert "conflicts" not in consumer.figures(caplog)
+    name = "streamgcn_consumer_commit_conflicts_total"
+    assert metrics.metrics.registry.get_sample_value(name) == 1
+    assert sorted(items(tmp_path)) == ["a", "b"]
+
+
 @pytest.mark.parametrize("taken", ["stored", "stored by another", "of a topic before"])
 def test_a_consumer_that_stops_says_whether_all_that_it_has_taken_is_stored(
     topic: FakeTopic, consumers: list[Consumer], caplog: pytest.LogCaptureFixture, taken: str
@@ -211,7 +240,7 @@ def test_a_member_that_does_not_know_that_it_lost_a_partition_stores_nothing_twi
     for each in consumers:
         each.store_all()
     assert items(tmp_path) == ["a", "b", "c"]
-    assert caplog.text.count("Another consumer has stored events") == 1
+    assert caplog.text.count("batch are stored already") == 1
 
 
 def test_the_events_of_a_topic_that_was_created_anew_come_after_those_of_the_old_one(

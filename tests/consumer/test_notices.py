@@ -88,7 +88,7 @@ def test_users_are_forgotten_while_another_consumer_commits_between_the_reading_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumer.edge.erase.TOGETHER", 2)
-    monkeypatch.setattr("consumer.edge.store.TRIES", 3)
+    monkeypatch.setattr("consumer.edge.conflicts.TRIES", 3)
     store = EdgeStore.begin(str(tmp_path / "edges"), "t")
     other = EdgeStore.begin(str(tmp_path / "edges"), "t")
     users = [f"u{n}" for n in range(6)]

@@ -103,14 +103,14 @@ def test_a_version_whose_files_are_deleted_meanwhile_is_given_up_for_a_newer_one
     edges = store(tmp_path / "edges", [("u", "i")])
     for number in range(1, 15):  # past a checkpoint
         append(edges, [("u", f"i{number}")], number)
-    copyfile = shutil.copyfile
+    copyfileobj = shutil.copyfileobj
 
-    def deleted(source: Path, target: Path) -> None:
-        monkeypatch.setattr(shutil, "copyfile", copyfile)
+    def deleted(*_: object) -> None:
+        monkeypatch.setattr(shutil, "copyfileobj", copyfileobj)
         append(edges, [("u", "late")], 15)
-        raise FileNotFoundError(source)
+        raise FileNotFoundError
 
-    monkeypatch.setattr(shutil, "copyfile", deleted)
+    monkeypatch.setattr(shutil, "copyfileobj", deleted)
     assert copy.copy(str(tmp_path / "edges"), tmp_path / "copy") == 16
     assert EdgeStore(str(tmp_path / "copy"), "t").next_offset(0) == 16
 

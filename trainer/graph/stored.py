@@ -6,7 +6,14 @@ import logging
 from collections.abc import Iterator
 
 from consumer.edge.retention import Retention
-from consumer.edge.store import EdgeStore, Replaced, StoreError, Watermark
+from consumer.edge.store import (
+    EdgeStore,
+    Replaced,
+    StoreError,
+    StoreMissing,
+    StoreRefused,
+    Watermark,
+)
 from process.outage import Outage
 from trainer.graph.growth import grow
 from trainer.graph.interactions import InteractionGraph
@@ -32,6 +39,7 @@ class StoredGraph:
         self.forgotten: dict[str, int] = {}
         self._place, self._topic = edge_store, topic
         self._store: EdgeStore | None = None
+        self._answered = False  # whether the place was ever open to this process
         self._retention = Retention(retention_days)
         self._away = Outage(log, "The edge store cannot be read", "The edge store is back")
 
@@ -44,7 +52,8 @@ class StoredGraph:
         """Grow the graph by the rows that are new; gives the number of events of each step.
 
         Raises:
-            SettingsError: the edge store is not of this topic.
+            SettingsError: the edge store is not of this topic, or an object store that has never
+                let this process in does not let it in now.
         """
         try:
             self._store = self._store or EdgeStore(self._place, self._topic)
@@ -60,8 +69,12 @@ class StoredGraph:
             self.watermark = Watermark()
             return
         except StoreError as error:
+            if isinstance(error, StoreRefused) and not self._answered:
+                raise
+            self._answered |= isinstance(error, StoreMissing)
             self._away.failed(error)
             return
+        self._answered = True
         self._away.worked()
 
     def expire(self) -> int:

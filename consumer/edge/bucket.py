@@ -1,0 +1,53 @@
+"""Objects of a place in an object store, put and deleted one at a time.
+
+The Delta library's own files put each object in parts, which a killed process leaves behind unseen.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.store import from_url
+
+from consumer.edge import path
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+TRUE = ("1", "true", "yes", "on", "y")  # obstore reads all variables but AWS_ALLOW_HTTP
+
+
+def put(uri: str, name: str, content: bytes | Path) -> None:
+    """Put an object below a place, in the place of the one that is there.
+
+    Raises:
+        obstore.exceptions.BaseError: the object store refuses, or does not answer.
+        OSError: the file cannot be read.
+    """
+    obstore.put(_place(uri), name, content)
+
+
+def delete(uri: str, name: str) -> None:
+    """Delete an object below a place, if it is there.
+
+    Raises:
+        obstore.exceptions.BaseError: the object store refuses, or does not answer.
+    """
+    obstore.delete(_place(uri), name)
+
+
+def _place(uri: str) -> ObjectStore:
+    retries: RetryConfig = {
+        "max_retries": path.RETRIES, "retry_timeout": timedelta(seconds=path.RETRY_SECONDS)
+    }  # fmt: skip
+    plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in TRUE
+    client: ClientConfig = {
+        "connect_timeout": path.CONNECT,
+        "timeout": path.ANSWER,
+        "allow_http": plain,
+    }
+    return from_url(uri, client_options=client, retry_config=retries)

@@ -1,6 +1,7 @@
-"""What the Delta library says of a place, in one line; and whether another setting would mend it.
+"""What a library says of a place, in one line; and whether another setting would mend it.
 
-The library gives no codes, only texts; those of an object store hold the code of the answer.
+The Delta library and obstore give no codes, only texts; those of an object store hold the code of
+the answer.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ KEY = re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|Expired
 RIGHTS = re.compile(r"AccessDenied|: 403 ")
 BUCKET = re.compile(r"NoSuchBucket|InvalidBucketName|ContainerNotFound")
 WRONG_REGION = re.compile(r"AuthorizationHeaderMalformed|PermanentRedirect|configured region")
-NO_TLS = "URL scheme is not allowed"
+NO_TLS = re.compile(r"URL scheme is not allowed|HTTP error: builder error")
 NO_VALUE = re.compile(r"Config error: failed to parse")
 # By scheme: the variables of a key.
 KEYS = {
@@ -51,14 +52,20 @@ def plain(error: BaseException) -> str:
             cause = f"answers {code[1]}" + (f" ({message[1].rstrip('.')})" if message else "")
         elif cause.startswith(STATUS):
             cause = f"answers {cause.removeprefix(STATUS).split(':')[0]}"
+        elif cause.startswith("HTTP error"):
+            cause = f"does not answer ({cause.rsplit(': ', 1)[-1]})"
         else:
-            cause = cause.rsplit(": ", 1)[-1]
-        text = f"{server} {cause}" if cause.startswith("answers") else f"{server}: {cause}"
+            cause = f"says: {cause.rsplit(': ', 1)[-1]}"
+        text = f"{server} {cause}"
     return USER.sub("//", " ".join(text.split()))
 
 
-def setting_to_mend(error: BaseException, uri: str) -> str:
-    """What to set so that an object store lets this process in; empty where that is not known."""
+def setting_to_mend(error: BaseException, uri: str, setting: str = "EDGE_STORE") -> str:
+    """What to set so that an object store lets this process in; empty where that is not known.
+
+    Args:
+        setting: names the place.
+    """
     text = _text(error)
     scheme = uri.partition("://")[0]
     keys = KEYS.get(scheme, "the credentials")
@@ -67,13 +74,13 @@ def setting_to_mend(error: BaseException, uri: str) -> str:
     if KEY.search(text):
         return f"set {keys} to a key that the object store knows and that has not expired"
     if BUCKET.search(text):
-        return "make the bucket, or set EDGE_STORE to one that exists"
+        return f"make the bucket, or set {setting} to one that exists"
     if WRONG_REGION.search(text):
         region = REGION.search(text)
         return f"set AWS_REGION to {region[1] if region else 'the region of the bucket'}"
     if RIGHTS.search(text):
         return f"the key of {keys} lacks a right to this place; docs/security.md lists the rights"
-    if NO_TLS in text:
+    if NO_TLS.search(text):
         return "AWS_ENDPOINT_URL is http://; set AWS_ALLOW_HTTP=true, or take https://"
     if NO_VALUE.search(text):
         return "set or unset the variable of the object store that has this value"

@@ -2,14 +2,13 @@
 
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from consumer.event.json import Event, encode
 from consumer.kafka.publisher import Publisher
-from tests.gateway import gateway
 from tests.graphs import blocks, pairs
+from tests.object_store import gate
 from tests.rooms import Rooms, started
 from tests.s3 import S3
 from tests.services import PATIENCE, wait_for
@@ -27,10 +26,8 @@ def test_a_retrained_model_goes_live_from_an_object_store_that_is_away_for_a_whi
     edges = [(str(user), str(item)) for user, item, *_ in pairs(blocks())]
     file = tmp_path / "events.csv"
     file.write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in edges))
-    port = urlsplit(s3.address).port
-    assert port
-    with gateway(port) as way:
-        place = s3.environment | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{way.port}"}
+    with gate(s3) as way:
+        place = s3.environment | {"AWS_ENDPOINT_URL": way.address}
         for name, value in place.items():
             monkeypatch.setenv(name, value)
         uri = f"s3://{s3.bucket()}/models"
@@ -60,7 +57,7 @@ def test_a_retrained_model_goes_live_from_an_object_store_that_is_away_for_a_whi
             wait_for("the lists of the second", lambda: live() == second)
             answered("early")
 
-            way.close()
+            way.shut()
             for room, (gone, _) in LINES.items():
                 wait_for(f"the line of the {room}", lambda r=room, g=gone: g in rooms.log(r))  # type: ignore[misc]
             answered("while it is away")

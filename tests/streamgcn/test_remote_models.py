@@ -3,7 +3,6 @@
 import threading
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,8 +12,9 @@ from streamgcn.backup import BackupError, backup, restore
 from streamgcn.page import sources
 from streamgcn.page.sources import Latest, Source
 from tests.commands import run, without_settings
-from tests.gateway import answering, gateway
+from tests.consumer.test_object_store_refused import answering
 from tests.graphs import store
+from tests.object_store import gate
 from tests.s3 import S3
 from tests.services import wait_for
 from tests.trainer.test_snapshots import NAMES, filled, snapshot
@@ -81,16 +81,14 @@ def test_the_page_and_status_show_the_models_and_the_training_that_runs(model_st
 def test_the_page_says_that_the_models_cannot_be_read(
     s3: S3, model_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = urlsplit(s3.address).port
-    assert port
-    with gateway(port) as way:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{way.port}")
+    with gate(s3) as way:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", way.address)
         filled(model_store, NAMES[0])
         stop = threading.Event()
         latest = Latest([Source("models", lambda: sources._models(model_store), 0.1)], stop)
         wait_for("the models", lambda: latest.value("models", "versions"))
-        way.close()
-        trouble = f"http://127.0.0.1:{way.port} does not answer"
+        way.shut()
+        trouble = f"{way.address} does not answer"
         wait_for("the trouble", lambda: trouble in latest.troubles.get("models", ""))
         way.open()
         wait_for("the models again", lambda: latest.value("models", "versions"))
@@ -115,11 +113,11 @@ def test_a_process_does_not_start_where_waiting_does_not_help(
 ) -> None:
     env = environment(model_store, EDGE_STORE=str(tmp_path / "edges"))
     said = {
-        "bucket": "there is no such bucket",
-        "key": "does not know the key",
-        "credentials": "no credentials are given",
+        "bucket": "make the bucket, or set MODEL_STORE",
+        "key": "to a key that the object store knows",
+        "credentials": "no credentials were found",
     }[fault]
-    with answering(403, "<Error><Code>InvalidAccessKeyId</Code></Error>") as refusing:
+    with answering(403, b"<Error><Code>InvalidAccessKeyId</Code></Error>") as refusing:
         if fault == "bucket":
             env["MODEL_STORE"] = "s3://no-such-bucket/models"
         elif fault == "key":

@@ -15,7 +15,13 @@ from obstore.exceptions import PreconditionError
 
 from consumer.edge.traces import digest
 from process.settings import SettingsError
-from tests.gateway import answering
+from tests.consumer.test_object_store_refused import (
+    Identities,
+    answering,
+    rights,
+    use,
+)
+from tests.s3 import s3_server
 from tests.services import PATIENCE
 from tests.threads import begun
 from tests.trainer.test_snapshots import NAMES, filled, snapshot
@@ -319,10 +325,16 @@ def test_a_large_file_goes_up_in_parts(s3_store: str, monkeypatch: pytest.Monkey
 
 
 WRONG: dict[str, tuple[Callable[[str], str], dict[str, str], str]] = {
-    "no such bucket": (lambda uri: "s3://no-such-bucket/models", {}, "there is no such bucket"),
+    "no such bucket": (
+        lambda uri: "s3://no-such-bucket/models",
+        {},
+        "make the bucket, or set MODEL_STORE",
+    ),
     "http": (lambda uri: uri, {"AWS_ALLOW_HTTP": "false"}, "set AWS_ALLOW_HTTP=true"),
-    "no bucket": (lambda uri: "s3://", {}, "Unable to recognise URL"),
-    "another kind": (lambda uri: "ftp://x/y", {}, "give a folder, or s3://, gs:// or az://"),
+    "no bucket": (lambda uri: "s3://", {}, "must stand a bucket"),
+    "a slash too few": (lambda uri: "s3:/bucket", {}, "write a path, or s3://"),
+    "an address": (lambda uri: uri, {"AWS_ENDPOINT_URL": "host:9"}, "must begin with http://"),
+    "another kind": (lambda uri: "ftp://x/y", {}, "write a path, or s3://, gs:// or az://"),
 }
 
 
@@ -334,8 +346,42 @@ def test_a_place_that_cannot_be_used_is_refused_in_words(
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     uri = place(s3_store)
-    with pytest.raises(SettingsError, match=f"MODEL_STORE={uri} is refused: .*{said}"):
+    with pytest.raises(SettingsError, match=f"is refused: .*{said}") as refused:
         Snapshots(uri).check()
+    assert str(refused.value).startswith(("MODEL_STORE=", "AWS_ENDPOINT_URL="))
+
+
+def test_a_secret_in_the_place_is_not_shown() -> None:
+    with pytest.raises(SettingsError, match="MODEL_STORE='s3://<hidden>@b/models' is refused"):
+        Snapshots("s3://KEY:SECRET@b/models")
+
+
+def test_the_rights_that_the_documentation_lists_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server(tmp_path) as server:
+        identities = Identities(server)
+        uri = f"s3://{identities.bucket}/edges"  # the place that `rights` names
+        writer = identities.key("writer", rights(identities.bucket))
+        reader = identities.key("reader", rights(identities.bucket, "s3:GetObject"))
+        identities.ask_for_keys()
+        use(monkeypatch, writer)
+        snapshots = crowded(uri)
+        held = Lease(snapshots.storage)
+        assert held.take()
+        prune(snapshots)
+        promote(snapshots, snapshots.versions()[-1])
+        assert erase(snapshots, {digest("a"): 8})
+        assert roll_back(snapshots)[1] == NAMES[0]
+        held.release()
+
+        use(monkeypatch, reader)
+        read = Snapshots(uri)
+        read.check()
+        assert read.marks.live() == NAMES[0]
+        assert read.read(NAMES[0])
+        with pytest.raises(StoreAway, match="AccessDenied"):
+            promote(read, NAMES[0])
 
 
 def test_without_credentials_one_is_told_to_set_them(
@@ -344,23 +390,23 @@ def test_without_credentials_one_is_told_to_set_them(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")  # not that of this machine
-    with pytest.raises(SettingsError, match="no credentials are given; set"):
+    with pytest.raises(SettingsError, match="no credentials were found; set AWS_ACCESS_KEY_ID"):
         Snapshots(s3_store).check()
 
 
 @pytest.mark.parametrize(
     ("code", "status", "said"),
     [
-        ("InvalidAccessKeyId", 403, "does not know the key"),
-        ("SignatureDoesNotMatch", 403, "does not know the key"),
-        ("AccessDenied", 403, "give the user of the key the rights"),
+        ("InvalidAccessKeyId", 403, "to a key that the object store knows"),
+        ("SignatureDoesNotMatch", 403, "to a key that the object store knows"),
+        ("AccessDenied", 403, "lacks a right to this place"),
         ("PermanentRedirect", 301, "set AWS_REGION"),
     ],
 )
 def test_what_the_server_refuses_is_told_with_what_mends_it(
     s3_store: str, code: str, status: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with answering(status, f"<Error><Code>{code}</Code></Error>") as address:
+    with answering(status, f"<Error><Code>{code}</Code></Error>".encode()) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         with pytest.raises(SettingsError, match=f"MODEL_STORE={s3_store} is refused: .*{said}"):
             Snapshots(s3_store).check()
@@ -369,9 +415,9 @@ def test_what_the_server_refuses_is_told_with_what_mends_it(
 def test_a_server_that_is_overloaded_is_waited_for(
     s3_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with answering(503, "<Error><Code>SlowDown</Code></Error>") as address:
+    with answering(503, b"<Error><Code>SlowDown</Code></Error>") as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        said = f"{address} answers 503 Service Unavailable \\(SlowDown\\)"
+        said = f"{address} answers SlowDown"
         with pytest.raises(SnapshotError, match=said):
             Snapshots(s3_store).check()
 

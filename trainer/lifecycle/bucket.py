@@ -19,8 +19,9 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
+from consumer.edge.answers import BUCKET, plain, setting_to_mend
+from consumer.edge.bucket import TRUE
 from process.settings import SettingsError
-from trainer.lifecycle.bucket_errors import fix, in_words
 from trainer.lifecycle.storage import VERSION, File, Found, State, StoreTrouble, Write
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 LAST = "manifest.json"  # of a folder's files: with it the folder is whole
 PART = 16 * 1024 * 1024  # bytes; what is larger goes up in several parts
-TRUE = ("1", "true", "yes", "on")
 # Small objects are looked at every second, by loops that have other work.
 SMALL: ClientConfig = {"connect_timeout": "3s", "timeout": "5s"}
 LARGE: ClientConfig = {"connect_timeout": "3s", "read_timeout": "30s", "timeout": "30m"}
@@ -52,7 +52,7 @@ class Bucket:
         try:
             self._small, self._large = _client(uri, SMALL, SOON), _client(uri, LARGE, LATER)
         except (BaseError, ValueError) as error:
-            raise SettingsError(f"MODEL_STORE={uri} is refused: {in_words(error)}") from None
+            raise SettingsError(f"MODEL_STORE={uri} is refused: {plain(error)}") from None
 
     def __str__(self) -> str:
         return self._uri
@@ -71,9 +71,11 @@ class Bucket:
         try:
             obstore.list_with_delimiter(self._small)
         except (BaseError, OSError) as error:
-            if mended := fix(error):
-                raise SettingsError(f"MODEL_STORE={self._uri} is refused: {mended}") from None
-            raise StoreTrouble(in_words(error)) from error
+            if mend := setting_to_mend(error, self._uri, "MODEL_STORE"):
+                raise SettingsError(
+                    f"MODEL_STORE={self._uri} is refused: {plain(error)}; {mend}"
+                ) from None
+            raise StoreTrouble(plain(error)) from error
 
     def folders(self) -> list[str]:
         """Names of what has files below it."""
@@ -177,13 +179,13 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (AlreadyExistsError, PreconditionError) as error:
-        raise _Changed(in_words(error)) from error
+        raise _Changed(plain(error)) from error
     except FileNotFoundError as error:
-        if fix(error):  # the bucket is missing, not the object
-            raise StoreTrouble(in_words(error)) from error
-        raise FileNotFoundError(in_words(error)) from error
+        if BUCKET.search(str(error)):  # it is missing, not the object
+            raise StoreTrouble(plain(error)) from error
+        raise FileNotFoundError(plain(error)) from error
     except BaseError as error:
-        raise StoreTrouble(in_words(error)) from error
+        raise StoreTrouble(plain(error)) from error
 
 
 def _client(uri: str, options: ClientConfig, retry: RetryConfig) -> ObjectStore:

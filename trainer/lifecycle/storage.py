@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from process.settings import SettingsError
+from consumer.edge import path
 
 State = tuple[int, int | str]  # size in bytes, and time of change in nanoseconds or e-tag
 Target = Path | BinaryIO
 Write = Callable[[Target], None]  # writes one file
 
 VERSION = re.compile(r"\d{8}T\d{6}\.\d{1,6}Z", re.ASCII)  # the name of a snapshot
-SCHEMES = ("s3", "gs", "az")
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 
 
 @dataclass(frozen=True)
@@ -122,14 +120,10 @@ def opened(uri: str) -> Storage:
     """
     from trainer.lifecycle.folder import Folder
 
-    scheme = SCHEME.match(uri)
-    if not scheme:
+    scheme, _, rest = uri.partition(":")
+    if scheme == "file" or not (rest.startswith("//") or scheme in path.OBJECT_STORES):
         return Folder(uri)
-    if scheme.group() not in SCHEMES:
-        raise SettingsError(
-            f"MODEL_STORE={uri} is refused: give a folder, or s3://, gs:// or az:// with the "
-            "bucket's name and a path"
-        )
+    path.check(uri, f"MODEL_STORE={path.SECRETS.sub('//<hidden>@', uri)!r}")
     from trainer.lifecycle.bucket import Bucket  # an object store's client is loaded where needed
 
     return Bucket(uri)

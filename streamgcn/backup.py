@@ -23,8 +23,7 @@ from process import atomic
 from process.errors import StreamGCNError
 from serving.settings import ServingSettings
 from trainer.lifecycle.folder import Folder
-from trainer.lifecycle.marks import LIVE, Changing
-from trainer.lifecycle.promotion import before
+from trainer.lifecycle.marks import LIVE
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.storage import StoreTrouble
 from trainer.lifecycle.transfer import copy_models, is_empty, remove_models
@@ -69,7 +68,8 @@ def backup(settings: ServingSettings, folder: Path) -> About:
             _occupy(folder, undo)
             for name in (ABOUT, EDGES, MODELS):
                 undo.callback(_delete, folder / name)
-            models = _copy_models(snapshots, folder / MODELS)
+            (folder / MODELS).mkdir(mode=0o700)
+            models = copy_models(snapshots, Snapshots(str(folder / MODELS)))
             rows = edges.copy(settings.edge_store, folder / EDGES)
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             about = About(settings.kafka_topic, now, rows, models)
@@ -123,7 +123,7 @@ def restore(settings: ServingSettings, folder: Path) -> About:
             for place in places.values():
                 _put_in_place(_draft(place), place, undo)
             if MODELS not in places:
-                undo.callback(_remove_models, snapshots, about.models)
+                undo.callback(remove_models, snapshots, about.models)
                 copy_models(Snapshots(str(folder / MODELS)), snapshots)
             if EDGES not in places:
                 edges.put(folder / EDGES, settings.edge_store, undo.callback)
@@ -175,27 +175,6 @@ def _refuse_unfinished(folder: Path) -> None:
             f"{folder} has a backup that did not end, or is being made: if no backup runs, delete "
             "the folder and run this command again"
         )
-
-
-def _copy_models(snapshots: Snapshots, target: Path) -> list[str]:
-    """Copy the models, while nobody else changes the marks: so none is pruned meanwhile."""
-    target.mkdir(mode=0o700)
-    if not isinstance(snapshots.storage, Folder):
-        return copy_models(snapshots, Snapshots(str(target)))
-    source = snapshots.storage.root
-    if not source.is_dir():
-        return []
-
-    def act(marks: Changing) -> list[str]:
-        live = marks.live()
-        versions = [live, *before(snapshots, marks, live)] if live else []
-        for version in versions:
-            _copy(source / version, target / version)
-        if live:
-            atomic.write(target / LIVE, f"{live}\n".encode())
-        return versions
-
-    return snapshots.marks.change(act)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -258,11 +237,6 @@ def _refuse_filled_bucket(snapshots: Snapshots) -> None:
         raise BackupError(
             f"{snapshots.storage} has models; a backup is restored to an empty place only"
         )
-
-
-def _remove_models(snapshots: Snapshots, versions: list[str]) -> None:
-    with suppress(OSError):
-        remove_models(snapshots, versions)
 
 
 def _refuse_filled(folder: Path, advice: str, besides: str = "") -> None:

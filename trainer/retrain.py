@@ -13,7 +13,6 @@ from process.errors import in_one_line
 from process.health import Health
 from process.log import Figures
 from process.outage import Outage
-from process.retry import until_it_works
 from process.running import Running
 from process.settings import SettingsError
 from process.shutdown import Stopped
@@ -25,13 +24,14 @@ from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.lease import Lease, LeaseLost
 from trainer.lifecycle.live import LiveModel
-from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, StoreAway
+from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError
 from trainer.lifecycle.progress import shown
 from trainer.lifecycle.promotion import LiveChanged, named, put_live
 from trainer.lifecycle.pruning import prune
 from trainer.lifecycle.running_training import RunningTraining
 from trainer.lifecycle.schedule import Schedule
 from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.writing import write_when_it_can_be
 from trainer.memory import give_back
 from trainer.model import parallel
 from trainer.model.progress import TrainingStopped
@@ -203,7 +203,7 @@ class Retrain:
         snapshot = self._train_candidate()
         manifest = snapshot.manifest
         self._lease.confirm()
-        self._write(snapshot)
+        write_when_it_can_be(self._snapshots, snapshot, self._models_away, self._stop)
         if not manifest.rejected:
             self._lease.confirm()
             try:
@@ -216,17 +216,6 @@ class Retrain:
         except (SnapshotError, OSError) as error:  # the next training prunes again
             log.warning("Old snapshots cannot be deleted: %s.", error)
         return manifest
-
-    def _write(self, snapshot: Snapshot) -> None:
-        """Write it; an object store that is away is waited for, as a training may take hours."""
-
-        def heals(error: BaseException) -> bool:
-            return isinstance(error, StoreAway)
-
-        until_it_works(
-            lambda: self._snapshots.write(snapshot),
-            heals, self._models_away, self._stop, "MODEL_STORE",
-        )  # fmt: skip
 
     def _train_candidate(self) -> Snapshot:
         graph, settings = self._edges.graph, self._hyperparameters

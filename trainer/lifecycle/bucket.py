@@ -7,34 +7,25 @@ one is written last and deleted first. Credentials come from the usual environme
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from obstore.store import from_url
+from obstore.exceptions import BaseError
 
-from consumer.edge.answers import BUCKET, plain, setting_to_mend
-from consumer.edge.bucket import TRUE
+from consumer.edge.answers import plain, setting_to_mend
 from process.settings import SettingsError
+from trainer.lifecycle.bucket_client import LARGE, LATER, SMALL, SOON, Changed, client, errors
 from trainer.lifecycle.storage import VERSION, File, Found, State, StoreTrouble, Write
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 LAST = "manifest.json"  # of a folder's files: with it the folder is whole
 PART = 16 * 1024 * 1024  # bytes; what is larger goes up in several parts
-# Small objects are looked at every second, by loops that have other work.
-SMALL: ClientConfig = {"connect_timeout": "3s", "timeout": "5s"}
-LARGE: ClientConfig = {"connect_timeout": "3s", "read_timeout": "30s", "timeout": "30m"}
-SOON: RetryConfig = {"max_retries": 1, "retry_timeout": timedelta(seconds=5)}
-LATER: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(minutes=1)}
 
 
 class Bucket:
@@ -50,7 +41,7 @@ class Bucket:
         """
         self._uri = uri.rstrip("/")
         try:
-            self._small, self._large = _client(uri, SMALL, SOON), _client(uri, LARGE, LATER)
+            self._small, self._large = client(uri, SMALL, SOON), client(uri, LARGE, LATER)
         except (BaseError, ValueError) as error:
             raise SettingsError(f"MODEL_STORE={uri} is refused: {plain(error)}") from None
 
@@ -79,7 +70,7 @@ class Bucket:
 
     def folders(self) -> list[str]:
         """Names of what has files below it."""
-        with _errors():
+        with errors():
             found = obstore.list_with_delimiter(self._small)["common_prefixes"]
         return [name.strip("/") for name in found]
 
@@ -90,7 +81,7 @@ class Bucket:
     def exists(self, name: str) -> bool:
         """Whether there is an object of this name."""
         try:
-            with _errors():
+            with errors():
                 obstore.head(self._small, name)
         except FileNotFoundError:
             return False
@@ -98,13 +89,13 @@ class Bucket:
 
     def file(self, name: str) -> File:
         """The content, in memory."""
-        with _errors():
+        with errors():
             return File(self.place(name), bytes(obstore.get(self._large, name).bytes()))
 
     def look(self, name: str, most: int) -> Found | None:
         """The object's first bytes, what changes with it, and when the store wrote it."""
         try:
-            with _errors():
+            with errors():
                 got = obstore.get(self._small, name)
                 meta, content = got.meta, bytes(next(iter(got.stream(most)), b""))[:most]
         except FileNotFoundError:
@@ -114,9 +105,9 @@ class Bucket:
     def write(self, name: str, what: bytes | Write) -> None:
         """Put an object there."""
         content = what if isinstance(what, bytes) else _made(what)
-        client = self._small if isinstance(what, bytes) else self._large
-        with _errors():
-            obstore.put(client, name, content, chunk_size=PART)
+        to = self._small if isinstance(what, bytes) else self._large
+        with errors():
+            obstore.put(to, name, content, chunk_size=PART)
 
     def write_folder(self, folder: str, files: Mapping[str, Write]) -> None:
         """Write one after the other, the last one last; what was begun is deleted if it fails."""
@@ -131,9 +122,9 @@ class Bucket:
     def claim(self, name: str, content: bytes, was: State | None) -> bool:
         """Write it on the condition that it is what it was."""
         try:
-            with _errors():
+            with errors():
                 obstore.put(self._small, name, content, mode=_if(was) if was else "create")
-        except (_Changed, FileNotFoundError):  # the second: it is gone meanwhile
+        except (Changed, FileNotFoundError):  # the second: it is gone meanwhile
             # The answer to a first try may have been lost: then it is what this one has written.
             found = self.look(name, len(content) + 1)
             return found is not None and found.content == content
@@ -145,7 +136,7 @@ class Bucket:
 
     def delete(self, name: str) -> None:
         """Delete an object."""
-        with _errors(), suppress(FileNotFoundError):
+        with errors(), suppress(FileNotFoundError):
             obstore.delete(self._small, name)
 
     def delete_folder(self, folder: str) -> None:
@@ -163,39 +154,10 @@ class Bucket:
                 self.delete_folder(folder)
 
     def _list(self, folder: str) -> Iterator[tuple[str, obstore.ObjectMeta]]:
-        with _errors():
+        with errors():
             found = obstore.list(self._small, folder).collect()
         for meta in found:
             yield meta["path"].removeprefix(f"{folder}/"), meta
-
-
-class _Changed(StoreTrouble):
-    """An object is not what a condition says."""
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn what the library raises into OSError."""
-    try:
-        yield
-    except (AlreadyExistsError, PreconditionError) as error:
-        raise _Changed(plain(error)) from error
-    except FileNotFoundError as error:
-        if BUCKET.search(str(error)):  # it is missing, not the object
-            raise StoreTrouble(plain(error)) from error
-        raise FileNotFoundError(plain(error)) from error
-    except BaseError as error:
-        raise StoreTrouble(plain(error)) from error
-
-
-def _client(uri: str, options: ClientConfig, retry: RetryConfig) -> ObjectStore:
-    """A client with these options, which replace those of the environment: so that one is kept
-    without which no server on one's own machine can be reached."""
-    allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in TRUE
-    store: ObjectStore = from_url(
-        uri, client_options={**options, "allow_http": allow_http}, retry_config=retry
-    )
-    return store
 
 
 def _tag(meta: obstore.ObjectMeta) -> str:

@@ -16,9 +16,10 @@ from trainer.lifecycle import files
 from trainer.lifecycle.checks import edges_of_users, table_of_users
 from trainer.lifecycle.manifest import SnapshotError, StoreAway
 from trainer.lifecycle.marks import Changing
-from trainer.lifecycle.snapshots import Snapshots, trouble
+from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.storage import File, Storage, Write
 from trainer.lifecycle.trained_edges import Trained
+from trainer.lifecycle.troubles import trouble
 
 log = logging.getLogger("trainer")
 

@@ -15,12 +15,12 @@ import threading
 import time
 import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 
 from process.errors import StreamGCNError
 from process.settings import SettingsError
+from trainer.lifecycle.holder import Holder, machine, parsed, started
 from trainer.lifecycle.storage import Found, State, Storage
 
 LEASE = "trainer.lease"
@@ -36,27 +36,6 @@ class LeaseLost(StreamGCNError):
     """Another trainer has taken the MODEL_STORE over."""
 
 
-class Holder(msgspec.Struct):
-    """Who holds the lease. Fields that are not known are ignored."""
-
-    id: str
-    host: str = "unknown"
-    pid: int = 0
-    since: str = "unknown"
-    machine: str = ""  # the boot and the pid namespace, "" where they are not known
-    started: str = ""  # when the process was, as the kernel counts
-    beat: int = 0  # renewals, so that no two of them are the same
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, since {self.since}"
-
-    def is_gone(self) -> bool:
-        """Whether it ran here and runs no more."""
-        return (
-            bool(self.machine) and self.machine == _machine() and self.started != _start(self.pid)
-        )
-
-
 class Lease:
     """Take it with `take`; a thread renews it until `release`."""
 
@@ -65,7 +44,7 @@ class Lease:
         self._place = storage.place(LEASE)
         self._me = Holder(
             uuid.uuid4().hex, socket.gethostname(), os.getpid(),
-            datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), _machine(), _start(os.getpid()),
+            datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), machine(), started(os.getpid()),
         )  # fmt: skip
         self._held = False
         self._seen: tuple[bytes, State] | None = None  # content and state,
@@ -93,7 +72,7 @@ class Lease:
             except LeaseLost:
                 pass  # who has it is told below
         found = self._read()
-        holder = _parsed(found) if found else None
+        holder = parsed(found) if found else None
         if found and not self._is_free(found, holder):
             named = str(holder or "it does not say which")
             if self._told != named:
@@ -180,7 +159,7 @@ class Lease:
         return msgspec.json.encode(self._me)
 
     def _owns(self, found: Found | None) -> bool:
-        holder = _parsed(found) if found else None
+        holder = parsed(found) if found else None
         return holder is not None and holder.id == self._me.id
 
     def _is_free(self, found: Found, holder: Holder | None) -> bool:
@@ -201,31 +180,6 @@ def holder(storage: Storage) -> Holder | None:
         found = storage.look(LEASE, MOST)
     except OSError:
         return None
-    named = _parsed(found) if found else None
+    named = parsed(found) if found else None
     fresh = found is not None and time.time() - found.changed_at < EXPIRES
     return named if named and fresh and not named.is_gone() else None
-
-
-def _parsed(found: Found) -> Holder | None:
-    try:
-        return msgspec.json.decode(found.content, type=Holder)
-    except msgspec.MsgspecError:
-        return None
-
-
-def _machine() -> str:
-    """This boot of this machine and the namespace of process numbers, "" where it is not Linux."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _start(pid: int) -> str:
-    """When a process was started, in the kernel's ticks; "" if there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]  # a zombie has ended

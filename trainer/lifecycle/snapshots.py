@@ -16,22 +16,20 @@ from functools import partial
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.embedding.kinds import KINDS
 from trainer.lifecycle import checks, files
 from trainer.lifecycle.folder import Folder
-from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, StoreAway, parse
+from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, parse
 from trainer.lifecycle.marks import Changing, FolderMarks, Marks
 from trainer.lifecycle.object_marks import ObjectMarks
-from trainer.lifecycle.storage import VERSION, File, StoreTrouble, Write, opened
+from trainer.lifecycle.storage import VERSION, File, Write, opened
 from trainer.lifecycle.trained_edges import Trained
+from trainer.lifecycle.troubles import UNWRITABLE, named, trouble
 
 USERS = "users.parquet"
 MANIFEST = "manifest.json"  # written last: with it a snapshot is whole
-UNREADABLE = (OSError, SafetensorError, msgspec.MsgspecError, pa.ArrowException, ValueError)
-UNWRITABLE = (OSError, SafetensorError, pa.ArrowException)
 MOST = 10_000_000  # bytes of a manifest
 
 
@@ -76,7 +74,7 @@ class Snapshots:
         Raises:
             SnapshotError: they cannot be read.
         """
-        with _named(str(self.storage)):
+        with named(str(self.storage)):
             found = sorted(filter(VERSION.fullmatch, self.storage.folders()))
             return [name for name in found if self.storage.exists(f"{name}/{MANIFEST}")]
 
@@ -141,7 +139,7 @@ class Snapshots:
             SnapshotError: it is missing, broken, or of a newer format.
         """
         place = self._place(version, MANIFEST)
-        with _named(place):
+        with named(place):
             found = self.storage.look(f"{version}/{MANIFEST}", MOST)
             if not found:
                 raise SnapshotError(f"cannot read {place}: there is no such file")
@@ -189,7 +187,7 @@ class Snapshots:
             SnapshotError: the file is broken or wrong.
         """
         name = f"{manifest.version}/trained.safetensors"
-        with _named(self.storage.place(name)):
+        with named(self.storage.place(name)):
             if not self.storage.exists(name):
                 return None  # the first version wrote none
         with self._file(manifest.version, "trained.safetensors") as file:
@@ -223,7 +221,7 @@ class Snapshots:
         Raises:
             SnapshotError: it cannot be read.
         """
-        with _named(self._place(version, name)):
+        with named(self._place(version, name)):
             yield self.storage.file(f"{version}/{name}")
 
     def _place(self, version: str, name: str) -> str:
@@ -234,20 +232,3 @@ class Snapshots:
 
 def _as_text(manifest: Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-
-
-@contextmanager
-def _named(place: str) -> Iterator[None]:
-    """Turn what reading raises into SnapshotError, with the place."""
-    try:
-        yield
-    except SnapshotError:
-        raise
-    except UNREADABLE as error:
-        raise trouble(f"cannot read {place}", error) from error
-
-
-def trouble(what: str, error: Exception) -> SnapshotError:
-    """What is raised where a storage raises an error."""
-    kind = StoreAway if isinstance(error, StoreTrouble) else SnapshotError
-    return kind(f"{what}: {error}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from trainer.lifecycle import files
+from trainer.lifecycle.folder import Folder
 from trainer.lifecycle.manifest import SnapshotError
-from trainer.lifecycle.marks import LIVE, Changing
+from trainer.lifecycle.marks import LIVE, Changing, Seen
 from trainer.lifecycle.promotion import before
 from trainer.lifecycle.snapshots import MANIFEST, Snapshots
 from trainer.lifecycle.storage import Storage, Target, Write
@@ -27,25 +30,19 @@ def copy_models(source: Snapshots, target: Snapshots) -> list[str]:
         OSError: the target cannot be written.
     """
     for _ in range(TRIES):
-        marks = source.marks.now()
-        live = marks.live()
-        versions = [live, *before(source, marks, live)] if live else []
-        try:
-            for version in versions:
-                _copy(source.storage, target.storage, version)
-        except FileNotFoundError:
-            remove_models(target, versions)
-            continue
-        at = {version: marks.promoted_at(version) for version in versions}
-
-        def act(marks: Changing, at: dict[str, int | None] = at) -> None:
-            for version in reversed(at):
-                marks.promote(version, at[version])
-
-        if versions:
-            target.marks.change(act)
-        return versions
-    raise SnapshotError(f"the models in {source.storage} change too fast to be copied")
+        if not isinstance(source.storage, Folder):
+            at = _copied(source, target, source.marks.now())
+        elif source.storage.root.is_dir():
+            at = source.marks.change(partial(_copied, source, target))  # so none is pruned
+        else:
+            at = {}
+        if at:
+            target.marks.change(partial(_mark, at))
+        if at is not None:
+            return list(at)
+    raise SnapshotError(
+        f"the models in {source.storage} change too fast to be copied, or the live one is missing"
+    )
 
 
 def is_empty(target: Snapshots) -> bool:
@@ -58,18 +55,35 @@ def is_empty(target: Snapshots) -> bool:
 
 
 def remove_models(target: Snapshots, versions: list[str]) -> None:
-    """Delete copies that are not to be used.
+    """Delete copies that are not to be used, as far as that can be done."""
+    with suppress(OSError):
+        target.storage.delete(LIVE)
+        for version in versions:
+            target.storage.delete_folder(version)
 
-    Raises:
-        OSError: they cannot be deleted.
-    """
-    target.storage.delete(LIVE)
-    for version in versions:
-        target.storage.delete_folder(version)
+
+def _copied(source: Snapshots, target: Snapshots, marks: Seen) -> dict[str, int | None] | None:
+    """Version -> when it went live last, of what was copied; None where one was gone meanwhile."""
+    live = marks.live()
+    versions = [live, *before(source, marks, live)] if live else []
+    try:
+        for version in versions:
+            _copy(source.storage, target.storage, version)
+    except FileNotFoundError:
+        remove_models(target, versions)
+        return None
+    return {version: marks.promoted_at(version) for version in versions}
+
+
+def _mark(at: dict[str, int | None], marks: Changing) -> None:
+    for version in reversed(at):
+        marks.promote(version, at[version])
 
 
 def _copy(source: Storage, target: Storage, version: str) -> None:
     names = [name for name in source.states(version) if name.endswith(SUFFIXES)]
+    if MANIFEST not in names:
+        raise FileNotFoundError(source.place(f"{version}/{MANIFEST}"))
     names.sort(key=lambda name: name == MANIFEST)  # which makes the copy whole
     made: dict[str, Write] = {name: partial(_write, source, f"{version}/{name}") for name in names}
     target.write_folder(version, made)
@@ -77,4 +91,7 @@ def _copy(source: Storage, target: Storage, version: str) -> None:
 
 def _write(source: Storage, name: str, target: Target) -> None:
     content = source.file(name).content
-    files.write_bytes(target, content.read_bytes() if isinstance(content, Path) else content)
+    if isinstance(content, Path) and isinstance(target, Path):
+        shutil.copyfile(content, target)
+    else:
+        files.write_bytes(target, content.read_bytes() if isinstance(content, Path) else content)

@@ -18,17 +18,18 @@ from consumer.edge import path
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
+WHOLE = "60s"  # in which an object has gone up
 TRUE = ("1", "true", "yes", "on", "y")  # obstore reads all variables but AWS_ALLOW_HTTP
 
 
 def put(uri: str, name: str, content: bytes | Path) -> None:
-    """Put an object below a place, in the place of the one that is there.
+    """Put an object below a place, in one piece, in the place of the one that is there.
 
     Raises:
         obstore.exceptions.BaseError: the object store refuses, or does not answer.
         OSError: the file cannot be read.
     """
-    obstore.put(_place(uri), name, content)
+    obstore.put(_place(uri), name, content, use_multipart=False)
 
 
 def delete(uri: str, name: str) -> None:
@@ -47,7 +48,7 @@ def _place(uri: str) -> ObjectStore:
     plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in TRUE
     client: ClientConfig = {
         "connect_timeout": path.CONNECT,
-        "timeout": path.ANSWER,
+        "timeout": WHOLE,
         "allow_http": plain,
     }
     return from_url(uri, client_options=client, retry_config=retries)

@@ -21,13 +21,18 @@ from obstore.exceptions import BaseError
 
 from consumer.edge import bucket, path
 from consumer.edge.schema import WITH_STATISTICS
+from process import atomic
 
 
 class NewFile:
     """A Parquet file in the place, with a name that no other writer takes."""
 
     def __init__(self, uri: str) -> None:
-        """Nothing is put yet."""
+        """Nothing is put yet.
+
+        Args:
+            uri: of the place, as the table tells it.
+        """
         self.name = f"part-{uuid4()}.snappy.parquet"
         self.was_put = False
         self._uri = uri
@@ -36,17 +41,20 @@ class NewFile:
     def put(self, rows: pa.Table) -> AddAction:
         """Put rows, in the place of those that were put before; what a commit says of the file.
 
+        A power cut after the commit takes no row: the file is on the disk before.
+
         Raises:
-            OSError, BaseError: the place takes no writes.
+            OSError, BaseError: the place takes no writes; nothing is left there.
         """
         buffer = pa.BufferOutputStream()
         pq.write_table(rows, buffer, compression="snappy")
         content = buffer.getvalue().to_pybytes()
         self.was_put = True
-        if self._folder:
-            (self._folder / self.name).write_bytes(content)
-        else:
-            bucket.put(self._uri, self.name, content)
+        try:
+            self._put(content)
+        except BaseException:
+            self.take_back()
+            raise
         now = time.time_ns() // 1_000_000
         return AddAction(self.name, len(content), {}, now, True, json.dumps(_statistics(rows)))
 
@@ -57,6 +65,18 @@ class NewFile:
                 (self._folder / self.name).unlink(missing_ok=True)
             else:
                 bucket.delete(self._uri, self.name)
+
+    def _put(self, content: bytes) -> None:
+        if not self._folder:
+            bucket.put(self._uri, self.name, content)
+            return
+        draft = self._folder / f"{self.name}.draft"  # which is no file of rows to anybody
+        try:
+            draft.write_bytes(content)
+            atomic.replace(draft, self._folder / self.name)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def _statistics(rows: pa.Table) -> dict[str, Any]:

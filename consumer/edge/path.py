@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from process.settings import SettingsError
 
@@ -73,10 +73,16 @@ def is_remote(uri: str) -> bool:
 
 
 def folder(uri: str) -> Path | None:
-    """The folder of a place; None where it is in an object store."""
+    """The folder of a place, as the Delta library finds it; None where it is in an object store.
+
+    Args:
+        uri: as it was given, or as a table tells it.
+    """
     if is_remote(uri):
         return None
-    return Path(urlsplit(uri).path if uri.startswith("file:") else uri)
+    if uri.startswith("file:"):  # the library has no relative path in a URI
+        return Path("/" + unquote(urlsplit(uri).path).lstrip("/"))
+    return Path(uri).expanduser()
 
 
 def options(uri: str) -> dict[str, str] | None:

@@ -219,10 +219,10 @@ class EdgeStore:
 
         Raises:
             Fenced: the store has moved on without this consumer; nothing was written.
-            StoreError: the store cannot be written now; nothing was written.
+            StoreError: the store cannot be written now; if the commit came all the same, the next
+                one is fenced.
         """
-
-        file = NewFile(self.uri)
+        file = NewFile(self._table.uri_told)
 
         def commit() -> None:
             self._refresh()
@@ -239,7 +239,9 @@ class EdgeStore:
         try:
             self._conflicts.try_again(commit)
         except (Fenced, Overtaken):
-            if file.was_put:
+            # The last commit may have come too, and the answer have been lost.
+            self._refresh()
+            if file.was_put and not self._table.holds(file.name):
                 file.take_back()
             raise
 

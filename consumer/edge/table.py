@@ -99,6 +99,11 @@ class Table:
         version: int | None = self.delta.transaction_version(app)
         return version
 
+    @property
+    def uri_told(self) -> str:
+        """The place as the library has understood it: whole, without `~` and `..`."""
+        return str(self.delta.table_uri)
+
     def append(self, files: list[AddAction], transactions: Transactions) -> None:
         """Add files of the place, and move on the application's transactions, in one commit.
 

@@ -1,5 +1,6 @@
 """Writers of one edge store that commit at once: each waits for a moment of its own."""
 
+import errno
 from functools import partial
 from pathlib import Path
 
@@ -109,6 +110,61 @@ def test_a_commit_that_came_although_it_was_refused_is_stored_once(
     append(store, [("u", "a")], 0)
     append(store, [("u", "b")], 1)
     assert stored(store)["item_id"].to_pylist() == ["a", "b"]
+
+
+def test_a_file_stays_where_the_last_try_of_a_commit_came_although_it_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EdgeStore.begin(str(tmp_path), "t")
+    moments = Moments(monkeypatch)
+    real, tries = Table.append, []
+
+    def refused(table: Table, *given: object) -> None:
+        tries.append(table)
+        if len(tries) == TRIES:
+            real(table, *given)  # type: ignore[arg-type]
+        raise Overtaken("at last by itself: the answer was lost")
+
+    monkeypatch.setattr(Table, "append", refused)
+    with pytest.raises(Overtaken):
+        append(store, [("u", "a")], 0)
+    assert len(moments.seconds) == TRIES - 1
+    assert stored(store)["item_id"].to_pylist() == ["a"]
+
+
+def test_a_file_that_could_not_be_written_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EdgeStore.begin(str(tmp_path), "t")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for step in ("replace", "sync"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"process.atomic.{step}", full)
+            with pytest.raises(StoreError, match="No space left"):
+                append(store, [("u", "a")], 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["_delta_log"]
+    append(store, [("u", "a")], 0)
+    assert stored(store)["item_id"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    "place", ["~/edges", "new/../edges", "file:{}/e d", "file://{}/x/../edges"]
+)
+def test_rows_go_to_the_folder_of_the_table_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    uri = place.format(str(tmp_path)[1:] if place.startswith("file:{}") else tmp_path)
+    store = EdgeStore.begin(uri, "t")
+    append(store, [("u", "a")], 0)
+    assert stored(EdgeStore(uri, "t"))["item_id"].to_pylist() == ["a"]
+    (log,) = tmp_path.rglob("_delta_log")
+    assert [path.parent for path in tmp_path.rglob("*.parquet")] == [log.parent]
 
 
 def test_a_writer_that_is_fenced_after_a_conflict_leaves_no_file(

@@ -19,12 +19,11 @@ from obstore.exceptions import BaseError
 from consumer.edge.answers import plain, setting_to_mend
 from process.settings import SettingsError
 from trainer.lifecycle.bucket_client import LARGE, LATER, SMALL, SOON, Changed, client, errors
-from trainer.lifecycle.storage import VERSION, File, Found, State, StoreTrouble, Write
+from trainer.lifecycle.storage import MANIFEST, VERSION, File, Found, State, StoreTrouble, Write
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
 
-LAST = "manifest.json"  # of a folder's files: with it the folder is whole
 PART = 16 * 1024 * 1024  # bytes; what is larger goes up in several parts
 
 
@@ -142,7 +141,7 @@ class Bucket:
     def delete_folder(self, folder: str) -> None:
         """Delete what makes it whole first."""
         names = [f"{folder}/{name}" for name, _ in self._list(folder)]
-        for name in sorted(names, key=lambda name: name != f"{folder}/{LAST}"):
+        for name in sorted(names, key=lambda name: name != f"{folder}/{MANIFEST}"):
             self.delete(name)
 
     def tidy(self, seconds: float) -> None:
@@ -150,7 +149,7 @@ class Bucket:
         for folder in filter(VERSION.fullmatch, self.folders()):
             found = dict(self._list(folder))
             newest = max((meta["last_modified"].timestamp() for meta in found.values()), default=0)
-            if LAST not in found and time.time() - newest > seconds:
+            if MANIFEST not in found and time.time() - newest > seconds:
                 self.delete_folder(folder)
 
     def _list(self, folder: str) -> Iterator[tuple[str, obstore.ObjectMeta]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from process import atomic
 from process.settings import SettingsError
-from trainer.lifecycle.storage import File, Found, State, Write
+from trainer.lifecycle.storage import MANIFEST, File, Found, State, Write
 
 PRIVATE = 0o700  # of folders
 
@@ -133,8 +133,9 @@ class Folder:
         (self.root / name).unlink(missing_ok=True)
 
     def delete_folder(self, folder: str) -> None:
-        """Delete a folder."""
+        """Delete a folder, what makes it whole first."""
         with suppress(FileNotFoundError):
+            (self.root / folder / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(self.root / folder)
 
     def tidy(self, seconds: float) -> None:

@@ -24,12 +24,11 @@ from trainer.lifecycle.folder import Folder
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, parse
 from trainer.lifecycle.marks import Changing, FolderMarks, Marks
 from trainer.lifecycle.object_marks import ObjectMarks
-from trainer.lifecycle.storage import VERSION, File, Write, opened
+from trainer.lifecycle.storage import MANIFEST, VERSION, File, Write, opened
 from trainer.lifecycle.trained_edges import Trained
 from trainer.lifecycle.troubles import UNWRITABLE, named, trouble
 
 USERS = "users.parquet"
-MANIFEST = "manifest.json"  # written last: with it a snapshot is whole
 MOST = 10_000_000  # bytes of a manifest
 
 

@@ -18,6 +18,7 @@ State = tuple[int, int | str]  # size in bytes, and time of change in nanosecond
 Target = Path | BinaryIO
 Write = Callable[[Target], None]  # writes one file
 
+MANIFEST = "manifest.json"  # written last, and deleted first: with it a snapshot is whole
 VERSION = re.compile(r"\d{8}T\d{6}\.\d{1,6}Z", re.ASCII)  # the name of a snapshot
 
 

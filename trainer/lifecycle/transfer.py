@@ -12,8 +12,8 @@ from trainer.lifecycle.folder import Folder
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.lifecycle.marks import LIVE, Changing, Seen
 from trainer.lifecycle.promotion import before
-from trainer.lifecycle.snapshots import MANIFEST, Snapshots
-from trainer.lifecycle.storage import Storage, Target, Write
+from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.storage import MANIFEST, Storage, Target, Write
 
 SUFFIXES = (".safetensors", ".parquet", ".json")  # of what is a snapshot's own; marks have none
 TRIES = 3  # a model may be pruned while it is copied

@@ -61,7 +61,8 @@ class ConsumerSettings(ProcessSettings):
         1.0,
         gt=0,
         validation_alias="STREAMGCN_COMMIT_SECONDS",
-        description="Longest wait in seconds before a smaller batch is committed.",
+        description="Longest wait in seconds before a smaller batch is committed; up to a "
+        "quarter of it is left out at random.",
     )
     log_format: Literal["text", "json"] = Field(
         "text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from consumer.ingest.stretches import stretches
 from consumer.kafka.client import Message
 from consumer.settings import ConsumerSettings
 
+# Of the longest wait; the rest is drawn, or consumers that began in step would commit in step.
+LEAST_WAIT = 0.75
 BATCH_BYTES = 32 * 1024 * 1024  # of rows; two batches, a stretch and a poll are held at most
 
 
@@ -28,7 +31,7 @@ class Filling:
         self._log = log
         self._waiting: deque[Sequence[Message]] = deque()  # stretches that are not decoded yet
         self._polled_at = 0  # epoch microseconds; no clock that is put back can turn the order
-        self.batch = Batch()
+        self.begin_next()
 
     @property
     def waits(self) -> bool:
@@ -47,7 +50,7 @@ class Filling:
             return False
         if self.is_full or self.batch.events >= self._settings.commit_events:
             return True
-        return time.monotonic() - self.batch.since >= self._settings.commit_seconds
+        return time.monotonic() - self.batch.since >= self._wait
 
     def polled(self, messages: Sequence[Sequence[Message]]) -> None:
         """Note what a poll that has ended now brought: for each partition its messages."""
@@ -73,8 +76,9 @@ class Filling:
     def begin_next(self) -> None:
         """Leave the batch to whoever commits it, and begin an empty one."""
         self.batch = Batch()
+        self._wait = random.uniform(LEAST_WAIT, 1.0) * self._settings.commit_seconds
 
     def drop(self) -> None:
         """Drop the batch, and what was polled for it."""
-        self.batch = Batch()
+        self.begin_next()
         self._waiting.clear()

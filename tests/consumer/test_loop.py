@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 from consumer.edge.store import EdgeStore, StoreError
@@ -146,6 +147,29 @@ def test_a_message_that_is_read_again_after_a_rebalance_counts_once_as_rejected(
         consumer.store_all()
     assert consumer.figures(caplog)["rejected"] == consumer.figures(caplog)["unforeseen"] == 3
     assert consumer.figures(caplog)["events"] == 0
+
+
+def test_batches_of_consumers_that_began_in_step_are_not_due_at_the_same_moment(
+    topic: FakeTopic, consumers: list[Consumer]
+) -> None:
+    longest = 4.0
+    due: list[float] = []
+    for consumer in consumers:
+        filling = consumer.loop._filling
+        filling._settings = filling._settings.model_copy(update={"commit_seconds": longest})
+        for _ in range(50):
+            filling.begin_next()
+            filling.batch.after[0], filling.batch.since = 1, 0.0
+            with patch("consumer.ingest.filling.time.monotonic") as now:
+                moments = np.linspace(0.0, longest, 4_001)
+                for moment in moments:
+                    now.return_value = float(moment)
+                    if filling.is_due:
+                        break
+            due.append(float(moment))
+        filling.drop()
+    assert 0.75 * longest <= min(due) < max(due) <= longest
+    assert len(set(due)) > 50
 
 
 def test_a_commit_that_another_consumers_was_before_is_counted_in_the_metrics_alone(

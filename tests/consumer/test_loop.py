@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 
 from consumer.edge.store import EdgeStore, StoreError
@@ -150,26 +149,22 @@ def test_a_message_that_is_read_again_after_a_rebalance_counts_once_as_rejected(
 
 
 def test_batches_of_consumers_that_began_in_step_are_not_due_at_the_same_moment(
-    topic: FakeTopic, consumers: list[Consumer]
+    consumer: Consumer,
 ) -> None:
-    longest = 4.0
-    due: list[float] = []
-    for consumer in consumers:
-        filling = consumer.loop._filling
-        filling._settings = filling._settings.model_copy(update={"commit_seconds": longest})
-        for _ in range(50):
-            filling.begin_next()
-            filling.batch.after[0], filling.batch.since = 1, 0.0
-            with patch("consumer.ingest.filling.time.monotonic") as now:
-                moments = np.linspace(0.0, longest, 4_001)
-                for moment in moments:
-                    now.return_value = float(moment)
-                    if filling.is_due:
-                        break
-            due.append(float(moment))
-        filling.drop()
-    assert 0.75 * longest <= min(due) < max(due) <= longest
-    assert len(set(due)) > 50
+    filling = consumer.loop._filling
+    filling._settings = filling._settings.model_copy(update={"commit_seconds": 4.0})
+    due: dict[float, int] = Counter()  # seconds -> batches of 50 that are due then
+    for _ in range(50):
+        filling.begin_next()
+        filling.batch.after[0] = 1
+        with patch("consumer.ingest.filling.time") as clock:
+            for seconds in (2.9, 3.5, 4.0):
+                clock.monotonic.return_value = filling.batch.since + seconds
+                due[seconds] += filling.is_due
+    filling.drop()
+    assert due[2.9] == 0
+    assert 0 < due[3.5] < 50
+    assert due[4.0] == 50
 
 
 def test_a_commit_that_another_consumers_was_before_is_counted_in_the_metrics_alone(

@@ -7,8 +7,7 @@ second, or less often, a replay does between two blocks of events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from consumer.ingest.decode import Position
 from serving.edges.user_edges import UserEdges
 from serving.items.new_items import NewItems
 from serving.items.served_model import ServedModel, UserBlock
-from serving.lists.encoding import Lists
 from serving.lists.recommender import Recommender
 from serving.loop.popular import TIMES_AS_LONG
 from serving.settings import ServingSettings
@@ -86,29 +84,21 @@ class Served:
         else:
             self._asked_too_soon += len(users)
 
-    def answers(self) -> Iterator[List]:
+    def answers(self) -> list[List]:
         """The lists that were asked for since the last call, in that order; before there is a
-        model they are empty.
-
-        All are begun in the call, so the threads have work while the first ones are looked at.
-        """
+        model they are empty."""
         asked, self._asked = self._asked, []
-        empty: list[List] = [[] for _ in range(self._asked_too_soon)]
+        made: list[List] = [[] for _ in range(self._asked_too_soon)]
         self._asked_too_soon = 0
         if not asked or not self._recommender:
-            return iter(empty)
-        block, size = _joined(asked), self._recommender.block_size
-        begun = [
-            self._recommender.rank(_part(block, begin, begin + size), False)
-            for begin in range(0, len(block.numbers), size)
-        ]
-        return chain(empty, _named(begun, self._recommender.model.item_ids))
-
-
-def _named(begun: Sequence[Iterator[tuple[slice, Lists]]], names: Sequence[str]) -> Iterator[List]:
-    for _, lists in chain.from_iterable(begun):
-        for items, count in zip(lists.items.tolist(), lists.counts.tolist(), strict=True):
-            yield [names[number] for number in items[:count]]
+            return made
+        block = _joined(asked)
+        size, names = self._recommender.block_size, self._recommender.model.item_ids
+        for begin in range(0, len(block.numbers), size):
+            for _, lists in self._recommender.rank(_part(block, begin, begin + size), False):
+                for items, count in zip(lists.items.tolist(), lists.counts.tolist(), strict=True):
+                    made.append([names[number] for number in items[:count]])
+        return made
 
 
 def _joined(blocks: Sequence[UserBlock]) -> UserBlock:

@@ -1,4 +1,4 @@
-"""Objects of a place in an object store, put and deleted one at a time.
+"""The client of an object store; objects of the edge store, put and deleted one at a time.
 
 The Delta library's own files put each object in parts, which a killed process leaves behind unseen.
 """
@@ -22,6 +22,16 @@ WHOLE = "60s"  # in which an object has gone up
 TRUE = ("1", "true", "yes", "on", "y")  # obstore reads all variables but AWS_ALLOW_HTTP
 
 
+def client(uri: str, options: ClientConfig, retry: RetryConfig) -> ObjectStore:
+    """A client with these options, which replace those of the environment: so that one is kept
+    without which no server on one's own machine can be reached."""
+    allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in TRUE
+    store: ObjectStore = from_url(
+        uri, client_options={**options, "allow_http": allow_http}, retry_config=retry
+    )
+    return store
+
+
 def put(uri: str, name: str, content: bytes | Path) -> None:
     """Put an object below a place, in one piece, in the place of the one that is there.
 
@@ -42,13 +52,9 @@ def delete(uri: str, name: str) -> None:
 
 
 def _place(uri: str) -> ObjectStore:
-    retries: RetryConfig = {
-        "max_retries": path.RETRIES, "retry_timeout": timedelta(seconds=path.RETRY_SECONDS)
-    }  # fmt: skip
-    plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in TRUE
-    client: ClientConfig = {
-        "connect_timeout": path.CONNECT,
-        "timeout": WHOLE,
-        "allow_http": plain,
-    }
-    return from_url(uri, client_options=client, retry_config=retries)
+    seconds = timedelta(seconds=path.RETRY_SECONDS)
+    return client(
+        uri,
+        {"connect_timeout": path.CONNECT, "timeout": WHOLE},
+        {"max_retries": path.RETRIES, "retry_timeout": seconds},
+    )

@@ -41,7 +41,7 @@ class NewFile:
     def put(self, rows: pa.Table) -> AddAction:
         """Put rows, in the place of those that were put before; what a commit says of the file.
 
-        A power cut after the commit takes no row: the file is on the disk before.
+        In a folder the file is whole and on the disk before a commit can name it.
 
         Raises:
             OSError, BaseError: the place takes no writes; nothing is left there.

@@ -222,7 +222,7 @@ class EdgeStore:
             StoreError: the store cannot be written now; if the commit came all the same, the next
                 one is fenced.
         """
-        file = NewFile(self._table.uri_told)
+        file = NewFile(self._table.table_uri)
 
         def commit() -> None:
             self._refresh()
@@ -239,10 +239,10 @@ class EdgeStore:
         try:
             self._conflicts.try_again(commit)
         except (Fenced, Overtaken):
-            # The last commit may have come too, and the answer have been lost.
-            self._refresh()
-            if file.was_put and not self._table.holds(file.name):
-                file.take_back()
+            if file.was_put:
+                self._refresh()  # the last commit may have come too, and the answer have been lost
+                if not self._table.holds(file.name):
+                    file.take_back()
             raise
 
     def news(self, watermark: Watermark) -> News:

@@ -100,7 +100,7 @@ class Table:
         return version
 
     @property
-    def uri_told(self) -> str:
+    def table_uri(self) -> str:
         """The place as the library has understood it: whole, without `~` and `..`."""
         return str(self.delta.table_uri)
 

@@ -74,7 +74,7 @@ def test_many_writers_at_once_store_each_row_once_and_count_their_conflicts(
 
     def noted(table: Table, *given: object) -> None:
         try:
-            real(table, *given)  # type: ignore[arg-type]
+            real(table, *given)  # type: ignore[arg-type]  # passed on as given
         except Overtaken:
             overtaken.append(table)
             raise
@@ -103,7 +103,7 @@ def test_a_commit_that_came_although_it_was_refused_is_stored_once(
 
     def refused(table: Table, *given: object) -> None:
         monkeypatch.undo()
-        real(table, *given)  # type: ignore[arg-type]
+        real(table, *given)  # type: ignore[arg-type]  # passed on as given
         raise Overtaken("by itself: the answer was lost, and the next try found the commit")
 
     monkeypatch.setattr(Table, "append", refused)
@@ -122,7 +122,7 @@ def test_a_file_stays_where_the_last_try_of_a_commit_came_although_it_was_refuse
     def refused(table: Table, *given: object) -> None:
         tries.append(table)
         if len(tries) == TRIES:
-            real(table, *given)  # type: ignore[arg-type]
+            real(table, *given)  # type: ignore[arg-type]  # passed on as given
         raise Overtaken("at last by itself: the answer was lost")
 
     monkeypatch.setattr(Table, "append", refused)
@@ -176,7 +176,7 @@ def test_a_writer_that_is_fenced_after_a_conflict_leaves_no_file(
     def after_the_other(table: Table, *given: object) -> None:
         monkeypatch.undo()
         append(quick, [("u", "quick")], 0)
-        real(table, *given)  # type: ignore[arg-type]
+        real(table, *given)  # type: ignore[arg-type]  # passed on as given
 
     monkeypatch.setattr(Table, "append", after_the_other)
     with pytest.raises(Fenced):

@@ -25,7 +25,7 @@ from tests.services import ROOT
 
 # Seconds in which a command with a wrong setting ends; it is half of it beside no other work.
 SOON = 30.0
-SECRET = "the-wrong-secret"  # noqa: S105
+SECRET = "the-wrong-secret"  # noqa: S105  of a test
 KEY = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": SECRET}
 ANSWERS = [
     (403, "InvalidAccessKeyId", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),

@@ -106,20 +106,26 @@ def test_a_snapshot_that_goes_live_while_pruning_looks_is_kept(
     assert not others.intersection(snapshots.versions())
 
 
-def test_a_snapshot_that_is_pruned_while_it_is_promoted_does_not_go_live(s3_store: str) -> None:
-    snapshots, trainer = crowded(s3_store), Snapshots(s3_store)
-    tries = 0
+def promote_beside(
+    snapshots: Snapshots, name: str, tries: list[str], other: Callable[[], object]
+) -> None:
+    """Promote a snapshot; another change comes before the first try is written."""
 
     def act(marks: Changing) -> None:
-        nonlocal tries
-        tries += 1
-        snapshots.promote_in(marks, NAMES[1])
-        if tries == 1:
-            prune(trainer)
+        tries.append(name)
+        snapshots.promote_in(marks, name)
+        if len(tries) == 1:
+            other()
 
+    snapshots.marks.change(act)
+
+
+def test_a_snapshot_that_is_pruned_while_it_is_promoted_does_not_go_live(s3_store: str) -> None:
+    snapshots, trainer = crowded(s3_store), Snapshots(s3_store)
+    tries: list[str] = []
     with pytest.raises(SnapshotError, match=f"there is no snapshot {NAMES[1]}"):
-        snapshots.marks.change(act)
-    assert tries == 2
+        promote_beside(snapshots, NAMES[1], tries, lambda: prune(trainer))
+    assert len(tries) == 2
     assert snapshots.marks.live() == NAMES[0]
 
 
@@ -166,17 +172,9 @@ def test_of_two_candidates_at_once_one_goes_live_and_the_other_sees_it(s3_store:
 
 def test_an_operator_who_promotes_at_the_same_time_as_another_does_it_again(s3_store: str) -> None:
     snapshots, other = filled(s3_store, *NAMES[:3]), Snapshots(s3_store)
-    tries = 0
-
-    def act(marks: Changing) -> None:
-        nonlocal tries
-        tries += 1
-        snapshots.promote_in(marks, NAMES[0])
-        if tries == 1:
-            roll_back(other)
-
-    snapshots.marks.change(act)
-    assert tries == 2
+    tries: list[str] = []
+    promote_beside(snapshots, NAMES[0], tries, lambda: roll_back(other))
+    assert len(tries) == 2
     assert snapshots.marks.live() == NAMES[0]
     assert snapshots.marks.now().is_withdrawn(NAMES[2])  # what the other did is not undone
 

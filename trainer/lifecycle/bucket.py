@@ -17,8 +17,9 @@ import obstore
 from obstore.exceptions import BaseError
 
 from consumer.edge.answers import plain, setting_to_mend
+from consumer.edge.bucket import client
 from process.settings import SettingsError
-from trainer.lifecycle.bucket_client import LARGE, LATER, SMALL, SOON, Changed, client, errors
+from trainer.lifecycle.bucket_client import LARGE, LATER, SMALL, SOON, Changed, errors
 from trainer.lifecycle.storage import MANIFEST, VERSION, File, Found, State, StoreTrouble, Write
 
 if TYPE_CHECKING:

@@ -1,22 +1,19 @@
-"""The client of an object store for the models: how long it asks, and what it raises."""
+"""How long an object store is asked for models, and what its client raises."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from obstore.store import from_url
 
 from consumer.edge.answers import BUCKET, plain
-from consumer.edge.bucket import TRUE
 from trainer.lifecycle.storage import StoreTrouble
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ClientConfig, RetryConfig
 
 # Small objects are looked at every second, by loops that have other work.
 SMALL: ClientConfig = {"connect_timeout": "3s", "timeout": "5s"}
@@ -42,13 +39,3 @@ def errors() -> Iterator[None]:
         raise FileNotFoundError(plain(error)) from error
     except BaseError as error:
         raise StoreTrouble(plain(error)) from error
-
-
-def client(uri: str, options: ClientConfig, retry: RetryConfig) -> ObjectStore:
-    """A client with these options, which replace those of the environment: so that one is kept
-    without which no server on one's own machine can be reached."""
-    allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in TRUE
-    store: ObjectStore = from_url(
-        uri, client_options={**options, "allow_http": allow_http}, retry_config=retry
-    )
-    return store

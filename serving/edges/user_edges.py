@@ -175,30 +175,44 @@ class UserEdges:
         place, times = list(edges).index(item), [edge.timestamp for edge in edges.values()]
         return self._strength(edges[item]), int(ages([0, len(times)], times)[place])
 
+    def told(self, user: str) -> Edges | None:
+        """All edges of a user whom the topic changed since the store was read, as they are now;
+        None for any other user."""
+        change = self.changed.get(user)
+        return dict(change.items) if change else None
+
     def block(
-        self, users: Sequence[str], of_graph: Int64s, of_id: Mapping[str, int]
+        self,
+        users: Sequence[str],
+        of_graph: Int64s,
+        of_id: Mapping[str, int],
+        told: Sequence[Edges | None] | None = None,
     ) -> tuple[Own, Int64s]:
         """The edges of users with their strengths, in the numbering of a model's items.
 
         Args:
             of_graph: int64 [items of the graph], the model's number of each, -1 for none;
             of_id: the same by id.
+            told: what `told` gave for each user some events ago, for the edges of then; the store
+                was not read since.
 
         Returns:
             The edges, items without a number as -1; and int64 [users], epoch milliseconds of each
             user's newest edge, 0 without one.
         """
         graph, strengths, starts = self.graph, self.graph.strengths, self._stored.starts
-        told = [change for user in users if (change := self.changed.get(user))]
-        of_told = columns([change.items for change in told], of_id, graph.weighing, self._newest)
+        if told is None:
+            changes = map(self.changed.get, users)
+            told = [change.items if change else None for change in changes]
+        told_edges = [edges for edges in told if edges is not None]
+        of_told = columns(told_edges, of_id, graph.weighing, self._newest)
         made: list[Columns] = []
         event_at = np.zeros(len(users), np.int64)
-        for row, user in enumerate(users):
-            change, number = self.changed.get(user), self._stored.numbers.get(user)
-            if change:
+        for row, (user, edges) in enumerate(zip(users, told, strict=True)):
+            if edges is not None:
                 own_columns, event_at[row] = next(of_told)
                 made.append(own_columns)
-            elif number is not None:
+            elif (number := self._stored.numbers.get(user)) is not None:
                 own = slice(starts[number], starts[number + 1])
                 made.append((of_graph[graph.items[own]], strengths[own], graph.ages[own]))
                 event_at[row] = graph.timestamps[own].max(initial=0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from consumer.edge.traces import digest
+from serving.edges.edge import Edges
 from serving.edges.user_edges import UserEdges
 from trainer.embedding.edges import Own
 from trainer.embedding.embeddings import Embeddings
@@ -78,8 +79,11 @@ class ServedModel:
         """Whether the item can be recommended."""
         return item in self._items
 
-    def block(self, users: Sequence[str], edges: UserEdges) -> UserBlock:
-        """Users with their edges, in this model's numbers; on the CPU."""
+    def block(
+        self, users: Sequence[str], edges: UserEdges, told: Sequence[Edges | None] | None = None
+    ) -> UserBlock:
+        """Users with their edges, in this model's numbers; on the CPU; `told`: as
+        `UserEdges.block`."""
         items = edges.graph.item_ids.values
         if self._graph_items is not items:  # as many ids may be others, of another edge store
             known = pa.array(self.item_ids, pa.string())
@@ -87,7 +91,7 @@ class ServedModel:
             self._of_graph = numbers.fill_null(-1).to_numpy().astype(np.int64)
             self._graph_items = items
         numbers = torch.tensor([self._users.get(user, -1) for user in users], dtype=torch.int64)
-        return UserBlock(numbers, *edges.block(users, self._of_graph, self._items))
+        return UserBlock(numbers, *edges.block(users, self._of_graph, self._items, told))
 
     def forget(self, user: str) -> None:
         """Drop what the model has learned of a user beyond the user's edges."""

@@ -3,8 +3,9 @@
 A wide model is ranked in two passes: all items by the columns that weigh most, in half precision
 where the processor multiplies it, then the best of them by all columns. How many columns and
 candidates that takes is tried on the model itself. Where a few columns are not enough, the first
-pass has all of them in half precision; without such a processor one pass ranks all items. What two
-passes lose is measured in benchmarks/README.md; scores are exact either way.
+pass has all of them in half precision; without such a processor one pass ranks all items. A user of
+whom the learned part knows nothing is ranked in one pass too. What two passes lose is measured in
+benchmarks/README.md; scores are exact either way.
 """
 
 from __future__ import annotations
@@ -72,6 +73,15 @@ class FirstPass:
             return table
         return torch.cat([table[:, : self.leading], table[:, embeddings.vectors :]], 1)
 
+    def is_blind(self, embeddings: Embeddings, vectors: Tensor) -> Tensor:
+        """Of which users, vectors [block, width], this pass sees too little: bool [block].
+
+        With nothing learned and few columns of the low pass all items but a few look alike.
+        """
+        if self.leading == embeddings.vectors or not embeddings.dim:
+            return vectors.new_zeros(len(vectors), dtype=torch.bool)
+        return ~vectors[:, embeddings.vectors :].any(1)
+
     def with_room(self, spare: int) -> Self:
         """The same with zero rows for so many new items."""
         return replace(self, table=functional.pad(self.table, (0, 0, 0, spare)))
@@ -106,8 +116,12 @@ def best(
         is -inf where a user has fewer items left, and such an entry is to be dropped.
     """
     vectors, outgoing = embeddings.user_vectors(users, own), embeddings.outgoing
-    if first is None:
+
+    def in_one_pass(vectors: Tensor, own: Own) -> tuple[Tensor, Tensor]:
         return topk(embeddings.add_near(vectors @ outgoing.T, own), own, k, unliked)
+
+    if first is None:
+        return in_one_pass(vectors, own)
     table = first.table[: embeddings.n_items]
     rough = first.columns(embeddings, vectors).to(table.dtype) @ table.T
     scores = embeddings.add_near(rough.to(torch.float32, copy=True), own)
@@ -118,8 +132,12 @@ def best(
     for mine, vector, scored in zip(items.unbind(), vectors.unbind(), values.unbind(), strict=True):
         torch.index_select(outgoing, 0, mine, out=gathered)
         scored.addmv_(gathered, vector)
-    ranked = values.topk(min(k, values.shape[1]), dim=1)
-    return ranked.values, items.gather(1, ranked.indices)
+    best_values, places = values.topk(min(k, values.shape[1]), dim=1)
+    best_items = items.gather(1, places)
+    blind = first.is_blind(embeddings, vectors) & (own.starts.diff() > 0)
+    if blind.any():
+        best_values[blind], best_items[blind] = in_one_pass(vectors[blind], own.of(blind))
+    return best_values, best_items
 
 
 def topk(scores: Tensor, own: Own, k: int, unliked: Tensor | None = None) -> tuple[Tensor, Tensor]:

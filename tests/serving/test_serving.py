@@ -148,6 +148,22 @@ def test_a_wide_model_ranks_in_two_passes_as_in_one(
     torch.testing.assert_close(scores, exact)
 
 
+def test_who_has_nothing_that_is_learned_is_ranked_by_all_columns() -> None:
+    wide = embeddings(fading=0.93)
+    wide.tensors["incoming"][:300, wide.vectors :] = 0
+    own = Own(torch.tensor([0, 1, 1, 3, 4]), torch.tensor([5, 70, 400, 8]), torch.ones(4))
+    users = torch.tensor([-1, -1, -1, -1])
+    first = FirstPass(wide.outgoing[:, wide.vectors :], 0, 2)
+    blind = first.is_blind(wide, wide.user_vectors(users, own))
+    assert blind.tolist() == [True, True, False, True]
+    scores, items = best(wide, first, users, own, 20)
+    exact, all_items = topk(wide.score(users, own), own, 20)
+    for user in (0, 3):
+        assert items[user].tolist() == all_items[user].tolist()
+        torch.testing.assert_close(scores[user], exact[user])
+    assert items[2].tolist() != all_items[2].tolist()  # what the first pass alone finds
+
+
 def test_a_model_whose_columns_all_weigh_alike_is_ranked_by_all_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,17 +1,20 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 
 from tests.graphs import blocks, graph, timed
 from tests.trainer.test_snapshots import snapshot
 from trainer.embedding.embeddings import Embeddings
-from trainer.fit.evaluate import scorer
+from trainer.fit.evaluate import ndcgs, scorer
 from trainer.fit.fit import Fit, fit
-from trainer.graph.arrays import Int8s
+from trainer.graph.arrays import Float64s, Int8s
 from trainer.graph.holdout import KNOWN, UNSEEN
 from trainer.graph.interactions import InteractionGraph
+from trainer.lifecycle import gate
 from trainer.lifecycle.gate import objection
 from trainer.lifecycle.manifest import Snapshot
 from trainer.lifecycle.warm import aligned, aligned_start, tensors
@@ -63,6 +66,24 @@ def test_a_candidate_worse_than_the_live_model_is_rejected_by_edges_that_neither
     assert "on edges that are new to the live model 20260101T000000.0Z is below 0.98 of" in text
     seen_all = np.full(len(made), KNOWN, np.int8)
     assert objection(worthless(fitted), made, live_of(fitted, made), seen_all) == ""
+
+
+def test_who_is_surely_good_enough_is_looked_at_once_and_who_is_not_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int | None] = []
+
+    def noted(*given: Any, most: int | None = None) -> Float64s:
+        looks.append(most)
+        return ndcgs(*given, most=most)
+
+    monkeypatch.setattr(gate, "ndcgs", noted)
+    made = timed_blocks()
+    fitted = fit(made, SETTINGS)
+    assert objection(fitted, made, live_of(fitted, made), unseen(made)) == ""
+    assert looks == [2_500]
+    assert objection(worthless(fitted), made, live_of(fitted, made), unseen(made))
+    assert looks == [2_500, 2_500, 10_000]
 
 
 def test_a_gcn_of_ratings_is_judged_by_its_error_not_by_its_ranking() -> None:

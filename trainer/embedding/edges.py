@@ -44,6 +44,12 @@ class Own(NamedTuple):
         ages = None if self.ages is None else self.ages[kept]
         return Own(before[self.starts], self.items[kept], self.strengths[kept], ages)
 
+    def of(self, users: Tensor) -> Own:
+        """The edges of some of the users, bool [block]."""
+        mine = self.only(users[self.rows()])
+        ends = mine.starts[1:][users]
+        return mine._replace(starts=functional.pad(ends, (1, 0)))
+
     def recent(self, recency: float) -> Own:
         """The same with strengths times (1 + age)^-recency, scaled so that users' sums stay."""
         if self.ages is None or not recency:

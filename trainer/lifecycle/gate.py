@@ -16,7 +16,7 @@ from trainer.lifecycle.warm import aligned
 
 TOLERANCE = 0.98  # of the live model's NDCG@20
 CERTAIN = 2.0  # standard errors by which a candidate must be worse: one of forty is so by chance
-MOST_USERS = 10_000
+LOOKS = 2_500, 10_000  # users in the first look, and in a second one where that leaves a doubt
 
 
 def objection(
@@ -56,7 +56,10 @@ def objection(
         mine, its = (_errors(embeddings, kept, unseen) for embeddings in models)
     else:
         scores = both(*(scorer(embeddings, kept) for embeddings in models))
-        mine, its = ndcgs(scores, kept, unseen, most=MOST_USERS)
+        for most in LOOKS:
+            mine, its = ndcgs(scores, kept, unseen, most=most)
+            if _below_zero(TOLERANCE * its - mine):
+                return ""  # it is surely good enough
     of = f"on edges that are new to the live model {live.manifest.version}"
     if predicts and _below_zero(its - TOLERANCE**2 * mine):
         mine_, its_ = (float(np.sqrt(errors.mean())) for errors in (mine, its))

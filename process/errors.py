@@ -18,7 +18,10 @@ StreamGCNError
 ├── NothingToLearn   trainer/fit/check.py        no edge has a weight above 0
 │   └── NothingJoined                          no user has two items
 ├── Diverged         trainer/model/gradient_training.py  the loss is not finite
-├── OneProcess       trainer/model/parallel.py   the gcn is started in several processes
+├── OneProcess       trainer/model/gcn.py        the gcn is started in several processes
+├── RankLost         trainer/group.py            another process of torchrun has ended
+├── RankEnds         trainer/retrain.py          something went wrong on one process of torchrun
+├── FirstFailed      trainer/lifecycle           the first process of torchrun has failed to write
 ├── DeviceMissing    trainer/device.py           a GPU is asked for and there is none
 ├── SnapshotError    trainer/lifecycle         a snapshot cannot be read or written, or is wrong
 │   ├── LiveChanged                            another model went live since the caller looked

@@ -1,15 +1,20 @@
-"""The trainer's process: follow the edge store, retrain when due, put the new snapshot live."""
+"""The trainer's process: follow the edge store, retrain when due, put the new snapshot live.
+
+Under torchrun several processes train: each reads the edges of its own users. The first one holds
+the lease, says when, writes and reports; what a method does alone it does there.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 
-from process.errors import in_one_line
+from process.errors import StreamGCNError, in_one_line
 from process.health import Health
 from process.log import Figures
 from process.outage import Outage
@@ -17,13 +22,17 @@ from process.running import Running
 from process.settings import SettingsError
 from process.shutdown import Stopped
 from trainer.device import device
-from trainer.fit.check import NothingJoined
+from trainer.fit.check import NothingJoined, NothingToLearn
+from trainer.graph import whole
 from trainer.graph.stored import StoredGraph
+from trainer.group import RankLost, join
 from trainer.lifecycle import metrics
+from trainer.lifecycle.by_first import FirstFailed, by_first
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.lease import Lease, LeaseLost
 from trainer.lifecycle.live import LiveModel
+from trainer.lifecycle.live_of_ranks import live_snapshot, read_by_all
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError
 from trainer.lifecycle.progress import shown
 from trainer.lifecycle.promotion import LiveChanged, named, put_live
@@ -33,14 +42,22 @@ from trainer.lifecycle.schedule import Schedule
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.writing import write_when_it_can_be
 from trainer.memory import give_back
-from trainer.model import parallel
-from trainer.model.progress import TrainingStopped
+from trainer.model.gradient_training import Diverged
+from trainer.model.progress import Progress, TrainingStopped
+from trainer.ranks import ALONE, Ranks, number, started
 from trainer.settings import TrainerSettings
 
 log = logging.getLogger("trainer")
 
 LOOK_EVERY = 1.0  # seconds between two looks at the edge store
+LOOKS = 3  # that a rank takes to read as much as the first one, which takes none meanwhile
 SMALL = 100_000  # edges
+# What a training raises on all ranks, where it does so on one.
+ON_ALL = (NothingToLearn, Diverged, SnapshotError, FirstFailed)
+
+
+class RankEnds(StreamGCNError):
+    """Something went wrong on one of several ranks, and the others do not know what."""
 
 
 class Retrain:
@@ -52,11 +69,12 @@ class Retrain:
         stop: threading.Event,
         figures: Figures | None = None,
         health: Health | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Raises DeviceMissing where the settings ask for a GPU that is not there, SettingsError
         where MODEL_STORE or STREAMGCN_MODEL_FILE is refused."""
         log.info("Training will run on %s.", device(settings.device))
-        self._settings = settings
+        self._settings, self._ranks = settings, ranks
         self._hyperparameters = settings.hyperparameters()
         self._stop = stop
         self._figures = figures or Figures("trainer")
@@ -70,14 +88,20 @@ class Retrain:
         self._threads = torch.get_num_threads()
         self._schedule = Schedule(settings)
         self._edges = StoredGraph(
-            settings.edge_store, settings.kafka_topic, settings.weighing(), settings.retention_days
-        )
+            settings.edge_store, settings.kafka_topic, settings.weighing(),
+            settings.retention_days, ranks,
+        )  # fmt: skip
         place = f"MODEL_STORE {settings.model_store}"
         self._models_away = Outage(log, f"{place} cannot be used", f"{place} can be used again")
         self._not_erased = Outage(
             log,
             "Forgotten users cannot be removed from a snapshot",
             "Forgotten users were removed from the snapshots",
+        )
+        self._behind = Outage(
+            log,
+            "Another process of this training reads less of the edge store",
+            "All processes of this training read the edge store",
         )
         self._unforeseen = Outage(
             log, "An unexpected error in the trainer", "The trainer works again"
@@ -87,15 +111,30 @@ class Retrain:
         self._said_nothing_joined = False  # in the log, since the last model
 
     def run(self) -> None:
-        """Look, train, wait, until told to stop. Nothing that goes wrong in between ends it."""
-        while not self._stop.is_set():
+        """Look, train, wait, until told to stop. Nothing that goes wrong in between ends it.
+
+        Raises:
+            RankLost: another rank has ended.
+            RankEnds: something went wrong on this rank alone.
+        """
+        try:
+            self._run()
+        finally:
+            self._lease.release()
+        log.info("Stopped.")
+
+    def _run(self) -> None:
+        while not self._ranks.any(self._stop.is_set()):
             wait = LOOK_EVERY
             try:
                 self._turn()
                 self._unforeseen.worked()
             except SettingsError:
                 raise  # of the edge store, at first; waiting does not mend it
+            except (RankLost, RankEnds):
+                raise
             except Exception as error:
+                self._end_together(error)
                 wait = max(wait, self._unforeseen.failed(in_one_line(error)))
             self._health.needs(
                 store=self._edges.trouble,
@@ -105,8 +144,6 @@ class Retrain:
             )
             self._health.alive()
             self._stop.wait(wait)
-        self._lease.release()
-        log.info("Stopped.")
 
     def _turn(self) -> None:
         with self._health.busy("reading the edge store"):
@@ -115,7 +152,7 @@ class Retrain:
             return
         with self._health.busy("erasing forgotten users from the snapshots"):
             self._erase()
-        if self._schedule.due(self._edges.graph, time.monotonic()):
+        if self._schedule.due(self._edges.graph, self._now()) and self._is_ready():
             with self._health.busy("training"):
                 self._retrain()
                 give_back()
@@ -130,8 +167,29 @@ class Retrain:
             days = self._settings.retention_days
             log.info("%d edges older than %g days were removed from the graph.", gone, days)
 
+    def _is_ready(self) -> bool:
+        """Whether all ranks have read as much of the edge store as the first one; then items have
+        the same numbers on all of them."""
+        for _ in range(LOOKS):
+            behind = self._edges.is_behind()
+            if not self._ranks.any(behind):
+                self._behind.worked()
+                self._edges.agree()
+                return True
+            if behind:
+                self._read()
+        self._behind.failed("it is waited for")
+        return False
+
+    def _now(self) -> float:
+        """The first rank's clock, in monotonic seconds."""
+        return self._ranks.largest(time.monotonic() if self._ranks.first else 0.0)
+
     def _may_write(self) -> bool:
         """Whether this trainer holds the lease, and the folder of the models is there."""
+        return self._ranks.any(self._ranks.first and self._holds())
+
+    def _holds(self) -> bool:
         try:
             held = self._lease.take()
             if held and self._live_model.version():
@@ -151,6 +209,8 @@ class Retrain:
 
     def _erase(self) -> None:
         """Take users out of the snapshots who were forgotten since they were written."""
+        if not self._ranks.first:
+            self._edges.forgotten.clear()
         if not self._edges.forgotten:
             return
         try:
@@ -164,10 +224,12 @@ class Retrain:
             log.info("Forgotten users were removed from snapshots %s.", ", ".join(touched))
 
     def _retrain(self) -> None:
-        began = time.monotonic()
+        began, edges = self._now(), whole.edges(self._edges.graph)
         try:
-            with self._current.of(len(self._edges.graph)):
+            with self._current.of(edges) if self._ranks.first else nullcontext():
                 manifest = self._train_and_promote()
+        except (RankLost, RankEnds):
+            raise
         except (TrainingStopped, Stopped):
             log.info("The training was stopped, as the process ends; the live model stays in use.")
             return
@@ -175,14 +237,16 @@ class Retrain:
             log.warning("The training was stopped and its model dropped: %s.", error)
             return
         except NothingJoined as error:  # the events to come will mend it
-            seconds = self._schedule.wait(time.monotonic())
+            seconds = self._schedule.wait(self._now())
             if not self._said_nothing_joined:
                 log.warning("No model is made: %s. It is tried every %.0f s.", error, seconds)
             self._said_nothing_joined = True
             return
         except Exception as error:  # whatever it is, the live model stays and the process goes on
+            if not isinstance(error, ON_ALL):
+                self._end_together(error)
             self._figures.metrics.count("trainings", metrics.FAILED)
-            seconds = self._schedule.failed(time.monotonic())
+            seconds = self._schedule.failed(self._now())
             log.error(
                 "Training failed (%s); the live model stays in use. It is tried again in %.0f s.",
                 in_one_line(error), seconds,
@@ -190,7 +254,7 @@ class Retrain:
             return
         self._quick = self._said_nothing_joined = False
         if manifest.chosen_at:  # else the one with chosen numbers follows at once
-            self._schedule.succeeded(self._edges.graph, began, time.monotonic())
+            self._schedule.succeeded(self._edges.graph, began, self._now())
         if manifest.rejected:
             log.warning("Model %s is rejected: %s.", manifest.version, manifest.rejected)
         else:
@@ -199,8 +263,11 @@ class Retrain:
 
     def _train_and_promote(self) -> Manifest:
         """Train, write the snapshot, and put it live unless the gate or an operator is against."""
-        before = named(self._snapshots)
+        before = read_by_all(lambda: named(self._snapshots), self._ranks)
         snapshot = self._train_candidate()
+        return by_first(lambda: self._promoted(snapshot, before), self._ranks)
+
+    def _promoted(self, snapshot: Snapshot, before: str | None) -> Manifest:
         manifest = snapshot.manifest
         self._lease.confirm()
         write_when_it_can_be(self._snapshots, snapshot, self._models_away, self._stop)
@@ -221,30 +288,60 @@ class Retrain:
         graph, settings = self._edges.graph, self._hyperparameters
         # A small graph is as quick on one core, and leaves the others to those that share them.
         torch.set_num_threads(1 if len(graph) < SMALL else self._threads)
-        live = self._live_model.read()
+        live = live_snapshot(self._live_model, self._snapshots, self._ranks)
         quick = self._quick and live is None
-        with shown(self._figures, self._current, self._look) as progress:
+        with self._shown() as progress:
             return candidate(
                 graph, settings, self._snapshots, live, progress, self._edges.watermark, quick
             )
 
+    @contextmanager
+    def _shown(self) -> Iterator[Progress]:
+        if not self._ranks.first:
+            yield lambda *_: self._look()
+            return
+        with shown(self._figures, self._current, self._look) as progress:
+            yield progress
+
     def _look(self) -> None:
         """Within a training: whether it is still wanted."""
-        if self._stop.is_set():
+        lost = self._ranks.first and not self._lease.held
+        why = self._ranks.most(2 if self._stop.is_set() else int(lost))
+        if why == 2:
             raise TrainingStopped
-        if not self._lease.held:
+        if why == 1:
             raise LeaseLost("this trainer no longer holds MODEL_STORE")
+
+    def _end_together(self, error: Exception) -> None:
+        """Where several ranks train: end, as the others do not know what went wrong here."""
+        if self._ranks.several:
+            raise RankEnds(
+                f"process {self._ranks.rank} of this training ends, and all others with it: "
+                f"{in_one_line(error)}; start the trainer again"
+            ) from error
 
 
 def run(settings: TrainerSettings, process: Running) -> None:
-    """The process `streamgcn trainer`.
+    """The process `streamgcn trainer`, or one of several that torchrun has started.
 
     Raises:
-        SettingsError: it was started several times at once by torchrun.
+        SettingsError: torchrun has started several, and the model is not shared by processes.
+        RankLost, RankEnds: as `Retrain.run`.
     """
-    if parallel.processes() > 1:
+    if started() > 1 and settings.model == "gcn":
         raise SettingsError(
-            f"WORLD_SIZE={parallel.processes()} is refused: the trainer runs in one process; start "
-            "`streamgcn trainer` without torchrun"
+            "STREAMGCN_MODEL=gcn is refused under torchrun: the gcn is trained in one process; "
+            "start `streamgcn trainer` without torchrun, or set STREAMGCN_MODEL to blend"
         )
-    Retrain(settings, process.stop, process.figures, process.health).run()
+    if number() > 0:
+        logging.disable(logging.CRITICAL)  # the first process says it for all
+    with process.health.busy("waiting for the other processes of torchrun"):
+        ranks = join(device(settings.device))
+    try:
+        Retrain(settings, process.stop, process.figures, process.health, ranks).run()
+    except RankLost:
+        if ranks.first:
+            raise
+        raise SystemExit(1) from None  # the first process says it for all
+    finally:
+        ranks.leave()

@@ -86,15 +86,17 @@ def evaluate(
     new ones, who have no train edge and are served the popular list; with STREAMGCN_MODEL=gcn the
     RMSE too, beside that of the mean and of user and item biases. What the settings leave open is
     chosen on edges held out of the training file; where they leave nothing open, all of it is
-    trained on.
+    trained on. Several processes that torchrun starts share the users.
     """
+    from trainer.device import device
     from trainer.fit.evaluate import measure_rmse, measure_served, unseen
     from trainer.fit.fit import fit, fit_all
+    from trainer.graph import whole
     from trainer.graph.holdout import held_out_edges, last_edges
     from trainer.graph.interactions import InteractionGraph
+    from trainer.group import join
     from trainer.model import unread
     from trainer.model.model_file import written
-    from trainer.model.parallel import first
 
     settings, lengths = ServingSettings.load(), places(at)
     last = hold_out == HoldOut.LAST
@@ -107,6 +109,7 @@ def evaluate(
     graph = InteractionGraph(weighing=settings.weighing())
     graph.extend(_rows(train, options))
     hyperparameters = settings.hyperparameters()
+    ranks = join(device(hyperparameters.device))
     if test:
         tested = InteractionGraph(graph.user_ids, graph.item_ids, weighing=graph.weighing)
         tested.extend(_rows(test, options))
@@ -120,14 +123,15 @@ def evaluate(
         liked = hyperparameters.objective != "mse"
         newest = last_edges(graph) if last else held_out_edges(graph, liked=liked)
         kept, tested = graph.subset(~newest), graph.subset(newest)
+    kept, tested = (each.shared(ranks) for each in (kept, tested))
     asked = unseen(tested, kept)
-    if not asked.strengths.any():
+    if not whole.liked(asked):
         raise FileError(
             f"{test or train} leaves nothing to measure on: no positive interaction that is not in "
             "the train file too, or no user with five; give another file with --test"
         )
     held_out: dict[str, float] = {}
-    timed = bool(kept.timed.any())
+    timed, edges = whole.timed(kept), whole.edges(kept)
     if not timed:
         unread.warn_without_times(hyperparameters)
     with progress("training", 1) as bar:
@@ -135,7 +139,7 @@ def evaluate(
         def advance(_: str, done: int, steps: int, __: float | None) -> None:
             bar(min(1.0, done / steps))
 
-        hyperparameters = hyperparameters.for_graph(len(kept), timed)
+        hyperparameters = hyperparameters.for_graph(edges, timed)
         if hyperparameters.needs_held_out:
             chosen_on = last_edges(kept) if last else None
             fitted = fit(kept, hyperparameters, advance, newest=chosen_on)
@@ -143,8 +147,6 @@ def evaluate(
             held_out = fitted.metrics
         else:
             embeddings = fit_all(kept, hyperparameters, advance)
-    if not first():
-        return
     trained = time.monotonic()
     served = measure_served(embeddings, kept, asked, lengths)
     figures = served.pop("all_users") | measure_rmse(embeddings, kept, asked)
@@ -159,12 +161,12 @@ def evaluate(
         },
         **_rounded(figures),
         **{name: _rounded(group) for name, group in served.items()},
-        "users": kept.n_users,
+        "users": whole.users(kept),
         "items": kept.n_items,
-        "train_edges": len(kept),
-        "train_edges_without_strength": int((kept.strengths == 0).sum()),
-        "test_edges": len(tested),
-        "test_edges_in_train": len(tested) - len(asked),
+        "train_edges": edges,
+        "train_edges_without_strength": ranks.total(int((kept.strengths == 0).sum())),
+        "test_edges": whole.edges(tested),
+        "test_edges_in_train": whole.edges(tested) - whole.edges(asked),
         "held_out": _rounded(held_out),
         "settings": asdict(hyperparameters),
         "seconds": {
@@ -172,6 +174,9 @@ def evaluate(
             "evaluate": round(time.monotonic() - trained, 1),
         },
     }
+    ranks.leave()
+    if not ranks.first:
+        return
     typer.echo(json.dumps(result, indent=2))
     typer.echo("\n# These numbers as a file for STREAMGCN_MODEL_FILE:", err=True)
     typer.echo(written(hyperparameters), err=True, nl=False)

@@ -24,6 +24,7 @@ from streamgcn.services.ports import free_port
 from streamgcn.terminal import out, say
 from streamgcn.up.up import Up
 from trainer.lifecycle import metrics as trainer_metrics
+from trainer.ranks import number
 
 FOLDER = Path("data")  # of `up`
 
@@ -60,8 +61,13 @@ def consumer() -> None:
 
 
 def trainer() -> None:
-    """Retrain the model on the grown graph whenever it is due."""
-    with _running("trainer", trainer_metrics.METRICS) as (settings, process):
+    """Retrain the model on the grown graph whenever it is due.
+
+    Several processes train one model if torchrun starts them:
+    `torchrun --nproc-per-node 4 -m streamgcn.cli trainer`. The first one has the port of
+    STREAMGCN_METRICS_PORT.
+    """
+    with _running("trainer", trainer_metrics.METRICS, number() == 0) as (settings, process):
         from trainer import retrain
 
         yield_to_others()  # a training lasts minutes; an event must be in its list within a second
@@ -84,10 +90,15 @@ def demo() -> None:
 
 
 @contextmanager
-def _running(name: str, declared: Sequence[Metric]) -> Iterator[tuple[ServingSettings, Running]]:
-    """Settings and frame of the process `name`; what takes long to import comes inside."""
+def _running(
+    name: str, declared: Sequence[Metric], watched: bool = True
+) -> Iterator[tuple[ServingSettings, Running]]:
+    """Settings and frame of the process `name`; what takes long to import comes inside.
+
+    Args:
+        watched: whether the process opens its port.
+    """
     settings = ServingSettings.load()
-    with running(
-        name, declared, settings.log_format, settings.metrics_host, settings.metrics_port
-    ) as process:
+    port = settings.metrics_port if watched else 0
+    with running(name, declared, settings.log_format, settings.metrics_host, port) as process:
         yield settings, process

@@ -15,9 +15,9 @@ EPOCHS = 7
 TRAINED = """
 import sys
 from tests.graphs import blocks
-from tests.trainer.test_parallel import SETTINGS
+from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.learned import Learned
-Learned().fit(blocks(), SETTINGS)
+Learned().fit(blocks(), Hyperparameters("lightgcn", dim=8, epochs=2, negatives=32).usual())
 print("torch._dynamo" in sys.modules)
 """
 

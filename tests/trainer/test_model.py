@@ -13,16 +13,16 @@ from trainer.fit.evaluate import scorer
 from trainer.fit.fit import fit
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
-from trainer.model import losses, parallel
-from trainer.model.gcn import Gcn, RecommenderGCN
+from trainer.model import losses
+from trainer.model.gcn import Gcn, OneProcess, RecommenderGCN
 from trainer.model.gradient_training import Diverged
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.learned import Learned
 from trainer.model.lightgcn import LightGCN
 from trainer.model.objectives import objective
-from trainer.model.parallel import OneProcess
 from trainer.model.progress import TrainingStopped
 from trainer.model.weighted_sums import weighted_sums
+from trainer.ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -207,7 +207,7 @@ def test_bpr_takes_a_step_in_which_it_asks_for_nothing_that_is_liked() -> None:
     made = graph([("u", "i", -1.0), ("u", "j", 1.0)])
     settings = Hyperparameters("lightgcn", "bpr", dim=2).usual()
     on_cpu = torch.device("cpu")
-    asked_for = objective("bpr", made, made, LightGCN(1, 2, 2, 1), settings, on_cpu)
+    asked_for = objective("bpr", made, LightGCN(1, 2, 2, 1), settings, on_cpu)
     users = torch.ones(1, 2, requires_grad=True)
     loss = asked_for(users, torch.ones(2, 2), torch.tensor([True, False]))
     assert loss == 0
@@ -314,7 +314,9 @@ def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch: pytest.MonkeyPatc
     assert device("cuda:0") == torch.device("cuda:0")
 
 
-def test_the_gcn_in_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "several", lambda: True)
+def test_the_gcn_in_several_processes_is_refused() -> None:
+    shared = blocks()
+    shared.ranks = Ranks()
+    shared.ranks.size = 2
     with pytest.raises(OneProcess, match="start it without torchrun"):
-        Gcn().fit(blocks(), Hyperparameters("gcn", epochs=1))
+        Gcn().fit(shared, Hyperparameters("gcn", epochs=1))

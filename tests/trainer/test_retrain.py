@@ -390,11 +390,11 @@ def test_a_trainer_that_lost_the_lease_in_a_training_puts_nothing_live(
     )
 
 
-def test_torchrun_with_several_trainers_is_refused_in_words(settings: TrainerSettings) -> None:
-    several = os.environ | {"WORLD_SIZE": "2", "RANK": "0"}
+def test_the_gcn_under_torchrun_is_refused_in_words(settings: TrainerSettings) -> None:
+    several = os.environ | {"WORLD_SIZE": "2", "RANK": "0", "STREAMGCN_MODEL": "gcn"}
     ended = run(["trainer"], several)
     assert ended.returncode == 2
-    assert "WORLD_SIZE=2 is refused: the trainer runs in one process" in ended.stderr
+    assert "STREAMGCN_MODEL=gcn is refused under torchrun" in ended.stderr
 
 
 def test_a_file_in_the_place_of_the_model_store_is_refused_at_the_start(

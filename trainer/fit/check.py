@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from process.errors import StreamGCNError
+from trainer.graph import whole
 from trainer.graph.interactions import InteractionGraph
 from trainer.model.hyperparameters import Hyperparameters
 
@@ -30,16 +31,16 @@ def check(graph: InteractionGraph, settings: Hyperparameters) -> None:
     parts = settings.parts
     # Before the parts: of users with one item each no order is known, which may leave no part.
     if not parts or not all(part.uses_weights for part in parts):
-        liked = graph.strengths > 0
-        if not liked.any():
+        if not whole.liked(graph):
             raise NothingToLearn(
                 "no edge has a weight above 0; send positive interactions or set "
                 "STREAMGCN_TYPE_WEIGHTS"
             )
-        if np.bincount(graph.users[liked]).max() < 2:
+        edges = np.bincount(graph.users[graph.strengths > 0])
+        if graph.ranks.most(int(edges.max(initial=0))) < 2:
             raise NothingJoined(
-                f"none of the {graph.n_users} users has two items of a weight above 0, so no item "
-                "leads to another; publish more interactions of these users"
+                f"none of the {whole.users(graph)} users has two items of a weight above 0, so no "
+                "item leads to another; publish more interactions of these users"
             )
     if not parts:
         raise NothingToLearn(

@@ -43,7 +43,7 @@ def dampening(
     kept: InteractionGraph, held_out: InteractionGraph, settings: Hyperparameters
 ) -> float:
     """1 if neighbours of logarithms of 1 + the weights rank held-out edges better, else 0."""
-    if kept.weights.max(initial=0) <= FEW:
+    if kept.ranks.largest(float(kept.weights.max(initial=0))) <= FEW:
         return 0.0
     figures = []
     for on in (False, True):
@@ -85,7 +85,8 @@ class Chooser:
         if others:
             *before, last = (partial(self._search, part) for part in others)
             *of_others, of_last = others
-            searches = side_by_side(last, before, self._progress)
+            both_at_once = not self._kept.ranks.several  # who all talk on one thread
+            searches = side_by_side(last, before, self._progress, both_at_once)
             for part, search in zip([of_last, *of_others], searches, strict=True):
                 self._take(part, search)
         self._weights()

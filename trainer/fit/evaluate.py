@@ -13,9 +13,11 @@ from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.largest import largest
 from trainer.embedding.predictions import predictions, rmse
 from trainer.graph.arrays import Float64s, Int64s
+from trainer.graph.holdout import judged_users
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.popularity import recent
 from trainer.model.biases import predicted_by_biases
+from trainer.ranks import Ranks
 from trainer.threads import on_threads
 
 BLOCK = 256  # users that a thread ranks at a time, fewer where items are many
@@ -77,7 +79,7 @@ def measure_served(
     made: dict[str, dict[str, float]] = {}
     for name, scores, mask in (("known_users", score, known), ("new_users", recent, ~known)):
         part = test.subset(mask[test.users])
-        made[name] = {"users": int(np.count_nonzero(part.user_strengths))}
+        made[name] = {"users": judged_users(part)}
         if made[name]["users"]:
             figures, baseline = rankings(both(scores, popular), train, part, at)
             made[name] |= figures | {f"popularity_{key}": baseline[key] for key in baseline}
@@ -151,6 +153,7 @@ def rankings(
             sums.append(torch.zeros(len(names), dtype=torch.float64))
         sums[number] += figures.sum(1)
         users += figures.shape[1] if number == 0 else 0
+    sums, users = _over_all(sums, users, train.ranks)
     means = [(total / max(1, users)).tolist() for total in sums] or [[0.0] * len(names)]
     return [dict(zip(names, mean, strict=True)) for mean in means]
 
@@ -162,7 +165,8 @@ def ndcgs(
     k: int = 20,
     most: int | None = None,
 ) -> Float64s:
-    """NDCG@k of each user that `rankings` takes the mean of, in the same order.
+    """NDCG@k of each user that `rankings` takes the mean of, in the same order; those of all ranks,
+    one rank after another.
 
     Returns:
         float64 [rankings, users]; [0, 0] without users.
@@ -172,9 +176,11 @@ def ndcgs(
         if number == len(found):
             found.append([])
         found[number].append(figures[2])
-    if not found:
-        return np.empty((0, 0))
-    return np.array([torch.cat(each).numpy() for each in found])
+    rankings = train.ranks.most(len(found))
+    by_user = np.empty((rankings, 0))
+    if found:
+        by_user = np.array([torch.cat(each).numpy() for each in found])
+    return np.ascontiguousarray(train.ranks.joined(by_user.T).T)
 
 
 def _by_user(
@@ -191,7 +197,8 @@ def _by_user(
     test = test.subset(test.strengths > 0)
     degrees = test.user_degrees
     users = np.flatnonzero(degrees)
-    users = users[:: -(-len(users) // most)] if most and len(users) else users
+    in_all = test.ranks.total(len(users))
+    users = users[:: -(-in_all // most)] if most and in_all else users
     size = block_size(train.n_items)
 
     def figures(begin: int) -> list[Tensor]:
@@ -208,6 +215,14 @@ def _by_user(
 
     for of_block in on_threads(figures, range(0, len(users), size)):
         yield from enumerate(of_block)
+
+
+def _over_all(sums: list[Tensor], users: int, ranks: Ranks) -> tuple[list[Tensor], int]:
+    """What all ranks have summed, of whom one without users has summed nothing."""
+    rankings = ranks.most(len(sums))
+    width = ranks.most(len(sums[0]) if sums else 0)
+    whole = [*sums, *(torch.zeros(width, dtype=torch.float64) for _ in range(rankings - len(sums)))]
+    return [ranks.sum_tensor(each) for each in whole], ranks.total(users)
 
 
 def _figures(hits: Tensor, wanted: Tensor, k: int) -> Tensor:
@@ -231,8 +246,8 @@ def block_size(n_items: int) -> int:
 
 def popularity(train: InteractionGraph) -> Scorer:
     """The scorer that ranks items by their number of train edges, the same for everyone."""
-    liked = train.items[train.strengths > 0]
-    counts = torch.from_numpy(np.bincount(liked, minlength=train.n_items).astype(np.float32))
+    liked = np.bincount(train.items[train.strengths > 0], minlength=train.n_items)
+    counts = torch.from_numpy(train.ranks.sum(liked).astype(np.float32))
     return lambda users: counts.repeat(len(users), 1)
 
 

@@ -16,6 +16,7 @@ from trainer.embedding.embeddings import Embeddings
 from trainer.fit.check import check
 from trainer.fit.choose import Chooser, dampening
 from trainer.fit.evaluate import measure
+from trainer.graph import whole
 from trainer.graph.arrays import Bools, Int8s
 from trainer.graph.holdout import JUDGED_USERS, held_out_edges, judged_users
 from trainer.graph.interactions import InteractionGraph
@@ -70,12 +71,13 @@ def fit(
         Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
     """
     clock = _Clock()
-    settings = settings.for_graph(len(graph), bool(graph.timed.any()))
+    n_edges = whole.edges(graph)
+    settings = settings.for_graph(n_edges, whole.timed(graph))
     if newest is None:
         newest = held_out_edges(graph, novelty, liked=settings.objective != "mse")
     kept, held_out = graph.subset(~newest), graph.subset(newest)
     check(kept, settings)
-    one_in = -(-len(graph) // CHOSEN_ON)
+    one_in = -(-n_edges // CHOSEN_ON)
     some, asked = kept.every(one_in), held_out.every(one_in)
     if judged_users(asked) < JUDGED_USERS:
         settings = settings.usual()
@@ -96,12 +98,12 @@ def fit(
     candidate = blend.blend(kept, fitted, settings)
     left = blend.state(fitted, settings)
     made = candidate
-    if newest.any():
+    if graph.ranks.any(bool(newest.any())):
         for_all = replace(settings, epochs=_epochs(fitted) or settings.epochs)
         over = blend.fit(graph, for_all, progress, left, WARM if start else OVER)
         made = blend.blend(graph, over, settings)
     clock.lap("propagate")
-    metrics = measure(candidate, kept, held_out, MEASURED) if held_out.strengths.any() else {}
+    metrics = measure(candidate, kept, held_out, MEASURED) if whole.liked(held_out) else {}
     clock.lap("evaluate")
     return Fit(made, settings, newest, kept, held_out, candidate, metrics, clock.seconds, left)
 
@@ -113,7 +115,7 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
         NothingToLearn, NothingJoined: as `check`.
         Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
     """
-    settings = settings.for_graph(len(graph), bool(graph.timed.any()))
+    settings = settings.for_graph(whole.edges(graph), whole.timed(graph))
     graph = graph.dampened(bool(settings.dampening))
     check(graph, settings)
     return blend.blend(graph, blend.fit(graph, settings, progress), settings)

@@ -41,8 +41,13 @@ class _Shared:
         self._progress(stage, done, steps, loss)
 
 
-def side_by_side(first: Job[T], others: Sequence[Job[T]], progress: Progress) -> list[T]:
+def side_by_side(
+    first: Job[T], others: Sequence[Job[T]], progress: Progress, at_once: bool = True
+) -> list[T]:
     """Do the first job on this thread, and the others one after another on a second one.
+
+    Args:
+        at_once: else the others come after the first one, on this thread.
 
     Returns:
         What the jobs return, that of the first job first.
@@ -50,6 +55,8 @@ def side_by_side(first: Job[T], others: Sequence[Job[T]], progress: Progress) ->
     Raises:
         Whatever a job raises, as soon as the other thread has told how far it is.
     """
+    if not at_once:
+        return [job(progress) for job in (first, *others)]
     shared = _Shared(progress)
 
     def noted(job: Job[T], told: Progress) -> T:

@@ -3,6 +3,8 @@
 Memory goes with the edges and one window, not with the events. Whoever grows step by step ends
 with the same edges as one that reads all at once: what a `forget` took out of the store is taken
 out of the graph, and what the store still has of the user is read again.
+
+Of several ranks each takes in the rows of its own users.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from consumer.edge.schema import TABLE
 from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import matching, notices, split
 from trainer.graph.interactions import InteractionGraph
+from trainer.graph.own_users import own_rows
 
 
 class Step(NamedTuple):
@@ -24,7 +27,7 @@ class Step(NamedTuple):
 
     notices: digest of a user who was forgotten -> ingest time of the notice, epoch microseconds,
     0 in one of the first version; watermark: how far the graph is after this step; new: how many
-    rows were not read before, those of type `forget` included.
+    of the rows were not read before, and those of type `forget`.
     """
 
     rows: pa.Table
@@ -52,10 +55,11 @@ def grow(graph: InteractionGraph, store: EdgeStore, watermark: Watermark) -> Ite
             graph.extend(left)
             yield Step(left, 0, forgotten, watermark)
     for rows in news.read():
-        kept, _ = split(rows)
+        events, _ = split(rows)
+        kept = own_rows(events, graph.ranks)
         graph.extend(kept)
         watermark = watermark.after(rows)
-        yield Step(kept, len(rows), notices(rows), watermark)
+        yield Step(kept, len(rows) - len(events) + len(kept), notices(rows), watermark)
     yield Step(TABLE.empty_table(), 0, {}, news.end(watermark))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from trainer.graph import whole
 from trainer.graph.arrays import Bools, Int8s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.keys import hashed
@@ -28,8 +29,7 @@ def held_out_edges(
         liked: of edges of some strength alone. A model that ranks is judged by what users like, one
             that predicts interactions by all edges.
     """
-    timed = len(graph) > 0 and graph.timestamps.min() != graph.timestamps.max()
-    share = HELD_OUT if timed else HELD_OUT_AT_RANDOM
+    share = HELD_OUT if whole.several_times(graph) else HELD_OUT_AT_RANDOM
     mask = newest_edges(graph, share, novelty, liked)
     if novelty is not None:
         unseen: Bools = mask & (novelty == UNSEEN)
@@ -81,4 +81,4 @@ def last_edges(graph: InteractionGraph) -> Bools:
 
 def judged_users(held_out: InteractionGraph) -> int:
     """Users with a held-out edge of some strength."""
-    return int(np.count_nonzero(held_out.user_strengths))
+    return held_out.ranks.total(int(np.count_nonzero(held_out.user_strengths)))

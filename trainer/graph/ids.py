@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.graph.arrays import Int32s
+from trainer.graph.arrays import Int32s, Int64s
 
 
 class Ids:
@@ -34,3 +35,19 @@ class Ids:
         gone = np.zeros(len(self.values), np.bool_)
         gone[numbers] = True
         self.values = pc.if_else(pa.array(gone), "", self.values)
+
+
+def in_arrays(ids: pa.Array) -> tuple[Int64s, npt.NDArray[np.uint8]]:
+    """Ids as they travel: the length of each in bytes, int64 [ids], and all bytes."""
+    _, places, content = ids.buffers()
+    if not len(ids) or content is None:
+        return np.zeros(len(ids), np.int64), np.empty(0, np.uint8)
+    ends = np.frombuffer(places, np.int32)[ids.offset : ids.offset + len(ids) + 1]
+    return np.diff(ends).astype(np.int64), np.frombuffer(content, np.uint8)[ends[0] : ends[-1]]
+
+
+def from_arrays(lengths: Int64s, content: npt.NDArray[np.uint8]) -> pa.Array:
+    """The ids that were given as `in_arrays` gives them."""
+    ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths).astype(np.int32)])
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(content))]
+    return pa.Array.from_buffers(pa.string(), len(lengths), buffers)

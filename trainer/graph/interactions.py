@@ -3,6 +3,9 @@
 An edge is the latest state of a (user, item) pair in the order of the rows: its weight comes from
 the pair's events (weights.py), and a row of type `remove` takes it out. A row of type `forget`
 takes out a user: its edges, and its id, of which the node's number is left.
+
+Where several ranks train, each has the edges of its own users; items have the same numbers on all
+of them from the moment at which they have agreed (numbering.py).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from trainer.graph.event_times import happened_at
 from trainer.graph.ids import Ids
 from trainer.graph.keys import contained, keys_of
 from trainer.graph.weights import Pairs, Weighing
+from trainer.ranks import ALONE, Ranks
 
 COLUMNS = ("users", "items", "weights", "timestamps", "places")  # of the edges
 
@@ -36,7 +40,8 @@ class InteractionGraph:
 
     users, items: int32 [edges]; weights: float32 [edges], as `weighing` makes them;
     timestamps: int64 [edges], epoch milliseconds of the last event, none in the future; places:
-    int64 [edges], where that event was among all events read.
+    int64 [edges], where that event was among all events read. until: the moment, in epoch
+    milliseconds, that strengths are of; None: the newest event's. ranks: who has the other users.
     """
 
     user_ids: Ids = field(default_factory=Ids)
@@ -47,6 +52,8 @@ class InteractionGraph:
     timestamps: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
     places: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
     weighing: Weighing = field(default_factory=Weighing)
+    until: int | None = None
+    ranks: Ranks = field(default=ALONE, repr=False, compare=False)
     _read: int = field(default=0, repr=False)  # events so far
     _starts: Int64s | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -111,8 +118,8 @@ class InteractionGraph:
         The weight, decayed to the graph's newest event; 0 where that is negative: a filter spreads
         what users liked, and such an edge only says what not to recommend again.
         """
-        newest = int(self.timestamps.max(initial=0))
-        return self.weighing.strengths(self.weights, self.timestamps, newest)
+        until = int(self.timestamps.max(initial=0)) if self.until is None else self.until
+        return self.weighing.strengths(self.weights, self.timestamps, until)
 
     def forget(self, users: list[int]) -> None:
         """Take out these user numbers' edges and ids; an id that comes again is a new user."""
@@ -140,6 +147,12 @@ class InteractionGraph:
             self.weighing = replace(self.weighing, dampened=on)
             self._drop_derived()
 
+    def as_of(self, until: int) -> None:
+        """Take strengths for those of a moment, epoch milliseconds."""
+        if self.until != until:
+            self.until = until
+            self.__dict__.pop("strengths", None)
+
     def _keep(self, mask: Bools) -> None:
         """Take out the edges where `mask` (bool [edges]) is false."""
         self._drop_derived()
@@ -150,6 +163,25 @@ class InteractionGraph:
         self._starts = None
         for name in ("strengths", "ages"):
             self.__dict__.pop(name, None)
+
+    def renumber_items(self, first: int, numbers: Int32s, ids: Ids) -> None:
+        """Give items other numbers, in place.
+
+        Args:
+            first: the items before it keep their numbers.
+            numbers: int32 [items from `first` on], their new ones, none twice.
+            ids: of all items by their new numbers.
+        """
+        self.item_ids = ids
+        if np.array_equal(numbers, first + np.arange(len(numbers))):
+            return
+        late = self.items >= first
+        self.items = self.items.copy()
+        self.items[late] = numbers[self.items[late] - first]
+        by_key = np.argsort(self.keys, kind="stable")
+        self._drop_derived()
+        for name in COLUMNS:
+            setattr(self, name, getattr(self, name)[by_key])
 
     def prepare(self) -> None:
         """Make what is derived from the edges now, and not on whichever threads ask for it."""
@@ -174,11 +206,16 @@ class InteractionGraph:
         """The same nodes with the edges where `mask` (bool [edges]) is true."""
         return replace(self, **{name: getattr(self, name)[mask] for name in COLUMNS})
 
-    def every(self, nth: int) -> InteractionGraph:
-        """Every nth user, renumbered, with its edges; all items."""
-        mask = self.users % nth == 0
-        made = self.subset(mask)
-        made.user_ids = Ids(self.user_ids.values.take(np.arange(0, self.n_users, nth)))
+    def shared(self, ranks: Ranks) -> InteractionGraph:
+        """Of a graph that all ranks have as a whole, this rank's share."""
+        if not ranks.several:
+            return self
+        return replace(self.every(ranks.size, ranks.rank), ranks=ranks)
+
+    def every(self, nth: int, first: int = 0) -> InteractionGraph:
+        """Every nth user from `first` on, renumbered, with its edges; all items."""
+        made = self.subset(self.users % nth == first)
+        made.user_ids = Ids(self.user_ids.values.take(np.arange(first, self.n_users, nth)))
         made.users = made.users // nth
         return made
 
@@ -226,8 +263,8 @@ class InteractionGraph:
 
     @property
     def item_degrees(self) -> Int64s:
-        """Edges of each item, int64 [items]."""
-        return np.bincount(self.items, minlength=self.n_items)
+        """Edges of each item on all ranks, int64 [items]."""
+        return self.ranks.sum(np.bincount(self.items, minlength=self.n_items))
 
     @property
     def user_strengths(self) -> Float32s:
@@ -236,8 +273,9 @@ class InteractionGraph:
 
     @property
     def item_strengths(self) -> Float32s:
-        """Sum of each item's strengths, float32 [items]."""
-        return np.bincount(self.items, self.strengths, self.n_items).astype(np.float32)
+        """Sum of each item's strengths on all ranks, float32 [items]."""
+        sums = np.bincount(self.items, self.strengths, self.n_items)
+        return self.ranks.sum(sums).astype(np.float32)
 
     @property
     def starts(self) -> Int64s:

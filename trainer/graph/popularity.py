@@ -13,5 +13,7 @@ HALF_LIFE_MS = 7 * 86_400_000  # in which what an edge counts for its item halve
 def recent(graph: InteractionGraph) -> npt.NDArray[np.float64]:
     """How popular each item is, float64 [items]: the edges of some strength, the newest count 1."""
     liked = graph.weights > 0
-    age = (graph.timestamps.max(initial=0) - graph.timestamps[liked]) / HALF_LIFE_MS
-    return np.bincount(graph.items[liked], np.exp2(-age), graph.n_items).astype(np.float64)
+    newest = graph.ranks.most(int(graph.timestamps.max(initial=0)))
+    age = (newest - graph.timestamps[liked]) / HALF_LIFE_MS
+    counts = np.bincount(graph.items[liked], np.exp2(-age), graph.n_items)
+    return graph.ranks.sum(counts.astype(np.float64))

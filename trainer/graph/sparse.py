@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.graph.arrays import Bools, Float32s
+from trainer.graph.arrays import Float32s
 from trainer.graph.interactions import InteractionGraph
+from trainer.ranks import Ranks
 
 
 class Incidence:
@@ -24,7 +25,8 @@ class Incidence:
     def __init__(self, graph: InteractionGraph, device: torch.device) -> None:
         self.shape = (graph.n_users, graph.n_items)
         order = np.argsort(graph.items, kind="stable")
-        by_item = np.concatenate([np.zeros(1, np.int64), np.cumsum(graph.item_degrees)])
+        own = np.bincount(graph.items, minlength=graph.n_items)  # edges, of this rank alone
+        by_item = np.concatenate([np.zeros(1, np.int64), np.cumsum(own)])
         self.rows = torch.from_numpy(graph.users.astype(np.int64)).to(device)
         self._order = torch.from_numpy(order).to(device)
         self._starts = torch.from_numpy(graph.starts.astype(np.int32)).to(device)
@@ -55,7 +57,8 @@ class Incidence:
 class Adjacency:
     """D_u^-1/2 R D_i^-1/2 by user and by item: sparse CSR [users, items] and its transpose.
 
-    kept: float [edges], 1 for the edges that are in it, 0 for those that were thinned out.
+    kept: float [edges], 1 for the edges that are in it, 0 for those that were thinned out. ranks:
+    who has the other users.
     """
 
     incidence: Incidence
@@ -63,20 +66,14 @@ class Adjacency:
     values: Tensor
     by_user: Tensor
     by_item: Tensor
+    ranks: Ranks
 
     @classmethod
-    def of(
-        cls,
-        graph: InteractionGraph,
-        device: torch.device,
-        mask: Bools | None = None,
-    ) -> Self:
-        """Both directions; with `mask` only those edges, normalised as part of the whole graph."""
+    def of(cls, graph: InteractionGraph, device: torch.device) -> Self:
+        """Both directions."""
         values = torch.from_numpy(normalised(graph)).to(device)
-        if mask is not None and not mask.all():
-            graph, values = graph.subset(mask), values[torch.from_numpy(mask).to(device)]
-        incidence = Incidence(graph, device)
-        return cls(incidence, torch.ones_like(values), values, *incidence.both(values))
+        incidence, ones = Incidence(graph, device), torch.ones_like(values)
+        return cls(incidence, ones, values, *incidence.both(values), graph.ranks)
 
     @cached_property
     def unweighted(self) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,9 @@ from consumer.edge.store import (
 from process.outage import Outage
 from trainer.graph.growth import grow
 from trainer.graph.interactions import InteractionGraph
+from trainer.graph.numbering import agree
 from trainer.graph.weights import Weighing
+from trainer.ranks import ALONE, Ranks
 
 log = logging.getLogger("trainer")
 
@@ -31,11 +33,17 @@ class StoredGraph:
     """
 
     def __init__(
-        self, edge_store: str, topic: str, weighing: Weighing, retention_days: float | None
+        self,
+        edge_store: str,
+        topic: str,
+        weighing: Weighing,
+        retention_days: float | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Nothing is read or opened yet."""
-        self.graph = InteractionGraph(weighing=weighing)
+        self.graph = InteractionGraph(weighing=weighing, ranks=ranks)
         self.watermark = Watermark()
+        self._agreed = 0  # items whose numbers are those of all ranks
         self.forgotten: dict[str, int] = {}
         self._place, self._topic = edge_store, topic
         self._store: EdgeStore | None = None
@@ -65,8 +73,8 @@ class StoredGraph:
                     yield step.new
         except Replaced as error:
             log.warning("%s; the whole edge store is read again.", error)
-            self.graph = InteractionGraph(weighing=self.graph.weighing)
-            self.watermark = Watermark()
+            self.graph = InteractionGraph(weighing=self.graph.weighing, ranks=self.graph.ranks)
+            self.watermark, self._agreed = Watermark(), 0
             return
         except StoreError as error:
             if isinstance(error, StoreRefused) and not self._answered:
@@ -76,6 +84,20 @@ class StoredGraph:
             return
         self._answered = True
         self._away.worked()
+
+    def is_behind(self) -> bool:
+        """Whether this rank has read less of the edge store than the first one, or another one."""
+        said = f"{self.watermark.table} {self.watermark.stamp or 0}".encode()
+        table, stamp = self.graph.ranks.said(said).decode().rsplit(" ", 1)
+        return self.watermark.table != table or (self.watermark.stamp or 0) < int(stamp)
+
+    def agree(self) -> None:
+        """Where several ranks train: give items the same numbers on all of them, and strengths the
+        same moment."""
+        ranks = self.graph.ranks
+        if ranks.several:
+            self._agreed = agree(self.graph, self._agreed)
+            self.graph.as_of(ranks.most(int(self.graph.timestamps.max(initial=0))))
 
     def expire(self) -> int:
         """Take out the edges that are too old; returns how many."""

@@ -8,9 +8,12 @@ from dataclasses import asdict
 
 from consumer.edge.store import Watermark
 from trainer.fit.fit import fit
+from trainer.graph import whole
 from trainer.graph.arrays import Int8s
 from trainer.graph.interactions import InteractionGraph
+from trainer.lifecycle.all_users import with_all_users
 from trainer.lifecycle.gate import objection
+from trainer.lifecycle.live_of_ranks import read_by_all
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, StoreAway, new_version
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained_edges import Trained
@@ -34,6 +37,8 @@ def candidate(
 ) -> Snapshot:
     """Train, going on from the live snapshot where that is possible. Nothing is written.
 
+    Of several ranks the first one has the whole snapshot, the others that of their own users.
+
     Args:
         read: up to where of the edge store the graph is.
         quick: make one part alone, with usual numbers, instead of choosing, which takes minutes.
@@ -43,13 +48,13 @@ def candidate(
         NothingToLearn, NothingJoined, Diverged, TrainingStopped, DeviceMissing: as `fit`.
         StoreAway: the live snapshot cannot be read now.
     """
-    timed = bool(graph.timed.any())
+    timed, edges, users = whole.timed(graph), whole.edges(graph), whole.users(graph)
     if not timed:
         unread.warn_without_times(settings)
-    settings = settings.for_graph(len(graph), timed)
-    start = _start(snapshots, live, graph) if live and goes_on(live, graph, settings) else None
+    settings = settings.for_graph(edges, timed)
+    start = _start(snapshots, live, graph) if live and goes_on(live, edges, settings) else None
     novelty = _novelty(snapshots, live, graph) if live else None
-    chosen_at = len(graph)
+    chosen_at = edges
     if live and start:
         settings = settings.filled(chosen(live.manifest))
         chosen_at = live.manifest.chosen_at
@@ -57,7 +62,7 @@ def candidate(
         settings, chosen_at = settings.quick().usual(), 0
     log.info(
         "Training %s on %d edges%s of %d users and %d items, %s.",
-        settings.model, len(graph), _weak(graph), graph.n_users, graph.n_items,
+        settings.model, edges, _weak(graph), users, graph.n_items,
         f"going on from {live.manifest.version}" if live and start else "from scratch",
     )  # fmt: skip
     fitted = fit(graph, settings, progress, start, novelty)
@@ -68,9 +73,9 @@ def candidate(
         layers=fitted.embeddings.layers,
         cosine=fitted.embeddings.cosine,
         trained_at=int(time.time() * 1000),
-        users=graph.n_users,
+        users=users,
         items=graph.n_items,
-        edges=len(graph),
+        edges=edges,
         store_version=max(read.version, 0),
         offsets=dict(read.offsets(newest)),
         log=newest,
@@ -81,7 +86,7 @@ def candidate(
         seconds=fitted.seconds,
         rejected=objection(fitted, graph, live, novelty),
     )
-    return Snapshot(
+    made = Snapshot(
         manifest,
         fitted.embeddings,
         graph.user_ids.values,
@@ -89,11 +94,13 @@ def candidate(
         tensors(fitted.start),
         Trained.of(graph, fitted.newest),
     )
+    return with_all_users(made, graph.ranks)
 
 
 def _start(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> State | None:
     try:
-        return aligned_start(live, snapshots.start(live.manifest), graph)
+        kept = read_by_all(lambda: snapshots.start(live.manifest), graph.ranks)
+        return aligned_start(live, kept, graph)
     except StoreAway:
         raise
     except SnapshotError as error:
@@ -103,7 +110,7 @@ def _start(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> Sta
 
 def _novelty(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> Int8s | None:
     try:
-        trained = snapshots.trained(live.manifest)
+        trained = read_by_all(lambda: snapshots.trained(live.manifest), graph.ranks)
     except StoreAway:
         raise
     except SnapshotError as error:
@@ -117,5 +124,5 @@ def _novelty(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> I
 
 def _weak(graph: InteractionGraph) -> str:
     """Words on edges that no filter takes for anything, if there are any."""
-    n = int((graph.strengths == 0).sum())
+    n = graph.ranks.total(int((graph.strengths == 0).sum()))
     return f" ({n} of them without strength: a weight of 0 or less)" if n else ""

@@ -1,9 +1,14 @@
-"""When to train: after enough has changed, not too often, and again after a failure."""
+"""When to train: after enough has changed, not too often, and again after a failure.
+
+Of several ranks each has the edges and events of its own users. They sum them up, and are given the
+same times, so all of them decide the same.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from trainer.graph import whole
 from trainer.graph.arrays import Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.settings import TrainerSettings
@@ -18,10 +23,11 @@ class Schedule:
 
     def __init__(self, settings: TrainerSettings) -> None:
         self._settings = settings
-        self._trained: Int64s | None = None  # the edges' keys
+        self._trained: Int64s | None = None  # the edges' keys, of this rank
+        self._edges = 0  # of all ranks, in that training
         self._began = self._ended = 0.0
-        self._changed = 0  # edges, when they were counted last,
-        self._events = 0  # and events since
+        self._changed = 0  # edges of all ranks, when they were counted last,
+        self._events = 0  # and events of this rank since
         self._any = False  # event since the last training
         self._retry_at = self._retry_after = 0.0
         self._lost = False
@@ -43,25 +49,28 @@ class Schedule:
         have passed and there was any event. A repeated event changes no edge. After a failure: when
         it is to be tried again.
         """
-        if len(graph) < self._settings.min_edges or not len(graph):
+        ranks = graph.ranks
+        edges, events = whole.edges(graph), ranks.total(self._events)
+        any_, lost = ranks.any(self._any), ranks.any(self._lost)
+        if edges < self._settings.min_edges or not edges:
             return False
         if self._retry_after:
             return now >= self._retry_at
         if self._trained is None:
             return True
         took, rested = self._ended - self._began, now - self._ended
-        grown = len(graph) >= 2 * len(self._trained)
+        grown = edges >= 2 * self._edges
         if rested < max(GROWN_REST if grown else REST, took):
             return False
-        if grown or self._lost:
+        if grown or lost:
             return True
-        if self._any and now - self._began >= self._settings.retrain_seconds:
+        if any_ and now - self._began >= self._settings.retrain_seconds:
             return True
-        return self._has_changed(graph, self._trained)
+        return self._has_changed(graph, self._trained, events)
 
     def succeeded(self, graph: InteractionGraph, began: float, now: float) -> None:
         """A training of this graph is done, whether or not its model went live."""
-        self._trained = graph.keys
+        self._trained, self._edges = graph.keys, whole.edges(graph)
         self._began, self._ended = began, now
         self._changed = self._events = 0
         self._any = self._lost = False
@@ -79,10 +88,11 @@ class Schedule:
         self._retry_at = now + FIRST_RETRY
         return FIRST_RETRY
 
-    def _has_changed(self, graph: InteractionGraph, trained: Int64s) -> bool:
-        enough = min(self._settings.retrain_edges, max(1, len(trained)))
-        if self._changed + self._events < enough:
+    def _has_changed(self, graph: InteractionGraph, trained: Int64s, events: int) -> bool:
+        enough = min(self._settings.retrain_edges, max(1, self._edges))
+        if self._changed + events < enough:
             return False  # an event changes one edge at most, so there is nothing to count
-        self._changed = len(np.setxor1d(trained, graph.keys, assume_unique=True))
+        changed = np.setxor1d(trained, graph.keys, assume_unique=True)
+        self._changed = graph.ranks.total(len(changed))
         self._events = 0
         return self._changed >= enough

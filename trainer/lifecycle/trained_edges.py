@@ -61,12 +61,14 @@ class Trained:
         Returns:
             int8 [edges of the graph].
         """
-        user = places(users, graph.user_ids.values)
-        item = places(items, graph.item_ids.values)[self.items.numpy()]
-        user = np.repeat(user, self.starts.diff().numpy())
-        there = (user >= 0) & (item >= 0)
+        user, counts = places(users, graph.user_ids.values), self.starts.diff().numpy()
+        known = user >= 0  # a rank knows its own users: of the others' edges little is to be held
+        edges = np.repeat(known, counts)
+        user = np.repeat(user[known], counts[known])
+        item = places(items, graph.item_ids.values)[self.items.numpy()[edges]]
+        there = item >= 0
         keys = keys_of(user[there].astype(np.int32), item[there].astype(np.int32))
-        was_held_out = self.held_out.numpy()[there]
+        was_held_out = self.held_out.numpy()[edges][there]
         own, made = graph.keys, np.full(len(graph), UNSEEN, np.int8)
         made[contained(np.sort(keys), own)] = KNOWN
         made[contained(np.sort(keys[was_held_out]), own)] = PUT_ASIDE

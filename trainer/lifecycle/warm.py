@@ -18,17 +18,18 @@ from trainer.model.part import State
 CHOOSE_AGAIN = 1.5  # times the edges of the last choice
 
 
-def goes_on(live: Snapshot, graph: InteractionGraph, settings: Hyperparameters) -> bool:
+def goes_on(live: Snapshot, edges: int, settings: Hyperparameters) -> bool:
     """Whether a training can go on from a snapshot: the same model, not outgrown.
 
     Args:
+        edges: of the graph.
         settings: as `Hyperparameters.for_graph` gives them for the graph.
     """
     was = live.manifest.settings
     same = was.get("model") == settings.model
     same &= all(part.fits(was, settings) for part in settings.parts)
     same &= not settings.filled(chosen(live.manifest)).missing()
-    return same and len(graph) < CHOOSE_AGAIN * live.manifest.chosen_at
+    return same and edges < CHOOSE_AGAIN * live.manifest.chosen_at
 
 
 def chosen(manifest: Manifest) -> dict[str, float]:

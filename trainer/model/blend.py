@@ -49,10 +49,10 @@ def state(fitted: AllFitted, settings: Hyperparameters) -> State:
 
 def spread(graph: InteractionGraph, part: Embeddings) -> float:
     """Standard deviation of a part's scores over users and items."""
-    users = np.flatnonzero(graph.user_strengths)
-    users = users[:: max(1, len(users) // SPREAD_USERS)][:SPREAD_USERS]
-    chosen = torch.from_numpy(users)
-    return max(float(part.score(chosen, own(graph, chosen)).std(unbiased=False)), TINY)
+    users, ranks = np.flatnonzero(graph.user_strengths), graph.ranks
+    step = max(1, ranks.total(len(users)) // SPREAD_USERS)
+    chosen = torch.from_numpy(users[::step][: -(-SPREAD_USERS // ranks.size)])
+    return max(ranks.spread(part.score(chosen, own(graph, chosen))), TINY)
 
 
 def blend(graph: InteractionGraph, fitted: AllFitted, settings: Hyperparameters) -> Embeddings:

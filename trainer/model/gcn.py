@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from process.errors import StreamGCNError
 from trainer.embedding.gcn import GcnEmbeddings
 from trainer.embedding.predictions import predictions, rmse
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
-from trainer.model import parallel
 from trainer.model.adam import Adam
 from trainer.model.biases import user_item_biases
 from trainer.model.gradient_training import EarlyStopping, begin, train
 from trainer.model.network import SOFTMAX, Network, NetworkSettings
-from trainer.model.parallel import OneProcess
 from trainer.model.part import Fitted, Part, State
 from trainer.model.product import product
 from trainer.model.progress import Progress, quiet
@@ -30,6 +29,10 @@ BIAS_RATE, DECAY, DROP = 0.001, 1e-4, 0.3  # the last is the edge_drop if none i
 
 if TYPE_CHECKING:
     from torch_geometric.nn import GCNConv
+
+
+class OneProcess(StreamGCNError):
+    """The gcn cannot be trained in several processes."""
 
 
 class RecommenderGCN(Network):
@@ -161,7 +164,7 @@ class Gcn(Part[NetworkSettings]):
             OneProcess: several processes train.
         """
         where = begin(settings)
-        if parallel.several():
+        if graph.ranks.several:
             raise OneProcess("the gcn is trained in one process; start it without torchrun")
         loss = settings.loss or self.loss
         sizes = (graph.n_users, graph.n_items, settings.dim, settings.layers)

@@ -11,11 +11,10 @@ from process.errors import StreamGCNError
 from trainer.device import device
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
-from trainer.model import parallel
 from trainer.model.adam import Adam
 from trainer.model.network import Network, NetworkSettings, Tables
 from trainer.model.objectives import objective
-from trainer.model.parallel import summed
+from trainer.model.parallel import sum_gradients
 from trainer.model.progress import Progress
 
 
@@ -43,16 +42,17 @@ class EarlyStopping:
         network.load_state_dict(self._tables)
 
 
-def begin(settings: NetworkSettings) -> torch.device:
-    """Set the seed, join the other processes, and say where to train: before a network is made.
+def begin(settings: NetworkSettings, rank: int = 0) -> torch.device:
+    """Set the seed, and say where to train: before a network is made.
+
+    Args:
+        rank: where ranks are to draw other numbers than one another.
 
     Raises:
         DeviceMissing: as `device`.
     """
-    torch.manual_seed(settings.seed)
-    where = device(settings.device)
-    parallel.join(where)
-    return where
+    torch.manual_seed(settings.seed + rank)
+    return device(settings.device)
 
 
 def train(
@@ -66,7 +66,7 @@ def train(
     progress: Progress,
     stopping: EarlyStopping | None = None,
 ) -> None:
-    """Train a network in place on all edges of the graph, in all processes of torchrun.
+    """Train a network in place on all edges of the graph, on all ranks.
 
     Args:
         network: on the device that `begin` gave.
@@ -80,22 +80,21 @@ def train(
         TrainingStopped: from `progress`.
     """
     where = next(network.parameters()).device
-    mine = parallel.own_edges(graph)
-    adjacency = Adjacency.of(graph, where, mine)
-    loss_of = objective(loss, graph, graph.subset(mine), network, settings, where)
-    asked = torch.ones(int(mine.sum()), dtype=torch.bool, device=where)
+    adjacency, ranks = Adjacency.of(graph, where), graph.ranks
+    loss_of = objective(loss, graph, network, settings, where)
+    asked = torch.ones(len(graph), dtype=torch.bool, device=where)
     stage = settings.model
     for epoch in range(1, epochs + 1):
         shown = adjacency
-        if drop:
+        if drop and len(graph):
             drawn = torch.rand(len(graph))  # the least is asked for in any case, lest none is
-            asked = (drawn <= drawn.min().clamp(min=drop))[torch.from_numpy(mine)].to(where)
+            asked = (drawn <= drawn.min().clamp(min=drop)).to(where)
             shown = adjacency.thinned(~asked)
         users, items = network(shown)
         error = loss_of(users, items, asked)
         error.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
-        parallel.sum_gradients(network.parameters())
-        value = float(summed(error.detach()))
+        sum_gradients(network.shared(), ranks)
+        value = float(ranks.sum_tensor(error.detach()))
         if not np.isfinite(value):
             raise Diverged(f"the loss is {value} in epoch {epoch}; nothing of it is kept")
         for each in optimizers:

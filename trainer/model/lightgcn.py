@@ -44,7 +44,7 @@ class LightGCN(Network):
         for _ in range(self.layers):
             users, items = (
                 product(graph.by_user, graph.by_item, items),
-                summed(product(graph.by_item, graph.by_user, users)),
+                summed(product(graph.by_item, graph.by_user, users), graph.ranks),
             )
             user_sum = user_sum + users
             item_sum = item_sum + items
@@ -53,6 +53,10 @@ class LightGCN(Network):
     def predict(self, users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
         """Interaction float [edges] of edges int64 `user`, `item`, from forward's embeddings."""
         return (users[user] * items[item]).sum(1)
+
+    def shared(self) -> list[nn.Parameter]:
+        """The table of items."""
+        return [self.items]
 
     @torch.no_grad()
     def embeddings(self, graph: InteractionGraph, cosine: bool) -> BlendEmbeddings:
@@ -70,7 +74,8 @@ class LightGCN(Network):
         outgoing = self.items.clone()
         for _ in range(self.layers):
             incoming += items
-            users, items = adjacency.by_user @ items, adjacency.by_item @ users
+            gathered = graph.ranks.sum_tensor(adjacency.by_item @ users)
+            users, items = adjacency.by_user @ items, gathered
             outgoing += items
         outgoing = normalize(outgoing, dim=1) if cosine else outgoing / (self.layers + 1)
         tensors = {
@@ -120,8 +125,9 @@ def fit(
     share: int = 1,
 ) -> FittedLightGCN:
     """Train, or train on from a state's tables of users and items; arguments as `Part.fit`."""
-    where = begin(settings)
+    where = begin(settings, graph.ranks.rank)
     network = LightGCN(graph.n_users, graph.n_items, settings.dim, settings.layers).to(where)
+    network.items.data = graph.ranks.firsts(network.items.data)
     tables = {name: of for name, of in (state or {}).items() if name in ("users", "items")}
     epochs, rate = settings.epochs or EPOCHS, RATE
     if tables:

@@ -20,11 +20,13 @@ from torch import Tensor
 
 from trainer.device import device
 from trainer.embedding.blend import BlendEmbeddings
+from trainer.graph import whole
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import both_ways, normalised, power
 from trainer.model.part import CommonSettings, Fitted, Part, Round, State, given
 from trainer.model.progress import Progress, quiet
 from trainer.model.setting import setting
+from trainer.ranks import Ranks
 
 ROUNDS = 4  # of the subspace iteration from a random start
 WARM_ROUNDS = 1  # from the last basis
@@ -77,7 +79,7 @@ def spectrum(
 
     Halko, Martinsson & Tropp, SIAM Review 2011, algorithm 4.4, with the Gram matrix's eigenvectors
     in place of QR: as exact here, since singular values near zero are of no use, and three times
-    quicker.
+    quicker. Each rank has some rows of the basis.
 
     Args:
         n: vectors wanted; there are fewer where the graph has a lower rank.
@@ -85,25 +87,29 @@ def spectrum(
         normalization: c.
     """
     values = normalised(graph, normalization)
-    scale = max(float(values.max(initial=0)), float(np.finfo(np.float32).tiny))
+    largest = float(graph.ranks.largest(values.max(initial=0)))
+    scale = max(largest, float(np.finfo(np.float32).tiny))
     by_user, by_item = both_ways(graph, values / scale, device)
-    n = min(n, graph.n_users, graph.n_items)
-    width = min(n + SPARE, graph.n_users, graph.n_items)
+    n_users, ranks = whole.users(graph), graph.ranks
+    n = min(n, n_users, graph.n_items)
+    width = min(n + SPARE, n_users, graph.n_items)
     known = torch.zeros(graph.n_items, 0) if start is None else start.cpu()
     more = max(0, width - known.shape[1])
+    own = ranks.own(graph.n_items)
     random = torch.randn(graph.n_items, more, generator=torch.Generator().manual_seed(seed))
-    basis = torch.cat([known, random / max(1, graph.n_items) ** 0.5], 1).to(device)
+    basis = torch.cat([known, random / max(1, graph.n_items) ** 0.5], 1)[own].to(device)
     rounds = ROUNDS if start is None else WARM_ROUNDS
     if width == graph.n_items:
-        basis, rounds = torch.eye(width, device=device), 0  # spans everything
-    elif width == graph.n_users:
+        basis, rounds = torch.eye(width, device=device)[own], 0  # spans everything
+    elif width == n_users:
         rounds = 1  # one spans all rows of the matrix
     for _ in range(rounds):
-        basis = _orthonormal(_applied(by_user, by_item, basis))
-    reduced = (basis.T @ _applied(by_user, by_item, basis)).double()
-    squares, rotation = torch.linalg.eigh((reduced + reduced.T) / 2)
+        basis = _orthonormal(_applied(by_user, by_item, basis, ranks), ranks)
+    reduced = ranks.sum_tensor(basis.T @ _applied(by_user, by_item, basis, ranks)).double()
+    squares, rotation = _eigenvectors((reduced + reduced.T) / 2, ranks)
     singular = squares.flip(0)[:n].clamp(min=0).sqrt().float()
-    return Spectrum(basis @ rotation.flip(1)[:, :n].float(), singular * scale)
+    vectors = ranks.joined_tensor(basis @ rotation.flip(1)[:, :n].float())
+    return Spectrum(vectors, singular * scale)
 
 
 def leading(made: Spectrum, n: int) -> Spectrum:
@@ -134,18 +140,32 @@ def low_pass(
     return vectors * gain * own[:, None], vectors * other[:, None]
 
 
-def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor) -> Tensor:
-    """The normalised item-item matrix times a basis, with few columns of the user side at once."""
-    begins = range(0, basis.shape[1], COLUMNS)
-    return torch.cat([by_item @ (by_user @ basis[:, b : b + COLUMNS]) for b in begins], 1)
+def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor, ranks: Ranks) -> Tensor:
+    """The normalised item-item matrix times a basis, with few columns of the user side at once.
+
+    Args:
+        basis: the rows of this rank, as what is returned.
+    """
+    made = []
+    for begin in range(0, basis.shape[1], COLUMNS):
+        columns = ranks.joined_tensor(basis[:, begin : begin + COLUMNS])
+        summed = ranks.sum_tensor(by_item @ (by_user @ columns))
+        made.append(summed[ranks.own(len(summed))])
+    return torch.cat(made, 1)
 
 
-def _orthonormal(basis: Tensor) -> Tensor:
+def _orthonormal(basis: Tensor, ranks: Ranks) -> Tensor:
     """An orthonormal basis of the same space, without directions that are rounding only."""
-    squares, rotation = torch.linalg.eigh((basis.T @ basis).double())
+    squares, rotation = _eigenvectors(ranks.sum_tensor(basis.T @ basis).double(), ranks)
     kept = squares > squares[-1] * FLOOR
     made: Tensor = basis @ (rotation[:, kept] / squares[kept].sqrt()).float()
     return made
+
+
+def _eigenvectors(matrix: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """As eigh has them on the first rank: on another machine a vector may point the other way."""
+    squares, rotation = torch.linalg.eigh(matrix)
+    return ranks.firsts(squares), ranks.firsts(rotation)
 
 
 @dataclass(frozen=True)
@@ -198,7 +218,7 @@ class LowPass(Part[LowPassSettings]):
     ) -> FittedLowPass:
         """Find the leading vectors, in one round where the state has as many."""
         asked, c = settings.vectors or 0, settings.low_pass_normalization or 0.0
-        n = min(asked, graph.n_users, graph.n_items)
+        n = min(asked, whole.users(graph), graph.n_items)
         basis = (state or {}).get("basis")
         if basis is not None and basis.shape[1] < n:
             basis = None  # one round would not bring out the others

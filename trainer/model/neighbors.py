@@ -106,10 +106,12 @@ def neighbors(
     scaled = graph.strengths * power(graph.user_strengths, -user_power)[graph.users]
     scaled = scaled * power(degrees, -item_power)[graph.items]
     by_user = sp.csr_array((scaled, graph.items, starts), shape)
-    lengths = np.minimum(by_item.astype(bool) @ graph.user_degrees, graph.n_items)
+    most = graph.ranks.sum(by_item.astype(bool) @ graph.user_degrees)
+    lengths = np.minimum(most, graph.n_items)
     return largest_rows(
         lengths,
         lambda items: sp.csr_array(by_item[items] @ by_user),
         kept,
         power(degrees, -own_power),
+        graph.ranks,
     )

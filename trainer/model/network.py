@@ -57,6 +57,10 @@ class Network(nn.Module, ABC):
     def predict(self, users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
         """Interaction float [edges] of edges int64 `user`, `item`, from forward's embeddings."""
 
+    def shared(self) -> list[nn.Parameter]:
+        """The parameters that are the same on all ranks: those that are not of users."""
+        return list(self.parameters())
+
     def tables(self) -> Tables:
         """The parameters, on the CPU."""
         return {name: p.detach().cpu().clone() for name, p in self.named_parameters()}

@@ -21,10 +21,10 @@ from torch.nn import Parameter
 from torch.nn.functional import normalize
 
 from trainer.embedding.blend import BlendEmbeddings
-from trainer.embedding.next_item_fold_in import FURTHER
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
 from trainer.model.adam import Adam
+from trainer.model.batches import Batch, Batches
 from trainer.model.gradient_training import Diverged, begin
 from trainer.model.learned_settings import LearnedSettings
 from trainer.model.losses import next_items
@@ -84,17 +84,17 @@ def fit(
     """Train, or train on from a state's tables of items; the arguments are those of `Part.fit`."""
     where = begin(settings)
     edges = Sequences.of(graph, settings.recency or 0.0)
+    batches = Batches(edges)
     known = state is not None and set(TABLES) <= state.keys()
     begun = [(state or {}).get(name, torch.zeros(graph.n_items, settings.dim)) for name in TABLES]
     tables = [Parameter(table.to(where)) for table in _started(edges, *begun)]
-    size = min(MOST, max(FEWEST, len(edges.later) // STEPS))
-    steps = (settings.epochs or PASSES) * min(LONGEST, -(-len(edges.later) // size))
+    size = min(MOST, max(FEWEST, batches.edges // STEPS))
+    steps = (settings.epochs or PASSES) * min(LONGEST, -(-batches.edges // size))
     steps, rate = (-(-steps // share), WARM_RATE) if known else (steps, RATE)
     optimizer = Adam(tables, rate, steps)
     for step in range(1, steps + 1):
-        asked = edges.later[torch.randint(len(edges.later), (size,))]
-        items, weights = edges.before(asked)
-        error = _loss(edges, asked, items, weights, tables[0], tables[1], settings)
+        batch = batches.draw(size, settings.negatives)
+        error = _loss(batch, edges.log_degrees, tables[0], tables[1], settings)
         error.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         value = float(error.detach())
         if not np.isfinite(value):
@@ -103,7 +103,9 @@ def fit(
         progress(settings.model, step, steps, value)
     # Rows that no state had are as they began: random.
     untrained = ~(optimizer.moved(0).cpu() | begun[0].any(1))
-    incoming, outgoing = (table.detach().cpu() for table in tables)
+    # Ranks on unlike machines have rounded differently.
+    incoming, outgoing = (graph.ranks.firsts(table.detach().cpu()) for table in tables)
+    untrained = graph.ranks.firsts(untrained)
     incoming[untrained] = 0
     incoming[untrained] = rows_beside(edges, incoming, outgoing, untrained)[0]
     return FittedNextItem(incoming, outgoing, settings)
@@ -125,27 +127,22 @@ def _started(edges: Sequences, *tables: Tensor) -> Iterator[Tensor]:
 
 
 def _loss(
-    edges: Sequences,
-    asked: Tensor,
-    items: Tensor,
-    weights: Tensor,
+    batch: Batch,
+    log_degrees: Tensor,
     incoming: Tensor,
     outgoing: Tensor,
     settings: LearnedSettings,
 ) -> Tensor:
-    """Mean of -log P of the items wanted after the states of `asked`."""
+    """Mean of -log P of the items wanted after the states of a batch."""
     where, temperature = incoming.device, settings.temperature or NEXT_TEMPERATURE
-    sampled = edges.wanted(torch.randint(len(edges.liked), (settings.negatives,)))
-    items, weights = items.to(where), weights.to(where)
-    states = normalize(weighted_sums(incoming, items, weights))
-    ahead = torch.empty(len(asked)).geometric_(1 - FURTHER).long() - 1
-    wanted = edges.wanted(asked, ahead)
+    items, weights, wanted, sampled = batch
+    states = normalize(weighted_sums(incoming, items.to(where), weights.to(where)))
     rows = normalize(outgoing[torch.cat([sampled, wanted]).to(where)])
     return next_items(
         states / temperature,
         rows[len(sampled) :],
         rows[: len(sampled)],
-        edges.log_degrees[wanted].to(where),
-        edges.log_degrees[sampled].to(where),
+        log_degrees[wanted].to(where),
+        log_degrees[sampled].to(where),
         (wanted[:, None] == sampled).to(where),
     )

@@ -42,6 +42,7 @@ def rows_beside(
         brings.index_add_(0, rows, _sums(units, after, chances))
         before, weights = edges.before(liked)
         scored.index_add_(0, rows, normalize(_sums(incoming, before, weights)))
+    brings, scored = edges.ranks.sum_tensor(brings), edges.ranks.sum_tensor(scored)
     return usual_length(incoming) * normalize(brings), usual_length(outgoing) * normalize(scored)
 
 

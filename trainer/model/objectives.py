@@ -1,4 +1,4 @@
-"""Objectives of a training: the loss over the edges of a process, as a function of embeddings."""
+"""Objectives of a training: the loss over the edges of a rank, as a function of embeddings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainer.graph import whole
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Incidence
 from trainer.model import losses
@@ -16,41 +17,37 @@ from trainer.model.network import TEMPERATURE, Network, NetworkSettings
 from trainer.model.product import product
 
 BPR_EDGES = 100_000  # drawn in each step
-Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # users, items, asked -> this process's loss
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # users, items, asked -> this rank's loss
 
 
 def objective(
     loss: str,
     graph: InteractionGraph,
-    mine: InteractionGraph,
     network: Network,
     settings: NetworkSettings,
     where: torch.device,
 ) -> Objective:
-    """The loss over the edges of `mine`, of which each process has its own; their sum is the loss
-    over the graph's.
+    """The loss over the edges of this rank; the sum over the ranks is the loss over the graph's.
 
     Args:
         loss: softmax, bpr or mse.
     """
     made: dict[str, Callable[[], Objective]] = {
-        "softmax": lambda: _softmax(graph, mine, settings, where),
-        "bpr": lambda: _bpr(graph, mine, network, where),
-        "mse": lambda: _mse(graph, mine, network, where),
+        "softmax": lambda: _softmax(graph, settings, where),
+        "bpr": lambda: _bpr(graph, network, where),
+        "mse": lambda: _mse(graph, network, where),
     }
     return made[loss]()
 
 
-def _softmax(
-    graph: InteractionGraph, mine: InteractionGraph, settings: NetworkSettings, where: torch.device
-) -> Objective:
+def _softmax(graph: InteractionGraph, settings: NetworkSettings, where: torch.device) -> Objective:
     item_sums = torch.from_numpy(graph.item_strengths.astype(np.float64))
     chances = torch.where(item_sums > 0, item_sums ** (settings.negative_power or 0.0), 0.0)
-    strengths = torch.from_numpy(mine.strengths).to(where)
-    incidence = Incidence(mine, where)
+    strengths = torch.from_numpy(graph.strengths).to(where)
+    incidence = Incidence(graph, where)
     zeros = torch.zeros(graph.n_users, device=where)
     temperature = settings.temperature or TEMPERATURE
-    in_all = float(graph.strengths.sum(dtype=np.float64))
+    in_all = whole.strength(graph)
 
     def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
         users = functional.normalize(users, dim=1)
@@ -64,20 +61,19 @@ def _softmax(
     return objective
 
 
-def _bpr(
-    graph: InteractionGraph, mine: InteractionGraph, network: Network, where: torch.device
-) -> Objective:
-    user = torch.from_numpy(mine.users.astype(np.int64))
-    item = torch.from_numpy(mine.items.astype(np.int64))
-    liked_at_all = torch.from_numpy(mine.strengths > 0).to(where)
-    share = len(mine) / len(graph)
-    draws = max(1, round(min(BPR_EDGES, len(graph)) * share))
+def _bpr(graph: InteractionGraph, network: Network, where: torch.device) -> Objective:
+    user = torch.from_numpy(graph.users.astype(np.int64))
+    item = torch.from_numpy(graph.items.astype(np.int64))
+    liked_at_all = torch.from_numpy(graph.strengths > 0).to(where)
+    edges = whole.edges(graph)
+    share = len(graph) / edges
+    draws = max(1, round(min(BPR_EDGES, edges) * share))
 
     def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
-        edges = (asked & liked_at_all).nonzero()[:, 0]
-        if not len(edges):
+        liked_ones = (asked & liked_at_all).nonzero()[:, 0]
+        if not len(liked_ones):
             return 0.0 * (users.sum() + items.sum())  # nothing to learn; the step goes on
-        drawn = edges[torch.randint(len(edges), (draws,)).to(where)].cpu()
+        drawn = liked_ones[torch.randint(len(liked_ones), (draws,)).to(where)].cpu()
         other = torch.randint(graph.n_items, (draws,)).to(where)
         of, liked = user[drawn].to(where), item[drawn].to(where)
         loss = losses.bpr(
@@ -88,15 +84,15 @@ def _bpr(
     return objective
 
 
-def _mse(
-    graph: InteractionGraph, mine: InteractionGraph, network: Network, where: torch.device
-) -> Objective:
-    user = torch.from_numpy(mine.users.astype(np.int64)).to(where)
-    item = torch.from_numpy(mine.items.astype(np.int64)).to(where)
-    interactions = torch.from_numpy(mine.weights).to(where)
-    share = len(mine) / len(graph)
+def _mse(graph: InteractionGraph, network: Network, where: torch.device) -> Objective:
+    user = torch.from_numpy(graph.users.astype(np.int64)).to(where)
+    item = torch.from_numpy(graph.items.astype(np.int64)).to(where)
+    interactions = torch.from_numpy(graph.weights).to(where)
+    share = len(graph) / whole.edges(graph)
 
     def objective(users: Tensor, items: Tensor, asked: Tensor) -> Tensor:
+        if not len(user):
+            return 0.0 * (users.sum() + items.sum())
         predicted = network.predict(users, items, user[asked], item[asked])
         return losses.mse(predicted, interactions[asked]) * share
 

@@ -18,7 +18,9 @@ from trainer.graph.arrays import Float32s, Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import power
 from trainer.model.part import CommonSettings, Fitted
+from trainer.model.rows_of_ranks import summed
 from trainer.model.setting import setting
+from trainer.ranks import ALONE, Ranks
 from trainer.threads import on_threads
 
 BLOCK = 2_500_000  # entries of the item-item matrix that a thread makes at a time
@@ -83,7 +85,11 @@ class FittedRows(Fitted[R]):
 
 
 def largest_rows(
-    lengths: Int64s, made: Callable[[Int64s], sp.csr_array], kept: int, scale: Float32s
+    lengths: Int64s,
+    made: Callable[[Int64s], sp.csr_array],
+    kept: int,
+    scale: Float32s,
+    ranks: Ranks = ALONE,
 ) -> Rows:
     """The `kept` largest entries of each row but the one on the diagonal.
 
@@ -91,7 +97,8 @@ def largest_rows(
 
     Args:
         lengths: int64 [items], how many entries a row has at most.
-        made: int64 [block] item numbers -> sparse [block, items], the rows of these items.
+        made: int64 [block] item numbers -> sparse [block, items], the rows of these items; they are
+            summed over the ranks.
         scale: float32 [items], by which each row is multiplied at the end.
     """
     n_items = len(lengths)
@@ -107,10 +114,17 @@ def largest_rows(
         end = begin + max(1, int(np.searchsorted(padded, BLOCK, side="right")))
         blocks.append(order[begin:end])
         begin = end
-    found = on_threads(lambda items: _largest(made(items), items, width), blocks)
+    if ranks.several:
+        rows = summed(made, blocks, n_items, ranks)
+        blocks = blocks[ranks.rank :: ranks.size]
+        found = (_largest(of, items, width) for items, of in zip(blocks, rows, strict=True))
+    else:
+        found = on_threads(lambda items: _largest(made(items), items, width), blocks)
     for items, (places, entries) in zip(blocks, found, strict=True):
         columns[items, : places.shape[1]] = places
         values[items, : places.shape[1]] = entries
+    for table in (columns, values):  # of which each row is of one rank, and else zero
+        ranks.sum_tensor(torch.from_numpy(table))
     values *= scale[:, None]
     used = max(1, int((values > 0).sum(1).max(initial=0)))
     return Rows(torch.from_numpy(columns[:, :used]), torch.from_numpy(values[:, :used]))

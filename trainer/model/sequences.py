@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainer.embedding.next_item_fold_in import FURTHER
 from trainer.graph.interactions import InteractionGraph
+from trainer.ranks import Ranks
 
 WINDOW = 50  # items of a state that are looked at in a training
 AHEAD = 10  # next items that are looked at; what comes after them would count less than 1/1,000
@@ -29,7 +30,7 @@ class Sequences:
     nobody likes their items. The next fields leave them out. liked: int64 [liked], places; ends:
     int64 [users], the number among `liked` of each user's last one, -1 where there is none; later:
     int64 [predicted], numbers of those in `liked` that are not the first of their users;
-    log_degrees: float32 [items].
+    log_degrees: float32 [items], on all ranks. ranks: who has the other users.
     """
 
     items: Tensor
@@ -41,6 +42,7 @@ class Sequences:
     ends: Tensor
     later: Tensor
     log_degrees: Tensor
+    ranks: Ranks
 
     @classmethod
     def of(cls, graph: InteractionGraph, recency: float) -> Self:
@@ -54,7 +56,7 @@ class Sequences:
         who = numbers[liked]
         ends = np.full(len(starts), -1)
         ends[who] = np.arange(len(liked))  # the last one stays
-        degrees = np.bincount(items[liked], minlength=graph.n_items).clip(min=1)
+        degrees = graph.ranks.sum(np.bincount(items[liked], minlength=graph.n_items)).clip(min=1)
         return cls(
             torch.from_numpy(items),
             torch.from_numpy(numbers),
@@ -65,6 +67,7 @@ class Sequences:
             torch.from_numpy(ends),
             torch.from_numpy(np.flatnonzero(who[1:] == who[:-1]) + 1),
             torch.from_numpy(np.log(degrees).astype(np.float32)),
+            graph.ranks,
         )
 
     def wanted(self, liked: Tensor, further: Tensor | int = 0) -> Tensor:

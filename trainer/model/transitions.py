@@ -129,7 +129,7 @@ def transitions(
     degrees = graph.item_strengths
     pairs = _Pairs(graph, kernel(decay, backward, reach), power(degrees, -item_power))
     lengths = np.minimum(graph.item_degrees * 2 * reach, graph.n_items)
-    return largest_rows(lengths, pairs.rows, kept, power(degrees, -own_power))
+    return largest_rows(lengths, pairs.rows, kept, power(degrees, -own_power), graph.ranks)
 
 
 def kernel(decay: float, backward: float, reach: int) -> Float32s:

@@ -1,0 +1,139 @@
+"""What each rank does in the benchmarks of bench_ranks.py; a process alone is a rank, too.
+
+python -m benchmarks.ranks NAME FOLDER     writes what it has found to FOLDER/RANK.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks.other_models import CPU
+from benchmarks.quality import MOVIELENS, split
+from consumer.edge.order import taken
+from consumer.edge.schema import SCHEMA
+from consumer.edge.store import EdgeStore
+from trainer.fit.evaluate import ranking, scorer
+from trainer.fit.fit import fit
+from trainer.graph.ids import in_arrays
+from trainer.graph.stored import StoredGraph
+from trainer.graph.weights import Weighing
+from trainer.group import join
+from trainer.model import next_item
+from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.low_pass import spectrum
+from trainer.model.sequences import WINDOW
+from trainer.ranks import Ranks
+
+Found = dict[str, Any]
+MILLIONS = float(os.environ.get("MILLIONS", "5"))
+COMMIT = 1_000_000  # rows
+STEPS = 20  # of next items in `memory`: each takes the same memory
+
+
+def quality(ranks: Ranks, _: Path) -> Found:
+    """Figures of the defaults, trained on all ranks."""
+    train, test = (of.shared(ranks) for of in split(MOVIELENS))
+    begun = time.monotonic()
+    fitted = fit(train, Hyperparameters())
+    found = ranking(scorer(fitted.embeddings, train), train, test)
+    return found | {"seconds": time.monotonic() - begun, "vectors": fitted.settings.vectors or 0}
+
+
+def store(_: Ranks, folder: Path) -> Found:
+    """The edge store: users walk on through items that are near one another, some far more than
+    others."""
+    store = EdgeStore.begin(str(folder / "edges"), "t")
+    edges = int(MILLIONS * 1e6)
+    rng = np.random.default_rng(0)
+    for offset in range(0, edges, COMMIT):
+        n = min(COMMIT, edges - offset)
+        users = (edges // 50 * rng.random(n) ** 2).astype(np.int64)
+        items = (edges // 250 * rng.random(n) ** 3).astype(np.int64)
+        columns = {
+            "user_id": pa.array(users).cast(pa.string()),
+            "item_id": pa.array(items).cast(pa.string()),
+            "interaction": np.ones(n),
+            "type": pa.array(["view"] * n),
+            "timestamp": pa.array(1_600_000_000_000_000 + offset + np.arange(n)).cast(
+                SCHEMA.field("timestamp").type
+            ),
+            "kafka_partition": np.zeros(n, np.int32),
+            "kafka_offset": offset + np.arange(n),
+        }
+        rows = taken(pa.table(columns, schema=SCHEMA), time.time_ns() // 1_000)
+        store.append(rows, {0: offset or None}, {0: offset + n}, store.newest())
+    return {}
+
+
+def memory(ranks: Ranks, folder: Path) -> Found:
+    """Memory of this rank from reading to what it gives to the snapshot."""
+    begun, empty = time.monotonic(), _peak()
+    stored = StoredGraph(str(folder / "edges"), "t", Weighing(), None, ranks)
+    for _ in stored.read():
+        pass
+    stored.agree()
+    read = _peak()
+    next_item.LONGEST = STEPS
+    given = Hyperparameters(epochs=1).for_graph(int(MILLIONS * 1e6), timed=True).usual()
+    fitted = fit(stored.graph, given)
+    ids, *_ = (ranks.brought(of) for of in in_arrays(stored.graph.user_ids.values))
+    return {
+        "edges": len(stored.graph), "users": len(ids) or stored.graph.n_users,
+        "items": stored.graph.n_items, "empty_mb": empty, "read_mb": read, "peak_mb": _peak(),
+        "peak_over_empty_mb": _peak() - empty, "seconds": time.monotonic() - begun,
+        "stages": fitted.seconds,
+    }  # fmt: skip
+
+
+def traffic(ranks: Ranks, _: Path) -> Found:
+    """Bytes that this rank gives to others."""
+    train = split(MOVIELENS)[0].shared(ranks)
+    given = Hyperparameters(epochs=1, recency=1.0, learned_order=1.0).usual()
+    steps: list[int] = []
+    next_item.fit(train, given, lambda *_: steps.append(_sent()))
+    of_step = (steps[-1] - steps[0]) / (len(steps) - 1)
+    size = min(next_item.MOST, max(next_item.FEWEST, len(train) * ranks.size // next_item.STEPS))
+    asked = size * (2 * WINDOW + 1) + given.negatives
+    sent = _sent()
+    spectrum(train, 256, CPU)
+    rounds = 5  # four, and one for the values
+    of_round = (_sent() - sent) / rounds
+    width = 256 + 50
+    half = ranks.size - 1
+    return {
+        "items": train.n_items, "batch": size, "step bytes": of_step,
+        # all_reduce gives 2 (n - 1) / n of an array, all_gather n - 1 shares of it
+        "step expected": 2 * half / ranks.size * 4 * asked,
+        "gradients of both tables": 2 * half / ranks.size * 4 * 2 * train.n_items * given.dim,
+        "round bytes": of_round,
+        "round expected": 4 * width * (train.n_items * 3 * half / ranks.size + width * half),
+    }  # fmt: skip
+
+
+def _sent() -> int:
+    """Bytes that this process has written, to sockets too."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["wchar"])
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+RUNS = {each.__name__: each for each in (quality, store, memory, traffic)}
+
+if __name__ == "__main__":
+    ranks = join(torch.device("cpu"))
+    found = RUNS[sys.argv[1]](ranks, Path(sys.argv[2]))
+    (Path(sys.argv[2]) / f"{ranks.rank}.json").write_text(json.dumps(found))
+    ranks.leave()

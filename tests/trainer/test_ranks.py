@@ -1,0 +1,250 @@
+"""Several ranks learn what one process learns of the same edges."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.graphs import graph, pairs, table
+from tests.ranks import together
+from trainer.fit.evaluate import measure, scorer
+from trainer.fit.fit import fit
+from trainer.graph import whole
+from trainer.graph.holdout import newest_edges
+from trainer.graph.interactions import InteractionGraph
+from trainer.graph.numbering import agree
+from trainer.graph.own_users import own_rows
+from trainer.model import lightgcn, next_item
+from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.low_pass import spectrum
+from trainer.model.neighbors import neighbors
+from trainer.model.progress import quiet
+from trainer.model.rows import Rows
+from trainer.model.transitions import transitions
+from trainer.ranks import ALONE, Ranks
+
+CPU = torch.device("cpu")
+USERS, TASTES, ITEMS, EDGES = 1_500, 12, 40, 22
+NEXT = Hyperparameters(dim=16, negatives=128, learned_order=1.0, recency=1.0).usual()
+LIGHT = Hyperparameters("lightgcn", dim=16, epochs=30, negatives=64, layers=2).usual()
+CHOSEN = Hyperparameters(dim=16, negatives=128, vectors=32, epochs=4)
+
+
+def walks() -> InteractionGraph:
+    """Users who walk on through the items of their taste, and now and then look at any item."""
+    rng = np.random.default_rng(0)
+    rows: list[tuple[str, str, float, int]] = []
+    for user in range(USERS):
+        taste, at, seen = user % TASTES, int(rng.integers(ITEMS)), set[int]()
+        while len(seen) < EDGES:
+            at = (at + int(rng.integers(1, 4))) % ITEMS
+            item = taste * ITEMS + at if rng.random() < 0.8 else int(rng.integers(TASTES * ITEMS))
+            if item not in seen:
+                seen.add(item)
+                rows.append((f"u{user}", f"i{item}", 1.0 + user % 3, len(seen)))
+    return graph(rows)
+
+
+def halves(ranks: Ranks = ALONE) -> tuple[InteractionGraph, InteractionGraph]:
+    """What is learned from, and each user's newest edges."""
+    made = walks()
+    newest = newest_edges(made, 0.1)
+    kept, held_out = made.subset(~newest), made.subset(newest)
+    return kept.shared(ranks), held_out.shared(ranks)
+
+
+def dense(rows: Rows, n_items: int) -> torch.Tensor:
+    return torch.zeros(len(rows.values), n_items).scatter_add_(1, rows.columns.long(), rows.values)
+
+
+def filters(made: InteractionGraph) -> dict[str, torch.Tensor]:
+    near = neighbors(made, 0.7, 0.5, 0.2, made.n_items)
+    after = transitions(made, 0.5, 0.2, 0.5, 0.1, 10, made.n_items)
+    found = spectrum(made, 20, CPU)
+    return {
+        "neighbors": dense(near, made.n_items),
+        "nearest": neighbors(made, 0.7, 0.5, 0.2, 30).values.sort(1).values,  # which of equal ones?
+        "transitions": dense(after, made.n_items),
+        "values": found.values,
+        "low_pass": found.vectors * found.values @ found.vectors.T,
+        "strengths": torch.from_numpy(made.item_strengths),
+    }
+
+
+def learned(kept: InteractionGraph, held_out: InteractionGraph) -> dict[str, float]:
+    """Recall of each kind of learned part."""
+    next_ones = next_item.fit(kept, NEXT, quiet).embeddings(kept, NEXT)
+    light = lightgcn.fit(kept, LIGHT, quiet).embeddings(kept, LIGHT)
+    return {
+        "next items": measure(next_ones, kept, held_out)["recall@20"],
+        "LightGCN": measure(light, kept, held_out)["recall@20"],
+    }
+
+
+def with_numbers_given(ranks: Ranks, folder: Path) -> None:
+    kept, held_out = halves(ranks)
+    save_file(filters(kept), folder / f"{ranks.rank}.safetensors")
+    _write(folder, ranks, learned(kept, held_out))
+
+
+def with_numbers_chosen(ranks: Ranks, folder: Path) -> None:
+    made = walks().shared(ranks)
+    fitted = fit(made, CHOSEN)
+    known = (kept_lists(fitted.candidate, fitted.kept)).int()
+    save_file({"lists": known}, folder / f"{ranks.rank}.safetensors")
+    _write(folder, ranks, {"settings": asdict(fitted.settings), "metrics": fitted.metrics})
+
+
+def kept_lists(embeddings: Any, kept: InteractionGraph) -> torch.Tensor:
+    users = torch.arange(kept.n_users)
+    scores = scorer(embeddings, kept)(users)
+    scores[kept.users.astype(np.int64), kept.items.astype(np.int64)] = -torch.inf
+    return scores.topk(20).indices
+
+
+def _write(folder: Path, ranks: Ranks, found: object) -> None:
+    (folder / f"{ranks.rank}.json").write_text(json.dumps(found))
+
+
+def _read(folder: Path, rank: int = 0) -> Any:
+    return json.loads((folder / f"{rank}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("given")
+    together("tests.trainer.test_ranks:with_numbers_given", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chosen")
+    together("tests.trainer.test_ranks:with_numbers_chosen", folder)
+    return folder
+
+
+def test_two_ranks_make_the_filters_of_one_process(given: Path) -> None:
+    expected = filters(halves()[0])
+    for rank in range(2):
+        found = load_file(given / f"{rank}.safetensors")
+        for name, of in expected.items():
+            torch.testing.assert_close(found[name], of, atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_two_ranks_learn_as_well_as_one_process(given: Path) -> None:
+    expected, found = learned(*halves()), _read(given)
+    assert found == _read(given, 1)
+    assert whole.edges(halves()[1]) == 2 * USERS
+    for name, recall in expected.items():
+        assert found[name] == pytest.approx(recall, rel=0.005), name
+        assert recall > 0.3
+
+
+def test_two_ranks_choose_the_same_and_rank_nearly_as_one_process(chosen: Path) -> None:
+    made = walks()
+    fitted = fit(made, CHOSEN)
+    expected = kept_lists(fitted.candidate, fitted.kept).int()
+    found = torch.empty_like(expected)
+    for rank in range(2):
+        found[rank::2] = load_file(chosen / f"{rank}.safetensors")["lists"]
+    same = (found[:, :, None] == expected[:, None, :]).any(2).float().mean()
+    assert same > 0.9
+    assert _read(chosen) == _read(chosen, 1)
+    recall = fitted.metrics["recall@20"]  # of 3,000 edges, by numbers that may be chosen otherwise
+    assert _read(chosen)["metrics"]["recall@20"] == pytest.approx(recall, rel=0.01)
+
+
+def what_ranks_say(ranks: Ranks, folder: Path) -> None:
+    """Each way of talking, with much, little and nothing to say on a rank."""
+    n = 3 * ranks.rank
+    own = np.arange(n, dtype=np.int32).reshape(-1, 3)
+    found = {
+        "total": ranks.total(n),
+        "most": ranks.most(-n),
+        "largest": ranks.largest(0.5 * n),
+        "any": [ranks.any(ranks.rank == 1), ranks.any(False)],
+        "sum": ranks.sum(np.array([1.5, n])).tolist(),
+        "joined": ranks.joined(own).tolist(),
+        "brought": ranks.brought(own).tolist(),
+        "swapped": [of.tolist() for of in ranks.swapped([own + 10 * to for to in range(3)])],
+        "said": [ranks.said(f"rank {ranks.rank}".encode()).decode(), ranks.said(b"").decode()],
+        "firsts": ranks.firsts(torch.full((2,), float(ranks.rank))).tolist(),
+        "own": [*range(10)[ranks.own(10)]],
+        "rows": ranks.joined_tensor(torch.arange(10)[ranks.own(10)][:, None]).flatten().tolist(),
+        "spread": ranks.spread(torch.arange(n).float()),
+    }
+    _write(folder, ranks, found)
+
+
+def test_what_ranks_say_to_one_another_arrives(tmp_path: Path) -> None:
+    together("tests.trainer.test_ranks:what_ranks_say", tmp_path, size=3)
+    rows: list[list[list[int]]] = [[[]], [[0, 1, 2]], [[0, 1, 2], [3, 4, 5]]]
+    for rank in range(3):
+        found = _read(tmp_path, rank)
+        add = 10 * rank
+        swapped = [[[n + add for n in row] for row in each if row] for each in rows]
+        joined = [row for each in rows for row in each if row]
+        assert found == {
+            "total": 9,
+            "most": 0,
+            "largest": 3.0,
+            "any": [True, False],
+            "sum": [4.5, 9.0],
+            "joined": joined,
+            "brought": joined if rank == 0 else [],
+            "swapped": swapped,
+            "said": ["rank 0", ""],
+            "firsts": [0.0, 0.0],
+            "own": [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]][rank],
+            "rows": [*range(10)],
+            "spread": pytest.approx(np.std([0, 1, 2, 0, 1, 2, 3, 4, 5])),
+        }
+
+
+def grown(ranks: Ranks, folder: Path) -> None:
+    """Two windows of rows, after each of which the ranks agree; then one rank begins anew."""
+    windows = [ROWS[:6], ROWS[6:]]
+    made, known = InteractionGraph(ranks=ranks), 0
+    found: list[list[str]] = []
+    for rows in windows:
+        made.extend(own_rows(table(rows), ranks))
+        known = agree(made, known)
+        found.append(made.item_ids.values.to_pylist())
+    edges = pairs(made)
+    if ranks.rank == 1:
+        made, known = InteractionGraph(ranks=ranks), 0
+        made.extend(own_rows(table(ROWS), ranks))
+    agree(made, known)
+    again = made.item_ids.values.to_pylist()
+    assert sorted(pairs(made)) == sorted(edges)
+    assert (np.diff(made.keys) > 0).all()
+    _write(folder, ranks, {"items": found, "edges": edges, "again": again})
+
+
+ROWS: list[tuple[str, str, float, int]] = [
+    (f"u{n % 5}", f"i{n * 7 % 9}", 1.0, n) for n in range(14)
+]
+
+
+def test_ranks_have_users_of_their_own_and_the_same_numbers_of_items(tmp_path: Path) -> None:
+    together("tests.trainer.test_ranks:grown", tmp_path, size=3)
+    found = [_read(tmp_path, rank) for rank in range(3)]
+    edges = [tuple(edge) for each in found for edge in each["edges"]]
+    assert sorted(edges) == sorted({(user, item) for user, item, *_ in ROWS})
+    users = [{user for user, _ in each["edges"]} for each in found]
+    assert sum(map(len, users)) == 5
+    for each in found:
+        assert each["items"] == found[0]["items"]
+        before, after = each["items"]
+        assert after[: len(before)] == before
+        assert sorted(after) == sorted({item for _, item, *_ in ROWS})
+        assert each["again"] == found[0]["again"]
+        assert sorted(each["again"]) == sorted(after)

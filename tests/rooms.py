@@ -7,6 +7,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -48,11 +49,11 @@ class Rooms:
             with (self.folder / f"{room}.log").open("ab") as log:
                 self._running[room] = self.process(room, self.env | settings, log)
 
-    def start_another(self, room: str) -> str:
-        """A second process of a room; returns the name that it has here."""
-        name = f"{room} 2"
+    def start_another(self, room: str, **settings: str) -> str:
+        """One more process of a room; returns the name that it has here."""
+        name = next(name for n in count(2) if (name := f"{room} {n}") not in self._running)
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._running[name] = self.process(room, self.env, log)
+            self._running[name] = self.process(room, self.env | settings, log)
         return name
 
     def process(self, room: str, env: Mapping[str, str], log: IO[bytes]) -> Process:

@@ -2,18 +2,20 @@
 
 A user's events are in the order of the topic as long as all are in one partition. Where they are in
 several, their order is known once the edge store has them; until then it is the order in which
-they came here.
+they came here. Events of partitions that other processes read come here by the edge store alone.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Set
 
 from consumer.event.json import FORGET, REMOVE, Event
 from consumer.event.rules import HERE
 from consumer.ingest.decode import Position
 from serving.edges.changes import Changed, Positions, are_before
 from serving.edges.edge import Edge, Edges
+from serving.edges.elsewhere import Elsewhere, Seen
 from serving.edges.popularity import ItemPopularity
 from serving.edges.stored_edges import StoredEdges
 
@@ -22,14 +24,19 @@ class UnstoredChanges:
     """The users whom the topic changed, above the stored edges.
 
     changed: these users, with all their edges. unsettled: users with events in several partitions.
-    settled: users who turned out to have other edges in the store than the topic had told here.
-    log: the number of the log whose events are taken.
+    checked: users of these whom the store has told of by now. settled: users who turned out to have
+    other edges in the store than the topic had told here. elsewhere: users with rows of partitions
+    that other processes read. log: the number of the log whose events are taken. mine: the
+    partitions that are read here, None where all are.
     """
 
     def __init__(self, stored: StoredEdges, popularity: ItemPopularity) -> None:
         self.changed: dict[str, Changed] = {}
         self.unsettled: set[str] = set()
+        self.checked: set[str] = set()
         self.settled: set[str] = set()
+        self.elsewhere = Elsewhere()
+        self.mine: Set[int] | None = None
         self.log = 0
         self.stored = stored
         self._popularity = popularity
@@ -50,7 +57,15 @@ class UnstoredChanges:
         if not self.has(user):
             return None
         change = self.changed.get(user)
+        seen = self.elsewhere.partition(user, change, self.log)
+        if seen is not None:
+            return seen
         return change.partition if change else self.stored.partition(user)
+
+    def is_away(self, user: str) -> bool:
+        """Whether another process writes the user's list, as far as the store has told."""
+        partition = self.partition(user) if self.mine is not None else None
+        return partition is not None and partition not in (self.mine or ())
 
     def new_users(self) -> list[str]:
         """Users whom only the topic has told of."""
@@ -63,6 +78,7 @@ class UnstoredChanges:
         self.settled |= self.changed.keys()
         self.changed.clear()
         self.unsettled.clear()
+        self.elsewhere.clear()
 
     def apply(self, event: Event, partition: int, at: Position) -> None:
         """Take one event; a stretch of the topic that is read again changes nothing."""
@@ -71,10 +87,11 @@ class UnstoredChanges:
             return  # the stored edges have it
         change = self.changed.get(user)
         own = self.partition(user) if change is None else change.partition
-        several = bool(change and change.elsewhere) or self.stored.is_of_several(user)
+        several = bool(change and change.elsewhere) or user in self.elsewhere
         if event.type == FORGET:
             everywhere = event.item_id != HERE
             several |= everywhere and own not in (None, partition)
+            several |= self.stored.is_of_several(user)
             self._forget(user, partition, at, own, several, everywhere)
             return
         if several or own not in (None, partition):
@@ -85,6 +102,16 @@ class UnstoredChanges:
             return
         change.gone = False
         self._change_edge(change, event)
+
+    def see(self, seen: Seen) -> None:
+        """Note what the store has of users whose rows come by partitions of other processes.
+
+        Those of them whose newest rows are of partitions read here are unsettled.
+        """
+        self.elsewhere.see(seen)
+        here = (user for user in seen.partitions if self.has(user) and not self.is_away(user))
+        self.unsettled.update(here)
+        self._check()
 
     def expire(self, oldest: int, touched: dict[str, int]) -> dict[str, int]:
         """Take out edges that are older than `oldest`; as `UserEdges.expire`.
@@ -105,7 +132,8 @@ class UnstoredChanges:
             if told.items if told else user in self.stored.numbers:
                 self.settled.add(user)
                 continue
-            gone[user] = partition
+            seen = self.elsewhere.partition(user, told, self.log)
+            gone[user] = partition if seen is None else seen
             if told:
                 told.gone = True
         return gone if touched else {}
@@ -131,11 +159,10 @@ class UnstoredChanges:
         for user, change in self.changed.items():
             if not are_before(change.positions, offsets):
                 kept[user] = change
-            elif user in self.unsettled:
-                self.unsettled.discard(user)
-                if change.items != self.stored.of(user):
-                    self.settled.add(user)
+            elif user in self.unsettled and change.items != self.stored.of(user):
+                self.settled.add(user)
         self.changed = kept
+        self._check()
 
     def count(self) -> None:
         """Count all changes in the popularity of items."""
@@ -145,6 +172,13 @@ class UnstoredChanges:
                 for item, edge in edges.items():
                     if others.get(item) != edge:
                         self._popularity.change(item, edge, sign)
+
+    def _check(self) -> None:
+        """Note of which unsettled users the stored edges have all by now."""
+        self.elsewhere.drop_stored(self.stored.watermark)
+        told = {u for u in self.unsettled if u not in self.changed and u not in self.elsewhere}
+        self.unsettled -= told
+        self.checked |= told
 
     def _forget(
         self,

@@ -12,6 +12,7 @@ from consumer.event.json import Event
 from consumer.ingest.decode import Position
 from serving.edges.changes import Changed
 from serving.edges.edge import Columns, Edge, Edges, ages, columns
+from serving.edges.elsewhere import Seen
 from serving.edges.growth import Growth
 from serving.edges.popularity import ItemPopularity
 from serving.edges.stored_edges import StoredEdges
@@ -54,6 +55,11 @@ class UserEdges:
         """Users with events in several partitions, whose order the store will tell."""
         return self._unstored.unsettled
 
+    @property
+    def n_elsewhere(self) -> int:
+        """Users with new rows of partitions that other processes read."""
+        return len(self._unstored.elsewhere)
+
     def has_news(self, store: EdgeStore) -> bool:
         """Whether the store has what was not read, or the last reading failed half way.
 
@@ -91,7 +97,9 @@ class UserEdges:
         """
         stored = self._stored.emptied()
         result = stored.grow(store, {}, self._unstored.log)
+        mine = self._unstored.mine
         self._stored, self._unstored = stored, UnstoredChanges(stored, self._popularity)
+        self._unstored.mine = mine
         self._version += 1
         self._count()
         return result.digests
@@ -144,6 +152,26 @@ class UserEdges:
         self._count()
         return gone
 
+    def read_here(self, partitions: Set[int]) -> None:
+        """These partitions are read here from now on; before, all were.
+
+        If there are others than before, the store was read to its end meanwhile.
+        """
+        self._unstored.mine = partitions
+        self._unstored.elsewhere.clear()
+
+    def see(self, seen: Seen) -> None:
+        """Note what the store has of users whose rows come by partitions of other processes."""
+        self._unstored.see(seen)
+
+    def take_checked(self) -> set[str]:
+        """Users with events in several partitions of whom the store has told, since the last call.
+
+        Those of `take_settled` may be among them.
+        """
+        checked, self._unstored.checked = self._unstored.checked, set()
+        return checked
+
     def take_settled(self) -> set[str]:
         """Users whose edges are others than the topic had told, since the last call."""
         settled, self._unstored.settled = self._unstored.settled, set()
@@ -156,6 +184,14 @@ class UserEdges:
     def has(self, user: str) -> bool:
         """Whether the user has come, and was not forgotten since, nor have all edges expired."""
         return self._unstored.has(user)
+
+    def is_of_several(self, user: str) -> bool:
+        """Whether the user's rows in the store, as it was read last, are of several partitions."""
+        return self._stored.is_of_several(user)
+
+    def is_away(self, user: str) -> bool:
+        """Whether another process writes the user's list, as far as the store has told."""
+        return self._unstored.is_away(user)
 
     def likes(self, user: str, item: str) -> bool:
         """Whether the user has an edge of some strength to the item."""
@@ -236,8 +272,11 @@ class UserEdges:
         new = self._unstored.new_users()
         if partitions is None:
             return [*self._stored.numbers, *new]
-        mine = (user for user in new if self.changed[user].partition in partitions)
-        return [*self._stored.users_of(partitions), *mine]
+        mine = [user for user in new if self.changed[user].partition in partitions]
+        found = [*self._stored.users_of(partitions), *mine]
+        if self.n_elsewhere:
+            return [user for user in found if self.partition(user) in partitions]
+        return found
 
     def popular(self, n: int) -> tuple[list[str], Float32s]:
         """At most n items, recently popular ones first, and their decayed number of edges."""

@@ -19,9 +19,10 @@ from serving.edges.user_edges import UserEdges
 from serving.loop.forgetting import Forgetting
 
 CHANGED_USERS = 50_000  # changed by the topic, from which the store's rows are read
+ELSEWHERE_USERS = 200_000  # with rows of other processes' partitions, from which too
 LOOK_EVERY = 5.0  # seconds between two looks whether the edge store is there
 # Seconds from one reading to the next for users with events of several partitions, at least,
-SETTLE_AFTER = 2.0
+SETTLE_AFTER, SETTLE_BEFORE = 2.0, 5.0  # and at most,
 GROW_AFTER = 60.0  # for all others,
 TIMES_AS_LONG = 20.0  # and this many times as long as the last one took
 
@@ -123,8 +124,10 @@ class Growing:
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        many = len(self._edges.changed) >= CHANGED_USERS and now >= self._grow_at
-        return many or (bool(self._edges.unsettled) and now >= self._settle_at)
+        edges = self._edges
+        much = len(edges.changed) >= CHANGED_USERS or edges.n_elsewhere >= ELSEWHERE_USERS
+        many = much and now >= self._grow_at
+        return many or (bool(edges.unsettled) and now >= self._settle_at)
 
     def _read(self, growth: Growth) -> Growth:
         growth.run(EdgeStore(self.edge_store.uri, self._topic))  # a thread has a store of its own
@@ -143,4 +146,4 @@ class Growing:
     def _wait(self, now: float) -> None:
         pause = TIMES_AS_LONG * (now - self._begun_at)
         self._grow_at = now + max(GROW_AFTER, pause)
-        self._settle_at = now + max(SETTLE_AFTER, pause)
+        self._settle_at = now + min(max(SETTLE_AFTER, pause), SETTLE_BEFORE)

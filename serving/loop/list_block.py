@@ -35,7 +35,8 @@ class ListBlock:
         others: Sequence[str] = (),
         items: Sequence[int] = (),
     ) -> ListBlock:
-        """Begin, with the edges as they are now. A user who is forgotten gets no list.
+        """Begin, with the edges as they are now. A user who is forgotten gets no list here, and
+        neither does one who belongs to another process by now.
 
         Args:
             with_events: users with new events.
@@ -44,7 +45,7 @@ class ListBlock:
         """
         known = set(with_events)
         users = [*with_events, *(user for user in others if user not in known)]
-        users = [user for user in users if edges.has(user)]
+        users = [user for user in users if edges.has(user) and not edges.is_away(user)]
         sources: list[ListSource] = ["live" if user in known else "model" for user in users]
         lists = recommender.lists(users, edges, sources, popular)
         return cls(users, lists, recommender.neighbors(items) if items else ())

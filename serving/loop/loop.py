@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import closing
 from itertools import chain
 
 import numpy as np
@@ -23,6 +24,7 @@ from serving.loop.due import DueUsers
 from serving.loop.expiry import Expiry
 from serving.loop.forgetting import Forgetting
 from serving.loop.growing import Growing
+from serving.loop.looking import Looking
 from serving.loop.model_slot import ModelSlot
 from serving.loop.partitions import Partitions
 from serving.loop.popular import Popular
@@ -61,6 +63,7 @@ class ServingLoop:
         topic = settings.kafka_topic
         self._partitions = Partitions(topic, reader, growing, edges, self._due, log)
         self._taking = Taking(edges, self._due, forgetting, slot, self._partitions, log)
+        self._looking = Looking(growing.edge_store.uri, topic, edges, self._partitions)
         self._settled = Settled(edges, self._due, self._partitions)
         self._expiry = Expiry(settings.retention_days, edges, forgetting, self._partitions)
         self._watch = Watch(store, settings.redis_ttl_seconds is not None, log)
@@ -69,8 +72,9 @@ class ServingLoop:
 
     def run(self) -> None:
         """Read events and write lists, until told to stop."""
-        while not self._process.stop.is_set():
-            self.round()
+        with closing(self._looking):
+            while not self._process.stop.is_set():
+                self.round()
 
     def round(self) -> None:
         """Read what the topic has, and write lists if Redis takes them."""
@@ -93,10 +97,12 @@ class ServingLoop:
         if polled.lost:
             # Another process may have these partitions now, and write newer lists than this one.
             self._partitions.lose()
+            self._looking.lose()
             self._settled.put_back(self._blocks.clear())
             self._forgetting.lose()
             self._expiry.start_over()
         if polled.gained and self._partitions.start(polled.gained):
+            self._looking.begin()
             self._slot.find_new_items()
             self._looked_at = 0.0  # the lists of their users may be of another edition
         messages = list(chain.from_iterable(polled.messages))
@@ -161,6 +167,7 @@ class ServingLoop:
         replaced = self._growing.look()
         if not replaced:
             self._growing.step()
+            self._looking.step()
             self._settled.step()
             return
         with self._process.health.busy("reading the edge store"):

@@ -45,9 +45,15 @@ class Partitions:
             self._reader.postpone(error)
             return False
         self.mine = self.mine.union(starts)
+        self._edges.read_here(self.mine)
         with suppress(TopicShorter):  # until the consumer has begun another log
             self._reader.start_at(starts)
         return True
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether other processes read some of the topic's partitions, or will."""
+        return len(self.mine) < self._reader.n_partitions
 
     def waiting(self) -> set[int]:
         """The partitions that this process has and does not read yet."""
@@ -56,6 +62,7 @@ class Partitions:
     def lose(self) -> None:
         """Nothing is read here until something is started again."""
         self.mine = frozenset()
+        self._edges.read_here(self.mine)
 
     def restart(self) -> None:
         """Ask again where each partition goes on: the edge store is another one."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -41,6 +42,27 @@ def together(function: str, folder: Path, size: int = 2, env: Mapping[str, str] 
         for each in processes:
             each.kill()
             each.wait()
+
+
+@contextmanager
+def trainers(env: dict[str, str], log: Path, size: int = 2) -> Iterator[subprocess.Popen[bytes]]:
+    """torchrun with so many trainers; what all of them say is in `log`."""
+    with log.open("wb") as output:
+        command = [*TORCHRUN, str(size), "-m", "streamgcn.cli", "trainer"]
+        process = subprocess.Popen(command, env=env, cwd=ROOT, stderr=output, stdout=output)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def rank(process: subprocess.Popen[bytes], number: int) -> int:
+    """The pid of one of the trainers."""
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        if f"RANK={number}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise AssertionError(f"there is no rank {number}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ import torch
 
 from tests.commands import without_settings
 from tests.graphs import Row, append, pairs, store
-from tests.ranks import ROOT, TORCHRUN
+from tests.ranks import ROOT, rank, trainers
 from tests.services import PATIENCE, wait_for
 from tests.trainer.test_ranks import EDGES, USERS, walks
 from trainer.embedding.edges import Own
@@ -56,32 +53,11 @@ def env(tmp_path: Path) -> dict[str, str]:
     return without_settings() | SETTINGS | places
 
 
-@contextmanager
-def trainers(env: dict[str, str], log: Path, size: int = 2) -> Iterator[subprocess.Popen[bytes]]:
-    """torchrun with so many trainers; what all of them say is in `log`."""
-    with log.open("wb") as output:
-        command = [*TORCHRUN, str(size), "-m", "streamgcn.cli", "trainer"]
-        process = subprocess.Popen(command, env=env, cwd=ROOT, stderr=output, stdout=output)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-
-
 def chosen(snapshots: Snapshots, edges: int) -> Manifest | None:
     """The live model of so many edges, if the numbers of it are chosen."""
     version = snapshots.marks.live()
     manifest = snapshots.manifest(version) if version else None
     return manifest if manifest and manifest.chosen_at and manifest.edges == edges else None
-
-
-def rank(process: subprocess.Popen[bytes], number: int) -> int:
-    """The pid of one of the trainers."""
-    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        if f"RANK={number}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-            return int(child)
-    raise AssertionError(f"there is no rank {number}")
 
 
 def test_trainers_under_torchrun_make_one_model_and_the_next_start_goes_on_after_a_kill(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.ranks import Found
 
-SIZES = (1, 2, 4)
+SIZES = (1, 4, 2)
 
 
 def run(benchmark: str, size: int, folder: Path) -> list[Found]:

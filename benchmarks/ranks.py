@@ -28,6 +28,7 @@ from trainer.graph.ids import in_arrays
 from trainer.graph.stored import StoredGraph
 from trainer.graph.weights import Weighing
 from trainer.group import join
+from trainer.memory import give_back
 from trainer.model import next_item
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.low_pass import spectrum
@@ -82,6 +83,7 @@ def memory(ranks: Ranks, folder: Path) -> Found:
     for _ in stored.read():
         pass
     stored.agree()
+    give_back()
     read = _peak()
     next_item.LONGEST = STEPS
     given = Hyperparameters(epochs=1).for_graph(int(MILLIONS * 1e6), timed=True).usual()
@@ -108,15 +110,16 @@ def traffic(ranks: Ranks, _: Path) -> Found:
     spectrum(train, 256, CPU)
     rounds = 5  # four, and one for the values
     of_round = (_sent() - sent) / rounds
-    width = 256 + 50
-    half = ranks.size - 1
+    width, half = 256 + 50, ranks.size - 1
+    shares = train.n_items * half / ranks.size  # all_reduce gives two of an array, all_gather one
     return {
         "items": train.n_items, "batch": size, "step bytes": of_step,
-        # all_reduce gives 2 (n - 1) / n of an array, all_gather n - 1 shares of it
         "step expected": 2 * half / ranks.size * 4 * asked,
         "gradients of both tables": 2 * half / ranks.size * 4 * 2 * train.n_items * given.dim,
         "round bytes": of_round,
-        "round expected": 4 * width * (train.n_items * 3 * half / ranks.size + width * half),
+        # Products and basis, the Gram matrix, its eigenvectors in float64, and the vectors once.
+        "round expected": 4 * width * (3 * shares + width * half + 2 * width * half)
+        + 4 * 256 * shares / rounds,
     }  # fmt: skip
 
 

@@ -35,12 +35,17 @@ class Group(Ranks):
             RankLost: they do not find each other.
         """
         cuda = where.type == "cuda"
-        with _others():
+        try:
             distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
                 timeout=WAIT,
                 device_id=where if cuda else None,
             )
+        except (RuntimeError, ValueError) as error:
+            raise RankLost(
+                f"WORLD_SIZE={started()}, but the processes do not find each other "
+                f"({in_one_line(error)}); start them with torchrun, or unset WORLD_SIZE"
+            ) from error
         self.size, self.rank = distributed.get_world_size(), distributed.get_rank()
 
     def total(self, number: int) -> int:

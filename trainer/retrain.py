@@ -154,6 +154,7 @@ class Retrain:
             self._erase()
         if self._schedule.due(self._edges.graph, self._now()) and self._is_ready():
             with self._health.busy("training"):
+                give_back()  # what reading has freed
                 self._retrain()
                 give_back()
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.graphs import graph, pairs, table
+from tests.graphs import Row, graph, pairs, table
 from tests.ranks import together
 from trainer.fit.evaluate import measure, scorer
 from trainer.fit.fit import fit
@@ -148,6 +148,7 @@ def test_two_ranks_learn_as_well_as_one_process(given: Path) -> None:
         assert recall > 0.3
 
 
+@pytest.mark.long
 def test_two_ranks_choose_the_same_and_rank_nearly_as_one_process(chosen: Path) -> None:
     made = walks()
     fitted = fit(made, CHOSEN)
@@ -248,3 +249,27 @@ def test_ranks_have_users_of_their_own_and_the_same_numbers_of_items(tmp_path: P
         assert sorted(after) == sorted({item for _, item, *_ in ROWS})
         assert each["again"] == found[0]["again"]
         assert sorted(each["again"]) == sorted(after)
+
+
+def tiny(ranks: Ranks, folder: Path) -> None:
+    """Two users with times, and two without, on three ranks."""
+    for at in (1, 0):
+        rows: list[Row] = [(f"u{n % 2}", f"i{n}", 1.0, n * at) for n in range(12)]
+        made = graph(rows).shared(ranks)
+        assert made.n_users == (1 if ranks.rank < 2 else 0)
+        fitted = fit(made, Hyperparameters(epochs=2, dim=4, negatives=8))
+        scores = scorer(fitted.embeddings, made)(torch.arange(made.n_users))
+        assert scores.isfinite().all()
+        tensors = fitted.embeddings.tensors.items()
+        items = {name: of.contiguous() for name, of in tensors if name != "base"}
+        save_file(items, folder / f"{ranks.rank}-{at}.safetensors")
+
+
+@pytest.mark.long
+def test_a_rank_without_users_has_the_items_of_all(tmp_path: Path) -> None:
+    together("tests.trainer.test_ranks:tiny", tmp_path, size=3)
+    for at in (1, 0):
+        first, *others = (load_file(tmp_path / f"{rank}-{at}.safetensors") for rank in range(3))
+        assert first["outgoing"].abs().sum() > 0
+        for other in others:
+            torch.testing.assert_close(other, first, atol=1e-6, rtol=1e-5)

@@ -397,6 +397,15 @@ def test_the_gcn_under_torchrun_is_refused_in_words(settings: TrainerSettings) -
     assert "STREAMGCN_MODEL=gcn is refused under torchrun" in ended.stderr
 
 
+def test_a_trainer_of_several_that_torchrun_has_not_started_ends_with_one_line(
+    settings: TrainerSettings,
+) -> None:
+    ended = run(["trainer"], os.environ | {"WORLD_SIZE": "2"})
+    assert ended.returncode == 1
+    assert "WORLD_SIZE=2, but the processes do not find each other" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_file_in_the_place_of_the_model_store_is_refused_at_the_start(
     settings: TrainerSettings,
 ) -> None:

@@ -275,7 +275,8 @@ class InteractionGraph:
     def item_strengths(self) -> Float32s:
         """Sum of each item's strengths on all ranks, float32 [items]."""
         sums = np.bincount(self.items, self.strengths, self.n_items)
-        return self.ranks.sum(sums).astype(np.float32)
+        # Without an edge numpy counts in whole numbers.
+        return self.ranks.sum(sums.astype(np.float64, copy=False)).astype(np.float32)
 
     @property
     def starts(self) -> Int64s:

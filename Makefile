@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKERS ?= 5
 AT_ONCE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: install demo test test-long check format chaos soak bench-extra bench-gowalla bench-train bench-ingest bench-commits bench-serving
+.PHONY: install demo test test-long check format chaos soak bench-extra bench-gowalla bench-train bench-ingest bench-history bench-commits bench-serving
 
 install: .venv/installed
 
@@ -58,6 +58,9 @@ soak: install
 
 bench-ingest: install
 	$(BIN)/python -m benchmarks.bench_ingest
+
+bench-history: install
+	$(BIN)/python -m benchmarks.bench_history
 
 bench-commits: install
 	$(BIN)/python -m benchmarks.bench_commits

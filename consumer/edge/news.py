@@ -116,10 +116,11 @@ class News:
             StoreError: the table cannot be read.
         """
         for window in self._windows():
-            rows = self._own(self._files.read(window.paths, window.rows))
+            rows = ordered(self._own(self._files.read(window.paths, window.rows)))
             self._refuse_known(rows)
             if len(rows):
-                yield ordered(rows)
+                yield rows
+            del rows  # before the next window is read
 
     def _own(self, rows: pa.Table) -> pa.Table:
         return foreign.only_valid(rows, self._table.uri, self._logs.next_offset, self._newest)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from consumer.edge.schema import TABLE
 
 WINDOW_ROWS = 1_000_000
+PIECES = 4  # at least, in a window: with larger ones it could have almost twice as many rows
 STAMP = TABLE.field("ingested_at").type
 MILLI = 1_000  # microseconds, to which statistics may be rounded
 PARTITIONS = 10_000  # of a topic, at most; a row of another program may say any number
@@ -100,7 +101,7 @@ def stamped(files: Sequence[File], after: int | None) -> Iterator[Window]:
     held = [(file, file.stamps) for file in files if file.stamps and file.stamps[1] + MILLI > done]
     pieces: list[tuple[int, int]] = []  # where a piece ends, and its rows
     for file, (first, last) in held:
-        parts = max(1, math.ceil(file.rows / WINDOW_ROWS))
+        parts = max(1, math.ceil(PIECES * file.rows / WINDOW_ROWS))
         ends = (first + (last - first) * part // parts for part in range(1, parts + 1))
         pieces += ((end, file.rows // parts) for end in ends)
     begin, rows = done, 0

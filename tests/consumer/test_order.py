@@ -235,6 +235,20 @@ def test_old_and_new_rows_in_one_file_are_read_in_small_windows_in_the_order(
         monkeypatch.undo()
 
 
+def test_a_window_of_a_merged_file_has_at_most_a_quarter_more_rows_than_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EdgeStore.begin(str(tmp_path), "t")
+    for n in range(10):
+        put_ = taken(rows([("u", "i", "view")] * 25, [(0, n)] * 25), n * 1_000_000)
+        store.append(put_, {0: n or None}, {0: n + 1}, store.newest())
+    store.tidy()
+    monkeypatch.setattr(windows, "WINDOW_ROWS", 100)
+    parts = list(store.news(Watermark()).read())
+    assert sum(map(len, parts)) == 250
+    assert max(map(len, parts)) <= 125
+
+
 READ = """
 import sys
 from consumer.edge import windows

@@ -20,7 +20,7 @@ StreamGCNError
 ├── Diverged         trainer/model/gradient_training.py  the loss is not finite
 ├── OneProcess       trainer/model/gcn.py        the gcn is started in several processes
 ├── RankLost         trainer/group.py            another process of torchrun has ended
-├── RankEnds         trainer/retrain.py          something went wrong on one process of torchrun
+├── RankEnds         trainer/lifecycle           something went wrong on one process of torchrun
 ├── FirstFailed      trainer/lifecycle           the first process of torchrun has failed to write
 ├── DeviceMissing    trainer/device.py           a GPU is asked for and there is none
 ├── SnapshotError    trainer/lifecycle         a snapshot cannot be read or written, or is wrong

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 
-from process.errors import StreamGCNError, in_one_line
+from process.errors import in_one_line
 from process.health import Health
 from process.log import Figures
 from process.outage import Outage
@@ -22,12 +21,12 @@ from process.running import Running
 from process.settings import SettingsError
 from process.shutdown import Stopped
 from trainer.device import device
-from trainer.fit.check import NothingJoined, NothingToLearn
+from trainer.fit.check import NothingJoined
 from trainer.graph import whole
 from trainer.graph.stored import StoredGraph
 from trainer.group import RankLost, join
 from trainer.lifecycle import metrics
-from trainer.lifecycle.by_first import FirstFailed, by_first
+from trainer.lifecycle.by_first import by_first
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.lease import Lease, LeaseLost
@@ -40,9 +39,9 @@ from trainer.lifecycle.pruning import prune
 from trainer.lifecycle.running_training import RunningTraining
 from trainer.lifecycle.schedule import Schedule
 from trainer.lifecycle.snapshots import Snapshots
+from trainer.lifecycle.together import RankEnds, Together
 from trainer.lifecycle.writing import write_when_it_can_be
 from trainer.memory import give_back
-from trainer.model.gradient_training import Diverged
 from trainer.model.progress import Progress, TrainingStopped
 from trainer.ranks import ALONE, Ranks, number, started
 from trainer.settings import TrainerSettings
@@ -50,14 +49,7 @@ from trainer.settings import TrainerSettings
 log = logging.getLogger("trainer")
 
 LOOK_EVERY = 1.0  # seconds between two looks at the edge store
-LOOKS = 3  # that a rank takes to read as much as the first one, which takes none meanwhile
 SMALL = 100_000  # edges
-# What a training raises on all ranks, where it does so on one.
-ON_ALL = (NothingToLearn, Diverged, SnapshotError, FirstFailed)
-
-
-class RankEnds(StreamGCNError):
-    """Something went wrong on one of several ranks, and the others do not know what."""
 
 
 class Retrain:
@@ -75,6 +67,7 @@ class Retrain:
         where MODEL_STORE or STREAMGCN_MODEL_FILE is refused."""
         log.info("Training will run on %s.", device(settings.device))
         self._settings, self._ranks = settings, ranks
+        self._together = Together(ranks, log)
         self._hyperparameters = settings.hyperparameters()
         self._stop = stop
         self._figures = figures or Figures("trainer")
@@ -97,11 +90,6 @@ class Retrain:
             log,
             "Forgotten users cannot be removed from a snapshot",
             "Forgotten users were removed from the snapshots",
-        )
-        self._behind = Outage(
-            log,
-            "Another process of this training reads less of the edge store",
-            "All processes of this training read the edge store",
         )
         self._unforeseen = Outage(
             log, "An unexpected error in the trainer", "The trainer works again"
@@ -134,7 +122,7 @@ class Retrain:
             except (RankLost, RankEnds):
                 raise
             except Exception as error:
-                self._end_together(error)
+                self._together.end(error)
                 wait = max(wait, self._unforeseen.failed(in_one_line(error)))
             self._health.needs(
                 store=self._edges.trouble,
@@ -152,7 +140,8 @@ class Retrain:
             return
         with self._health.busy("erasing forgotten users from the snapshots"):
             self._erase()
-        if self._schedule.due(self._edges.graph, self._now()) and self._is_ready():
+        due = self._schedule.due(self._edges.graph, self._together.now())
+        if due and self._together.have_read(self._edges, self._read):
             with self._health.busy("training"):
                 give_back()  # what reading has freed
                 self._retrain()
@@ -167,24 +156,6 @@ class Retrain:
             self._schedule.note(gone)  # news for the next training
             days = self._settings.retention_days
             log.info("%d edges older than %g days were removed from the graph.", gone, days)
-
-    def _is_ready(self) -> bool:
-        """Whether all ranks have read as much of the edge store as the first one; then items have
-        the same numbers on all of them."""
-        for _ in range(LOOKS):
-            behind = self._edges.is_behind()
-            if not self._ranks.any(behind):
-                self._behind.worked()
-                self._edges.agree()
-                return True
-            if behind:
-                self._read()
-        self._behind.failed("it is waited for")
-        return False
-
-    def _now(self) -> float:
-        """The first rank's clock, in monotonic seconds."""
-        return self._ranks.largest(time.monotonic() if self._ranks.first else 0.0)
 
     def _may_write(self) -> bool:
         """Whether this trainer holds the lease, and the folder of the models is there."""
@@ -225,7 +196,7 @@ class Retrain:
             log.info("Forgotten users were removed from snapshots %s.", ", ".join(touched))
 
     def _retrain(self) -> None:
-        began, edges = self._now(), whole.edges(self._edges.graph)
+        began, edges = self._together.now(), whole.edges(self._edges.graph)
         try:
             with self._current.of(edges) if self._ranks.first else nullcontext():
                 manifest = self._train_and_promote()
@@ -238,16 +209,15 @@ class Retrain:
             log.warning("The training was stopped and its model dropped: %s.", error)
             return
         except NothingJoined as error:  # the events to come will mend it
-            seconds = self._schedule.wait(self._now())
+            seconds = self._schedule.wait(self._together.now())
             if not self._said_nothing_joined:
                 log.warning("No model is made: %s. It is tried every %.0f s.", error, seconds)
             self._said_nothing_joined = True
             return
         except Exception as error:  # whatever it is, the live model stays and the process goes on
-            if not isinstance(error, ON_ALL):
-                self._end_together(error)
+            self._together.end(error)
             self._figures.metrics.count("trainings", metrics.FAILED)
-            seconds = self._schedule.failed(self._now())
+            seconds = self._schedule.failed(self._together.now())
             log.error(
                 "Training failed (%s); the live model stays in use. It is tried again in %.0f s.",
                 in_one_line(error), seconds,
@@ -255,7 +225,7 @@ class Retrain:
             return
         self._quick = self._said_nothing_joined = False
         if manifest.chosen_at:  # else the one with chosen numbers follows at once
-            self._schedule.succeeded(self._edges.graph, began, self._now())
+            self._schedule.succeeded(self._edges.graph, began, self._together.now())
         if manifest.rejected:
             log.warning("Model %s is rejected: %s.", manifest.version, manifest.rejected)
         else:
@@ -306,20 +276,7 @@ class Retrain:
 
     def _look(self) -> None:
         """Within a training: whether it is still wanted."""
-        lost = self._ranks.first and not self._lease.held
-        why = self._ranks.most(2 if self._stop.is_set() else int(lost))
-        if why == 2:
-            raise TrainingStopped
-        if why == 1:
-            raise LeaseLost("this trainer no longer holds MODEL_STORE")
-
-    def _end_together(self, error: Exception) -> None:
-        """Where several ranks train: end, as the others do not know what went wrong here."""
-        if self._ranks.several:
-            raise RankEnds(
-                f"process {self._ranks.rank} of this training ends, and all others with it: "
-                f"{in_one_line(error)}; start the trainer again"
-            ) from error
+        self._together.look(self._stop.is_set(), not self._lease.held)
 
 
 def run(settings: TrainerSettings, process: Running) -> None:

@@ -31,7 +31,16 @@ if os.environ.get("RANK") == "1":
         raise MemoryError("there is no memory left")
     transitions.kernel = fails
 """
-NUMBERS = "dim = 16\nvectors = 32\nnegatives = 128\n"
+# Little is left to be chosen: the transitions, the low pass's damping and the weights.
+NUMBERS = """
+dim = 16
+vectors = 32
+negatives = 128
+learned_power = 0.0
+low_pass_normalization = 0.5
+low_pass_power = 0.4
+neighbors_weight = 0.0
+"""
 
 
 def rows() -> list[Row]:

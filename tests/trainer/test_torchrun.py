@@ -21,7 +21,7 @@ from trainer.lifecycle.snapshots import Snapshots
 
 SETTINGS = {
     "STREAMGCN_MIN_EDGES": "1000", "STREAMGCN_RETRAIN_EDGES": "1000", "KAFKA_TOPIC": "t",
-    "STREAMGCN_EDGE_WEIGHT": "last", "STREAMGCN_EPOCHS": "3", "OMP_NUM_THREADS": "1",
+    "STREAMGCN_EDGE_WEIGHT": "last", "STREAMGCN_EPOCHS": "1", "OMP_NUM_THREADS": "1",
 }  # fmt: skip
 BROKEN = """
 import os
@@ -31,6 +31,7 @@ if os.environ.get("RANK") == "1":
         raise MemoryError("there is no memory left")
     transitions.kernel = fails
 """
+LONG = 3 * PATIENCE  # seconds: the two processes take turns a thousand times
 # Little is left to be chosen: the transitions, the low pass's damping and the weights.
 NUMBERS = """
 dim = 16
@@ -76,7 +77,7 @@ def test_trainers_under_torchrun_make_one_model_and_the_next_start_goes_on_after
     made, snapshots = store(env["EDGE_STORE"], first), Snapshots(env["MODEL_STORE"])
     logs = [tmp_path / name for name in ("first", "killed", "again")]
     with trainers(env, logs[0]):
-        manifest = wait_for("a chosen model", lambda: chosen(snapshots, len(first)))
+        manifest = wait_for("a chosen model", lambda: chosen(snapshots, len(first)), LONG)
     assert logs[0].read_text().count("is live; serving loads it next.") == 2
     assert logs[0].read_text().count("Stopped.") == 1  # the first process says it for all
     assert not (tmp_path / "models" / LEASE).exists()
@@ -105,7 +106,7 @@ def test_trainers_under_torchrun_make_one_model_and_the_next_start_goes_on_after
 
     with trainers(env, logs[2]):
         edges = len(first) + len(more)
-        manifest = wait_for("the next model", lambda: chosen(snapshots, edges))
+        manifest = wait_for("the next model", lambda: chosen(snapshots, edges), LONG)
     assert going_on in logs[2].read_text()
     snapshot = snapshots.read(manifest.version)
     assert manifest.users == USERS + 120

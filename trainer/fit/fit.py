@@ -86,9 +86,7 @@ def fit(
     on = bool(settings.dampening)
     graph, kept, held_out = graph.dampened(on), kept.dampened(on), held_out.dampened(on)
     if settings.missing():
-        chooser = Chooser(some.dampened(on), asked.dampened(on), settings, progress)
-        chooser.choose()
-        settings, fitted = chooser.settings, chooser.fitted
+        settings, fitted = _chosen(some.dampened(on), asked.dampened(on), settings, progress)
         if one_in > 1:
             fitted = blend.fit(kept, settings, progress)
     else:
@@ -96,10 +94,11 @@ def fit(
         fitted = blend.fit(kept, settings, progress, start, share, held_out)
     clock.lap("train")
     candidate = blend.blend(kept, fitted, settings)
-    left = blend.state(fitted, settings)
+    left, epochs = blend.state(fitted, settings), _epochs(fitted)
+    del fitted  # large, and its job is done
     made = candidate
     if graph.ranks.any(bool(newest.any())):
-        for_all = replace(settings, epochs=_epochs(fitted) or settings.epochs)
+        for_all = replace(settings, epochs=epochs or settings.epochs)
         over = blend.fit(graph, for_all, progress, left, WARM if start else OVER)
         made = blend.blend(graph, over, settings)
     clock.lap("propagate")
@@ -119,6 +118,18 @@ def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progre
     graph = graph.dampened(bool(settings.dampening))
     check(graph, settings)
     return blend.blend(graph, blend.fit(graph, settings, progress), settings)
+
+
+def _chosen(
+    kept: InteractionGraph,
+    held_out: InteractionGraph,
+    settings: Hyperparameters,
+    progress: Progress,
+) -> tuple[Hyperparameters, blend.AllFitted]:
+    """Settings with nothing missing, and the parts fitted with them."""
+    chooser = Chooser(kept, held_out, settings, progress)
+    chooser.choose()
+    return chooser.settings, chooser.fitted
 
 
 def _epochs(fitted: blend.AllFitted) -> int | None:

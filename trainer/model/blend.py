@@ -70,11 +70,14 @@ def blend(graph: InteractionGraph, fitted: AllFitted, settings: Hyperparameters)
     tensors = {
         "base": torch.cat([part.tensors["base"] for part in made.values()], 1),
         "incoming": torch.cat([part.tensors["incoming"] for part in made.values()], 1),
-        "outgoing": torch.cat([scales[name] * made[name].outgoing for name in made], 1),
+        "outgoing": torch.cat([part.outgoing for part in made.values()], 1),
         # What item_fold_in.py needs besides.
         "strengths": torch.from_numpy(graph.item_strengths),
         "scales": torch.tensor([scales.get(part.name, 0.0) for part in PARTS]),
     }
+    columns = [part.outgoing.shape[1] for part in made.values()]
+    for name, of_part in zip(made, torch.split(tensors["outgoing"], columns, 1), strict=True):
+        of_part *= scales[name]
     near = [
         (Rows(part.tensors["neighbors"], part.tensors["similarities"]), scales[name])
         for name, part in made.items()

@@ -94,10 +94,8 @@ def spectrum(
     n = min(n, n_users, graph.n_items)
     width = min(n + SPARE, n_users, graph.n_items)
     known = torch.zeros(graph.n_items, 0) if start is None else start.cpu()
-    more = max(0, width - known.shape[1])
     own = ranks.own(graph.n_items)
-    random = torch.randn(graph.n_items, more, generator=torch.Generator().manual_seed(seed))
-    basis = torch.cat([known, random / max(1, graph.n_items) ** 0.5], 1)[own].to(device)
+    basis = _begun(known, width, seed, own).to(device)
     rounds = ROUNDS if start is None else WARM_ROUNDS
     if width == graph.n_items:
         basis, rounds = torch.eye(width, device=device)[own], 0  # spans everything
@@ -140,6 +138,13 @@ def low_pass(
     return vectors * gain * own[:, None], vectors * other[:, None]
 
 
+def _begun(known: Tensor, width: int, seed: int, own: slice) -> Tensor:
+    """This rank's rows of a basis: the columns that are known, and random ones."""
+    n_items, more = len(known), max(0, width - known.shape[1])
+    random = torch.randn(n_items, more, generator=torch.Generator().manual_seed(seed))
+    return torch.cat([known[own], random[own] / max(1, n_items) ** 0.5], 1)
+
+
 def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor, ranks: Ranks) -> Tensor:
     """The normalised item-item matrix times a basis, with few columns of the user side at once.
 
@@ -150,7 +155,8 @@ def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor, ranks: Ranks) -> T
     for begin in range(0, basis.shape[1], COLUMNS):
         columns = ranks.joined_tensor(basis[:, begin : begin + COLUMNS])
         summed = ranks.sum_tensor(by_item @ (by_user @ columns))
-        made.append(summed[ranks.own(len(summed))])
+        # A copy of some rows, as a view would keep all of them in memory.
+        made.append(summed[ranks.own(len(summed))].clone() if ranks.several else summed)
     return torch.cat(made, 1)
 
 

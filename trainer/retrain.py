@@ -136,12 +136,16 @@ class Retrain:
     def _turn(self) -> None:
         with self._health.busy("reading the edge store"):
             self._read()
-        if not self._may_write():
+        with self._together.waiting(self._health):
+            may_write = self._may_write()
+        if not may_write:
             return
         with self._health.busy("erasing forgotten users from the snapshots"):
             self._erase()
-        due = self._schedule.due(self._edges.graph, self._together.now())
-        if due and self._together.have_read(self._edges, self._read):
+        with self._together.waiting(self._health):
+            due = self._schedule.due(self._edges.graph, self._together.now())
+            due = due and self._together.have_read(self._edges, self._read)
+        if due:
             with self._health.busy("training"):
                 give_back()  # what reading has freed
                 self._retrain()
@@ -258,7 +262,7 @@ class Retrain:
     def _train_candidate(self) -> Snapshot:
         graph, settings = self._edges.graph, self._hyperparameters
         # A small graph is as quick on one core, and leaves the others to those that share them.
-        torch.set_num_threads(1 if len(graph) < SMALL else self._threads)
+        torch.set_num_threads(1 if whole.edges(graph) < SMALL else self._threads)
         live = live_snapshot(self._live_model, self._snapshots, self._ranks)
         quick = self._quick and live is None
         with self._shown() as progress:

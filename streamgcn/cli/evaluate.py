@@ -124,6 +124,7 @@ def evaluate(
         newest = last_edges(graph) if last else held_out_edges(graph, liked=liked)
         kept, tested = graph.subset(~newest), graph.subset(newest)
     kept, tested = (each.shared(ranks) for each in (kept, tested))
+    del graph  # of which each of several processes keeps its share
     asked = unseen(tested, kept)
     if not whole.liked(asked):
         raise FileError(

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from safetensors.torch import load_file, save_file
 
+from process.health import Health
 from tests.graphs import Row, graph, pairs, table
 from tests.ranks import together
 from trainer.fit.evaluate import measure, scorer
 from trainer.fit.fit import fit
 from trainer.graph import whole
+from trainer.graph.arrays import Int64s
 from trainer.graph.holdout import newest_edges
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.numbering import agree
 from trainer.graph.own_users import own_rows
+from trainer.graph.weights import Weighing
+from trainer.lifecycle.together import Together
 from trainer.model import lightgcn, next_item
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.low_pass import spectrum
 from trainer.model.neighbors import neighbors
 from trainer.model.progress import quiet
 from trainer.model.rows import Rows
+from trainer.model.rows_of_ranks import summed
 from trainer.model.transitions import transitions
-from trainer.ranks import ALONE, Ranks
+from trainer.ranks import ALONE, Array, Ranks
 
 CPU = torch.device("cpu")
 USERS, TASTES, ITEMS, EDGES = 1_500, 12, 40, 22
@@ -273,3 +281,51 @@ def test_a_rank_without_users_has_the_items_of_all(tmp_path: Path) -> None:
         assert first["outgoing"].abs().sum() > 0
         for other in others:
             torch.testing.assert_close(other, first, atol=1e-6, rtol=1e-5)
+
+
+def with_half_life(ranks: Ranks, folder: Path) -> None:
+    made = walks()
+    made.weighing = Weighing(half_life=1e-6)
+    made.timestamps = made.timestamps * (1 + made.users % 2)  # those of one rank are newer
+    _write(folder, ranks, {"strengths": made.shared(ranks).item_strengths.tolist()})
+
+
+def test_ranks_take_strengths_of_one_moment(tmp_path: Path) -> None:
+    together("tests.trainer.test_ranks:with_half_life", tmp_path)
+    found = _read(tmp_path, 1)["strengths"]
+    with_half_life(ALONE, tmp_path)
+    assert found == pytest.approx(_read(tmp_path)["strengths"], rel=1e-5)
+
+
+class Echo(Ranks):
+    """Two ranks, of which the other one has what this one has."""
+
+    size = 2
+
+    def swapped(self, parts: Sequence[Array]) -> list[Array]:
+        return [parts[0], parts[0]]
+
+
+def test_no_more_blocks_are_made_than_are_summed_at_a_time() -> None:
+    made: list[int] = []
+
+    def block(items: Int64s) -> sp.csr_array:
+        made.append(len(items))
+        return sp.csr_array(np.ones((len(items), 4), np.float32))
+
+    torch.set_num_threads(2)
+    try:
+        rows = summed(block, [np.arange(3)] * 8, 4, Echo())
+        assert (next(rows).toarray() == 2).all()
+        assert len(made) == 2
+        assert len([*rows]) == 3
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_rank_that_waits_for_another_is_said_to_be_busy() -> None:
+    health, said = Health(), "waiting for the other processes"
+    with Together(Echo(), logging.getLogger("test")).waiting(health):
+        assert said in health.doing
+    with Together(ALONE, logging.getLogger("test")).waiting(health):
+        assert said not in health.doing

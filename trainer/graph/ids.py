@@ -47,7 +47,13 @@ def in_arrays(ids: pa.Array) -> tuple[Int64s, npt.NDArray[np.uint8]]:
 
 
 def from_arrays(lengths: Int64s, content: npt.NDArray[np.uint8]) -> pa.Array:
-    """The ids that were given as `in_arrays` gives them."""
+    """The ids that were given as `in_arrays` gives them.
+
+    Raises:
+        ValueError: together they are longer than an array of Arrow's can be.
+    """
+    if lengths.sum() >= 2**31:
+        raise ValueError(f"{len(lengths)} ids have {lengths.sum()} bytes, more than 2 GiB")
     ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths).astype(np.int32)])
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(content))]
     return pa.Array.from_buffers(pa.string(), len(lengths), buffers)

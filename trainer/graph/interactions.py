@@ -210,7 +210,8 @@ class InteractionGraph:
         """Of a graph that all ranks have as a whole, this rank's share."""
         if not ranks.several:
             return self
-        return replace(self.every(ranks.size, ranks.rank), ranks=ranks)
+        until = int(self.timestamps.max(initial=0)) if self.until is None else self.until
+        return replace(self.every(ranks.size, ranks.rank), ranks=ranks, until=until)
 
     def every(self, nth: int, first: int = 0) -> InteractionGraph:
         """Every nth user from `first` on, renumbered, with its edges; all items."""

@@ -87,9 +87,9 @@ class StoredGraph:
 
     def is_behind(self) -> bool:
         """Whether this rank has read less of the edge store than the first one, or another one."""
-        said = f"{self.watermark.table} {self.watermark.stamp or 0}".encode()
-        table, stamp = self.graph.ranks.said(said).decode().rsplit(" ", 1)
-        return self.watermark.table != table or (self.watermark.stamp or 0) < int(stamp)
+        said = f"{self.watermark.table} {self.watermark.version}".encode()
+        table, version = self.graph.ranks.said(said).decode().rsplit(" ", 1)
+        return self.watermark.table != table or self.watermark.version < int(version)
 
     def agree(self) -> None:
         """Where several ranks train: give items the same numbers on all of them, and strengths the

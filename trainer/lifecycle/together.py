@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from process.errors import StreamGCNError, in_one_line
+from process.health import Health
 from process.outage import Outage
 from trainer.fit.check import NothingToLearn
 from trainer.graph.stored import StoredGraph
@@ -36,6 +38,12 @@ class Together:
             "Another process of this training reads less of the edge store",
             "All processes of this training read the edge store",
         )
+
+    def waiting(self, health: Health) -> AbstractContextManager[None]:
+        """Inside, this rank may wait for one that takes minutes, to read the edge store say."""
+        if not self._ranks.several:
+            return nullcontext()
+        return health.busy("waiting for the other processes of this training")
 
     def now(self) -> float:
         """The first rank's clock, in monotonic seconds."""

@@ -115,7 +115,7 @@ def largest_rows(
         blocks.append(order[begin:end])
         begin = end
     if ranks.several:
-        rows = summed(made, blocks, n_items, ranks)
+        rows = summed(made, blocks, n_items, ranks)  # which the last strict zip runs to its end
         blocks = blocks[ranks.rank :: ranks.size]
         found = (_largest(of, items, width) for items, of in zip(blocks, rows, strict=True))
     else:

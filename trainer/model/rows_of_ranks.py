@@ -25,10 +25,10 @@ def summed(
         made: int64 [block] item numbers -> sparse float32 [block, items], of this rank's users.
         blocks: of all ranks, in the same order on all of them.
     """
-    parts = on_threads(made, blocks)
     for begin in range(0, len(blocks), ranks.size):
         group = blocks[begin : begin + ranks.size]
-        own = [next(parts) for _ in group]
+        # Not of all blocks at once: made ones would wait, whole, for those that are swapped.
+        own = list(on_threads(made, group))
         own += [_empty(0, n_items)] * (ranks.size - len(group))
         found = _swapped(own, ranks, n_items)
         if ranks.rank < len(group):

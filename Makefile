@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKERS ?= 5
 AT_ONCE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: install demo test test-long check format chaos soak bench-extra bench-gowalla bench-train bench-ingest bench-history bench-commits bench-serving
+.PHONY: install demo test test-long check format chaos soak bench-extra bench-gowalla bench-train bench-ingest bench-history bench-commits bench-serving bench-scale
 
 install: .venv/installed
 
@@ -68,3 +68,8 @@ bench-commits: install
 # Parts by name: make bench-serving PARTS="freshness scoring". benchmarks/bench_serving.py says what they need.
 bench-serving: bench-extra
 	$(BIN)/python -m benchmarks.bench_serving $(PARTS)
+
+# What several serving processes, and several ranks of the trainer, hold and do.
+bench-scale: install
+	$(BIN)/python -m benchmarks.bench_scale
+	$(BIN)/python -m benchmarks.bench_ranks

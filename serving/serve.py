@@ -46,18 +46,12 @@ def run(settings: ServingSettings, process: Running) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # each of them works for itself
     gc.set_threshold(100_000, 50, 100)  # edges are many objects, and in no cycles
-    edges = UserEdges(settings.weighing())
+    edges = UserEdges(settings.weighing(), held=frozenset())
     forgetting = Forgetting(store, edges)
     topic = settings.kafka_topic
     with process.health.waiting("the edge store"):
         edge_store = wait_for_store(settings.edge_store, topic, process.stop, log)
     growing = Growing(edge_store, topic, edges, forgetting, log)
-    with process.health.busy("reading the edge store"):
-        growing.read_first(process.stop)
-    log.info(
-        "Read the edge store: %d edges (pairs of user and item) of %d users.",
-        len(edges.graph), edges.n_users,
-    )  # fmt: skip
     on = device(settings.device)
 
     def prepare(snapshot: Snapshot) -> Recommender:

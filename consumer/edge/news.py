@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,17 @@ from consumer.edge.schema import TABLE
 from consumer.edge.table import Replaced, Table
 from consumer.edge.traces import rows_of
 from consumer.event.rules import FORGET
+
+
+class Shared(NamedTuple):
+    """What a window has for a reader of some partitions.
+
+    rows: those of these partitions, and all of type `forget`, in the order; others: the users of
+    all other rows, none twice.
+    """
+
+    rows: pa.Table
+    others: list[str]
 
 
 class Files:
@@ -51,6 +63,18 @@ class Files:
         """
         with self._table.errors():
             return self.scan(paths, rows, columns).to_table()
+
+    def users(self, paths: Collection[str], rows: pc.Expression) -> list[str]:
+        """The users of the rows of a scan, none twice; ids of many rows are never held together.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        with self._table.errors():
+            batches = self.scan(paths, rows, ["user_id"]).to_batches()
+            parts = [batch["user_id"].unique() for batch in batches]
+        names: list[str] = pa.chunked_array(parts, pa.string()).unique().to_pylist()
+        return names
 
 
 class News:
@@ -122,6 +146,44 @@ class News:
                 yield rows
             del rows  # before the next window is read
 
+    def shared(self, inside: pc.Expression) -> Iterator[Shared]:
+        """The new rows for a reader of some partitions, a window at a time.
+
+        Args:
+            inside: the condition for the rows of these partitions.
+
+        Raises:
+            Replaced, StoreError: as `read`.
+        """
+        for window in self._windows():
+            shared = self._shared(window, inside)
+            self._refuse_known(shared.rows)
+            yield shared
+
+    def shared_before(self, inside: pc.Expression) -> Iterator[Shared]:
+        """The same of the rows that are not new.
+
+        Raises:
+            StoreError: the table cannot be read.
+        """
+        for window in self._windows_before():
+            yield self._shared(window, inside)
+
+    def rows_before(self, users: Collection[str]) -> Iterator[pa.Table]:
+        """As `read_before`, a window at a time.
+
+        Raises:
+            StoreError: the table cannot be read.
+        """
+        wanted = rows_of(users)
+        for window in self._windows_before():
+            yield ordered(self._own(self._files.read(window.paths, window.rows & wanted)))
+
+    def _shared(self, window: windows.Window, inside: pc.Expression) -> Shared:
+        wanted = inside | (pc.field("type") == FORGET)
+        rows = self._own(self._files.read(window.paths, window.rows & wanted))
+        return Shared(ordered(rows), self._files.users(window.paths, window.rows & ~inside))
+
     def _own(self, rows: pa.Table) -> pa.Table:
         return foreign.only_valid(rows, self._table.uri, self._logs.next_offset, self._newest)
 
@@ -129,6 +191,13 @@ class News:
         if self.watermark.stamp is None:
             yield from windows.unstamped(self._files.all, self.watermark.offsets(0))
         yield from windows.stamped(self._files.all, self.watermark.stamp)
+
+    def _windows_before(self) -> Iterator[windows.Window]:
+        yield from windows.unstamped(self._files.all, {})
+        if self.watermark.stamp is not None:
+            known = ~windows.behind(self.watermark.stamp)
+            for window in windows.stamped(self._files.all, None):
+                yield window._replace(rows=window.rows & known)
 
     def _refuse_known(self, rows: pa.Table) -> None:
         for (log, partition), (first, _) in spans(rows).items():

@@ -17,7 +17,8 @@ class Changed:
 
     partition, at: the place of the newest event in Kafka; gone: the user was forgotten, or all
     edges of the user have expired, and the user has not come again; elsewhere: the newest places in
-    other partitions, if there are any.
+    other partitions, if there are any; is_new: whether nothing was known here of the user when the
+    first of these events came.
     """
 
     items: Edges
@@ -25,6 +26,7 @@ class Changed:
     at: Position
     gone: bool = False
     elsewhere: Positions | None = None
+    is_new: bool = False
 
     @property
     def positions(self) -> Positions:

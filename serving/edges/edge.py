@@ -7,7 +7,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from trainer.embedding.edges import Own
 from trainer.graph import order
 from trainer.graph.arrays import Float32s, Int64s
 from trainer.graph.weights import Weighing
@@ -22,6 +24,7 @@ class Edge(NamedTuple):
 
 Edges = dict[str, Edge]  # by item
 Columns = tuple[Int64s, Float32s, Int64s]  # of a user's edges: items, strengths, ages
+NO_EDGES: Columns = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
 
 
 def ages(starts: Sequence[int] | Int64s, times: Sequence[int] | Int64s) -> Int64s:
@@ -60,3 +63,10 @@ def columns(
     for begin, end in pairwise(starts.tolist()):
         own = slice(begin, end)
         yield (numbers[own], strengths[own], old[own]), int(at[own].max(initial=0))
+
+
+def together(users: Sequence[Columns]) -> Own:
+    """The edges of users, one after another, as the scores are made of them."""
+    begins = np.cumsum([0, *(len(items) for items, *_ in users)])
+    joined = [np.concatenate(each) for each in zip(*(users or [NO_EDGES]), strict=True)]
+    return Own(*map(torch.from_numpy, (begins, *joined)))

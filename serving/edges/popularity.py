@@ -7,12 +7,15 @@ type weighs nothing, does not count.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from serving.edges.edge import Edge
-from trainer.graph.arrays import Float32s, Float64s
+from trainer.graph.arrays import Float64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.popularity import HALF_LIFE_MS
 
@@ -20,6 +23,27 @@ from trainer.graph.popularity import HALF_LIFE_MS
 # the reference, long before the powers become too large for a float.
 HALF_LIVES_AHEAD = 50
 ROUNDING = 1e-9  # what rounding leaves of the count of an item whose edges were taken back
+
+
+class Counted(NamedTuple):
+    """Items, the most popular first, and their counts float64 [items] as of `latest`, epoch
+    milliseconds."""
+
+    items: list[str]
+    counts: Float64s
+    latest: int
+
+
+def together(parts: Sequence[Counted], n: int) -> Counted:
+    """At most n items by the sums of their counts, which are of different users in each part."""
+    latest = max(part.latest for part in parts)
+    sums: dict[str, float] = {}
+    for part in parts:
+        faded = 2.0 ** ((part.latest - latest) / HALF_LIFE_MS)
+        for item, count in zip(part.items, (part.counts * faded).tolist(), strict=True):
+            sums[item] = sums.get(item, 0.0) + count
+    items = sorted(sums, key=sums.__getitem__, reverse=True)[:n]
+    return Counted(items, np.array([sums[item] for item in items], np.float64), latest)
 
 
 class ItemPopularity:
@@ -55,8 +79,8 @@ class ItemPopularity:
         part = 2.0 ** ((edge.timestamp - self._reference) / HALF_LIFE_MS)
         self._changes[item] = self._changes.get(item, 0.0) + sign * part
 
-    def top(self, n: int, item_ids: pa.Array) -> tuple[list[str], Float32s]:
-        """At most n items, the most popular first, and their counts float32 [at most n].
+    def top(self, n: int, item_ids: pa.Array) -> Counted:
+        """At most n items, the most popular first.
 
         Args:
             item_ids: the ids of the graph that was counted.
@@ -73,7 +97,7 @@ class ItemPopularity:
         best = best[counts[best] > least[best]]
         ids = pa.chunked_array([item_ids, changed.filter(pa.array(~known))])
         faded = 2.0 ** ((self._reference - self._latest) / HALF_LIFE_MS)
-        return ids.take(pa.array(best)).to_pylist(), (counts[best] * faded).astype(np.float32)
+        return Counted(ids.take(pa.array(best)).to_pylist(), counts[best] * faded, self._latest)
 
     def _move_reference(self, at: int) -> None:
         faded = 2.0 ** ((self._reference - at) / HALF_LIFE_MS)

@@ -1,100 +1,187 @@
-"""The users' edges as the edge store had them when it was read last."""
+"""The users' edges as the edge store had them when it was read last.
+
+A process that reads some of the topic's partitions holds the users whose newest rows are of these,
+each with all edges, by whichever partitions their events came. What is read are the rows of these
+partitions, and of all others the users alone. A user with rows of both is read again as a whole,
+and stays only if the newest row is of a partition that is held.
+
+This file is longer than 250 lines because a user's number, partition and edges change together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Generator, Mapping, Set
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from consumer.edge.store import EdgeStore, Watermark
+from consumer.edge.traces import split
 from serving.edges.changes import Positions, are_before
 from serving.edges.edge import Edge, Edges
+from serving.edges.steps import Held, gained, steps
+from serving.edges.strangers import Strangers
 from trainer.graph.arrays import Int32s, Int64s
-from trainer.graph.growth import grow, read_again
+from trainer.graph.growth import read_again
 from trainer.graph.ids import Ids
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
+
+DERIVED = {"ages", "strengths"}  # of the graph, which take long to make
+FEW_BLANKS = 1_000  # numbers without a user that are kept in any case
 
 
 class GrowthResult(NamedTuple):
     """What was read of the edge store.
 
     digests: of the ids of users who were forgotten; read_again: users whose edges were all read
-    again.
+    again; moved: those who are held and were read again as they have rows of other partitions.
     """
 
     digests: set[str]
     read_again: set[str]
+    moved: set[str]
 
 
 class StoredEdges:
     """A graph, the number of each user in it, and the Kafka partition of each user's newest row.
 
     is_half_read: whether the last growth failed, so that there is something to be read or to be
-    told, also where the store has nothing new.
+    told, also where the store has nothing new. held: the partitions whose users are held here;
+    strangers: all other users of whom the store has rows.
     """
 
-    def __init__(self, weighing: Weighing) -> None:
+    def __init__(self, weighing: Weighing, held: Held = None) -> None:
         self.graph = InteractionGraph(weighing=weighing)
         self.watermark = Watermark()
         self.numbers: dict[str, int] = {}
         self.starts: Int64s = np.zeros(1, np.int64)  # of each user's edges in the graph
         self.is_half_read = False
+        self.held = held
+        self.strangers = Strangers()
+        self._numbered = 0  # users of the graph that are in `numbers`, or have no id any more
         self._items: list[str] = []  # ids of the graph's items; Arrow is slow at a few at a time
         self._partitions: Int32s = np.empty(0, np.int32)
         self._several = np.empty(0, np.bool_)  # whether a user's rows are of several partitions
         self._digests: set[str] = set()  # of users who are forgotten; nobody was told yet
+        self._mixed: set[str] = set()  # users who are to be read again as a whole
+        self._own: set[str] = set()  # users who were strangers until they were read again
 
     def copy(self) -> StoredEdges:
-        """The same, to be grown on another thread: it shares arrays, which nobody changes."""
+        """The same, to be grown on another thread: it shares arrays, which nobody changes, and the
+        strangers, of whom none is taken out before `is_used`."""
         graph = self.graph
-        same = StoredEdges(graph.weighing)
+        same = StoredEdges(graph.weighing, self.held)
         ids = Ids(graph.user_ids.values), Ids(graph.item_ids.values)
         same.graph = replace(graph, user_ids=ids[0], item_ids=ids[1])
+        for name in DERIVED & graph.__dict__.keys():  # where nothing is new, they stay right
+            same.graph.__dict__[name] = graph.__dict__[name]
         same.watermark, same.numbers, same.starts = self.watermark, dict(self.numbers), self.starts
         same._partitions, same._several = self._partitions, self._several
-        same._digests = set(self._digests)
-        same._items = list(self._items)
+        same._digests, same._mixed = set(self._digests), set(self._mixed)
+        same._items, same._numbered = list(self._items), self._numbered
+        same.strangers, same.is_half_read = self.strangers, self.is_half_read
+        same._own = set(self._own)
         return same
 
     def emptied(self) -> StoredEdges:
         """Without edges, for another store; the users who were forgotten are still to be told."""
-        other = StoredEdges(self.graph.weighing)
+        other = StoredEdges(self.graph.weighing, self.held)
         other._digests = set(self._digests)
         return other
 
-    def grow(self, store: EdgeStore, cut: Mapping[str, Positions], log: int) -> GrowthResult:
-        """Read the store's new rows.
+    def grow(
+        self,
+        store: EdgeStore,
+        cut: Mapping[str, Positions],
+        log: int,
+        wanted: Set[str] = frozenset(),
+    ) -> Generator[None, None, GrowthResult]:
+        """Read the store's new rows, a window at each step.
 
         Args:
             cut: users who were forgotten in one of several partitions, and their newest places in
                 the log number `log`: once the store has all of these, their edges are read again.
+            wanted: users who are held here, whatever the partition of their newest row is.
 
         Raises:
             StoreError: the store cannot be read; what was read until then stays, and the next
                 call returns the digests with others.
         """
-        known, self.is_half_read = self.graph.n_users, True
+        self.is_half_read = True
         try:
-            for step in grow(self.graph, store, self.watermark):
-                self._digests |= step.notices.keys()
+            for step in steps(self.graph, store, self.watermark, self.held):
+                self._digests |= step.digests
                 self._note_partitions(step.rows)
+                if self.held is not None:
+                    self._meet(step.others, wanted)
                 self.watermark = step.watermark
+                yield
             offsets = self.watermark.offsets(log)
             users = {user for user, places in cut.items() if are_before(places, offsets)}
-            if users:
-                rows = read_again(self.graph, store, self.watermark, users)
-                self._note_partitions(rows)
+            unknown = [user for user in wanted if user not in self.numbers]
+            mixed = self._mixed | set(self.strangers.among(unknown))
+            self._read_again(store, users | mixed, wanted)
         finally:
-            self._number_users(0 if self._digests else known)
-            self._items += self.graph.item_ids.values[len(self._items) :].to_pylist()
-            self.starts = self.graph.starts
+            self._number_users(0 if self._digests else self._numbered)
+            self._derive()
         self.is_half_read = False
         digests, self._digests = self._digests, set()
-        return GrowthResult(digests, users)
+        return GrowthResult(digests, users, {user for user in mixed if user in self.numbers})
+
+    def gain(
+        self, store: EdgeStore, held: Held, wanted: Set[str]
+    ) -> Generator[None, None, set[str]]:
+        """Read the users of further partitions up to the watermark, a window at each step.
+
+        Args:
+            held: the partitions that are held from now on, those before among them.
+            wanted: as for `grow`.
+
+        Returns:
+            The digests of users who were forgotten. A list of one of them may be there still, as
+            nobody held the user who knew of it.
+
+        Raises:
+            StoreError: the store cannot be read; this object is of no use then.
+        """
+        digests: set[str] = set()
+        if self.held is None or (held is not None and held <= self.held):
+            return digests
+        news, known, first = store.news(self.watermark), self.graph.user_ids.values, self._numbered
+        inside = gained(self.held, held)
+        self.held, self.strangers = held, Strangers()
+        for shared in news.shared_before(inside):
+            rows, forgotten = split(shared.rows)
+            digests |= forgotten
+            rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=known)))
+            self.graph.extend(rows)
+            self._note_partitions(rows)
+            self._number_users(self._numbered)
+            others = (u for u in shared.others if self.numbers.get(u, first) >= first)
+            self.strangers.add(others)
+            yield
+        new = [user for user, number in self.numbers.items() if number >= first]
+        self._read_again(store, set(self.strangers.among(new)), wanted)
+        self._derive()
+        return digests
+
+    def leave(self, users: Collection[str]) -> None:
+        """Hold these users no more."""
+        if not users:
+            return
+        self._take_out(users)
+        self.strangers.add(users)
+        self._derive()
+
+    def is_used(self) -> None:
+        """These are the edges that lists are made of from now on."""
+        if self._own:
+            self.strangers.discard(self._own)
+            self._own = set()
 
     def prepare(self) -> None:
         """Make what the graph derives from its edges when it is first asked for."""
@@ -102,10 +189,8 @@ class StoredEdges:
 
     def forget(self, user: str) -> None:
         """Take out a user."""
-        number = self.numbers.pop(user, None)
-        if number is not None:
-            self.graph.forget([number])
-            self.starts = self.graph.starts
+        self._take_out([user])
+        self.starts = self.graph.starts
 
     def expire(self, oldest: int) -> dict[str, int]:
         """Take out the edges whose last event is older than `oldest`, epoch milliseconds.
@@ -149,13 +234,57 @@ class StoredEdges:
         edges = map(Edge._make, zip(times[order].tolist(), weights, strict=True))
         return dict(zip(items, edges, strict=True))
 
-    def _number_users(self, known: int) -> None:
-        """Number the users of the graph from number `known` on."""
+    def _meet(self, others: Collection[str], wanted: Set[str]) -> None:
+        """Find who has rows both of partitions that are held and of others."""
+        new = self._number_users(self._numbered)
+        known = {user for user in others if user in self.numbers or user in wanted}
+        self.strangers.add(user for user in others if user not in known)
+        self._mixed |= known
+        self._mixed.update(self.strangers.among(new))
+
+    def _read_again(self, store: EdgeStore, users: Collection[str], wanted: Set[str]) -> None:
+        """Take all edges of these users from the store, as of the watermark."""
+        if not users:
+            return
+        if self.held is None:
+            self._note_partitions(read_again(self.graph, store, self.watermark, users))
+            self._number_users(self._numbered)
+            return
+        parts = store.news(self.watermark).rows_before(users)
+        self._take_out(users)
+        for rows in parts:
+            self.graph.extend(rows)
+            self._note_partitions(rows)
+        self._number_users(self._numbered)
+        found = [user for user in users if user in self.numbers]
+        own = {u for u in found if u in wanted or self.partition(u) in self.held}
+        self._own |= own
+        self.leave([user for user in found if user not in own])
+        self._mixed.clear()
+
+    def _take_out(self, users: Collection[str]) -> None:
+        numbers = [self.numbers.pop(user) for user in users if user in self.numbers]
+        self.graph.forget(numbers)
+
+    def _number_users(self, known: int) -> list[str]:
+        """Number the users of the graph from number `known` on; returns their ids."""
         if not known:
             self.numbers.clear()
         new = self.graph.user_ids.values[known:].to_pylist()
-        self.numbers.update(zip(new, range(known, known + len(new)), strict=True))
+        self._numbered = known + len(new)
+        self.numbers.update(zip(new, range(known, self._numbered), strict=True))
         self.numbers.pop("", None)  # users who are forgotten
+        return [user for user in new if user]
+
+    def _derive(self) -> None:
+        """Make anew what depends on the graph, and give up numbers that nobody has any more."""
+        if self.graph.n_users > 2 * len(self.numbers) + FEW_BLANKS:
+            kept = np.sort(np.fromiter(self.numbers.values(), np.int64, len(self.numbers)))
+            self.graph.keep_users(kept)
+            self._partitions, self._several = self._partitions[kept], self._several[kept]
+            self._number_users(0)
+        self._items += self.graph.item_ids.values[len(self._items) :].to_pylist()
+        self.starts = self.graph.starts
 
     def _note_partitions(self, rows: pa.Table) -> None:
         """Remember the partition of each user's newest row, and who has rows in several."""

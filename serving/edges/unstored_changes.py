@@ -3,6 +3,9 @@
 A user's events are in the order of the topic as long as all are in one partition. Where they are in
 several, their order is known once the edge store has them; until then it is the order in which
 they came here. Events of partitions that other processes read come here by the edge store alone.
+
+This file is longer than 250 lines because forgets, expired edges and users who move change the same
+few dictionaries.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ class UnstoredChanges:
     changed: these users, with all their edges. unsettled: users with events in several partitions.
     checked: users of these whom the store has told of by now. settled: users who turned out to have
     other edges in the store than the topic had told here. elsewhere: users with rows of partitions
-    that other processes read. log: the number of the log whose events are taken. mine: the
+    that other processes read. missing: users who came here by an event and have edges in the store
+    that were not read here. log: the number of the log whose events are taken. mine: the
     partitions that are read here, None where all are.
     """
 
@@ -35,6 +39,7 @@ class UnstoredChanges:
         self.unsettled: set[str] = set()
         self.checked: set[str] = set()
         self.settled: set[str] = set()
+        self.missing: set[str] = set()
         self.elsewhere = Elsewhere()
         self.mine: Set[int] | None = None
         self.log = 0
@@ -78,6 +83,7 @@ class UnstoredChanges:
         self.settled |= self.changed.keys()
         self.changed.clear()
         self.unsettled.clear()
+        self.missing.clear()
         self.elsewhere.clear()
 
     def apply(self, event: Event, partition: int, at: Position) -> None:
@@ -98,16 +104,53 @@ class UnstoredChanges:
             self.unsettled.add(user)
         if change is None:
             change = self.changed[user] = Changed(self.stored.of(user), partition, at)
+            change.is_new = user not in self.stored.numbers
+            if change.is_new and user in self.stored.strangers:
+                self.missing.add(user)
+                self.unsettled.add(user)
         elif not change.move(partition, at):
             return
         change.gone = False
         self._change_edge(change, event)
+
+    def wanted(self) -> set[str]:
+        """Users who are here by the newest event, whatever the store says so far."""
+        return {user for user, change in self.changed.items() if not change.gone}
+
+    def leave(self, partitions: Set[int]) -> None:
+        """Drop users whose newest event is of none of these partitions, which alone are held."""
+        kept = {user: c for user, c in self.changed.items() if c.partition in partitions}
+        for users in (self.unsettled, self.missing, self._cut):
+            users -= self.changed.keys() - kept.keys()
+        self.changed = kept
+
+    def read_whole(self, moved: Set[str], missing: Set[str]) -> None:
+        """The store was read for users with rows of partitions that other processes read.
+
+        Args:
+            moved: the stored edges of these are whole now. What the topic has told of one who was
+                new here is put above them until the store has that too, and tells the order.
+            missing: those who were in `missing` when the reading began.
+        """
+        for user in moved:
+            change = self.changed.get(user)
+            if change:
+                self.unsettled.add(user)
+                if change.is_new:
+                    change.items, change.is_new = self.stored.of(user) | change.items, False
+        self.missing -= missing
+        self.settled |= moved | missing
 
     def see(self, seen: Seen) -> None:
         """Note what the store has of users whose rows come by partitions of other processes.
 
         Those of them whose newest rows are of partitions read here are unsettled.
         """
+        if self.stored.held is not None:
+            others = {user for user in seen.partitions if not self.has(user)}
+            self.stored.strangers.add(others)
+            known = {user: p for user, p in seen.partitions.items() if user not in others}
+            seen = seen._replace(partitions=known)
         self.elsewhere.see(seen)
         here = (user for user in seen.partitions if self.has(user) and not self.is_away(user))
         self.unsettled.update(here)

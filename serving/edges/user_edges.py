@@ -1,35 +1,39 @@
-"""Every user's edges as of now: the edge store's, and above them what the topic has told since."""
+"""Every user's edges as of now: the edge store's, and above them what the topic has told since.
+
+This file is longer than 250 lines because all that others ask of the users' edges is one class; the
+work is done in the files beside this one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
-import torch
 
 from consumer.edge.store import EdgeStore, Watermark
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
 from serving.edges.changes import Changed
-from serving.edges.edge import Columns, Edge, Edges, ages, columns
+from serving.edges.edge import NO_EDGES, Columns, Edge, Edges, columns, together
 from serving.edges.elsewhere import Seen
 from serving.edges.growth import Growth
-from serving.edges.popularity import ItemPopularity
+from serving.edges.popularity import Counted, ItemPopularity
+from serving.edges.steps import Held
 from serving.edges.stored_edges import StoredEdges
 from serving.edges.unstored_changes import UnstoredChanges
 from trainer.embedding.edges import Own
-from trainer.graph.arrays import Float32s, Int64s
+from trainer.graph.arrays import Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
-
-NO_EDGES = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
+from trainer.memory import give_back
 
 
 class UserEdges:
     """Grows from the edge store in bulk and from the topic event by event."""
 
-    def __init__(self, weighing: Weighing) -> None:
-        self._stored = StoredEdges(weighing)
+    def __init__(self, weighing: Weighing, held: Held = None) -> None:
+        """`held`: the partitions whose users are held; `hold` changes it."""
+        self._stored = StoredEdges(weighing, held)
         self._popularity = ItemPopularity()
         self._unstored = UnstoredChanges(self._stored, self._popularity)
         self._version = 0  # of the stored edges; a growth that began with another is of no use
@@ -56,17 +60,29 @@ class UserEdges:
         return self._unstored.unsettled
 
     @property
+    def held(self) -> Held:
+        """The partitions whose users are held here; None for all."""
+        return self._stored.held
+
+    @property
+    def newest(self) -> int:
+        """Epoch milliseconds of the newest stored edge, as of which strengths are."""
+        return self._newest
+
+    @property
     def n_elsewhere(self) -> int:
         """Users with new rows of partitions that other processes read."""
         return len(self._unstored.elsewhere)
 
     def has_news(self, store: EdgeStore) -> bool:
-        """Whether the store has what was not read, or the last reading failed half way.
+        """Whether the store has what was not read, of users who came here or of all, or the last
+        reading failed half way.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        return self._stored.is_half_read or store.changed(self.watermark)
+        begun = self._stored.is_half_read or bool(self._unstored.missing)
+        return begun or store.changed(self.watermark)
 
     def grow(self, store: EdgeStore) -> set[str]:
         """Read the store's new rows, and drop what the topic had told of them.
@@ -77,14 +93,42 @@ class UserEdges:
         Raises:
             StoreError: the store cannot be read.
         """
-        if not self.has_news(store):
-            return set()
-        growth = Growth(self._stored, self._unstored.cut(), self._unstored.log, self._version)
-        try:
-            growth.result = self._stored.grow(store, growth.cut, growth.log)
-        finally:
-            self._use(growth)
-        return growth.result.digests
+        digests: set[str] = set()
+        for _ in self._grow(store, digests):
+            pass
+        return digests
+
+    def hold(self, store: EdgeStore, held: Held, digests: set[str]) -> Iterator[None]:
+        """Hold the users of these partitions alone, and read the store's new rows, a window at
+        each step. The edges are of use after the last one.
+
+        A user belongs to the partition of the user's newest event, and is held with all edges.
+
+        Args:
+            digests: those of the ids of users who were forgotten in the rows that are read are
+                added.
+
+        Raises:
+            StoreError: the store cannot be read; it is to be called again.
+        """
+        if not self.watermark.table:  # nothing was read: no row need be read twice
+            self._stored.held = held
+        yield from self._grow(store, digests)
+        if self.held == held:
+            return
+        stored, told = self._stored.copy(), self._unstored.wanted()
+        digests |= yield from stored.gain(store, held, told)
+        stored.held = held
+        if held is not None:
+            self._unstored.leave(held)
+            gone = told - self.changed.keys()
+            own = (set(stored.users_of(held)) - gone) | self.changed.keys()
+            stored.leave(stored.numbers.keys() - own)
+        self._stored = self._unstored.stored = stored
+        stored.is_used()
+        self._version += 1
+        self._count()
+        give_back()
 
     def read_anew(self, store: EdgeStore) -> set[str]:
         """Take all edges from a store that is another one than before.
@@ -96,17 +140,19 @@ class UserEdges:
             StoreError: the store cannot be read; the edges are what they were.
         """
         stored = self._stored.emptied()
-        result = stored.grow(store, {}, self._unstored.log)
+        growth = Growth(stored, {}, self._unstored.log, set(), set(), self._version)
+        if self.held is None or self.held:
+            growth.run(store)
         mine = self._unstored.mine
         self._stored, self._unstored = stored, UnstoredChanges(stored, self._popularity)
         self._unstored.mine = mine
         self._version += 1
         self._count()
-        return result.digests
+        return growth.result.digests if growth.result else set()
 
     def begin_growth(self) -> Growth:
         """A growth to be run on another thread and finished here."""
-        return Growth(self._stored.copy(), self._unstored.cut(), self._unstored.log, self._version)
+        return self._growth_of(self._stored.copy())
 
     def finish_growth(self, growth: Growth) -> set[str] | None:
         """Use what a growth has read, if the stored edges are still what it began with.
@@ -193,6 +239,22 @@ class UserEdges:
         """Whether another process writes the user's list, as far as the store has told."""
         return self._unstored.is_away(user)
 
+    def is_missing(self, user: str) -> bool:
+        """Whether the user has edges in the store that are not here yet."""
+        return user in self._unstored.missing
+
+    def unknown(self, users: Sequence[str]) -> list[str]:
+        """Those of the users of whom there is nothing here, and no row in the store that is another
+        process's to know."""
+        gone = [user for user in users if not self.has(user)]
+        strangers = set(self.strangers(gone))
+        return [user for user in gone if user not in strangers]
+
+    def strangers(self, users: Sequence[str]) -> list[str]:
+        """Those of the users who have rows in the store and are not held here, and now and then
+        another one. Safe for several threads."""
+        return self._stored.strangers.among(users)
+
     def likes(self, user: str, item: str) -> bool:
         """Whether the user has an edge of some strength to the item."""
         edge = self._unstored.edges(user).get(item)
@@ -203,13 +265,9 @@ class UserEdges:
         edges = self._unstored.edges(user).items()
         return {item: Edge(edge.timestamp, self._strength(edge)) for item, edge in edges}
 
-    def touch(self, user: str, item: str) -> tuple[float, int] | None:
-        """Strength and age of the user's edge to the item, None without one."""
-        edges = self._unstored.edges(user)
-        if item not in edges:
-            return None
-        place, times = list(edges).index(item), [edge.timestamp for edge in edges.values()]
-        return self._strength(edges[item]), int(ages([0, len(times)], times)[place])
+    def weights(self, user: str) -> Edges:
+        """The user's edges with their weights."""
+        return self._unstored.edges(user)
 
     def told(self, user: str) -> Edges | None:
         """All edges of a user whom the topic changed since the store was read, as they are now;
@@ -254,9 +312,7 @@ class UserEdges:
                 event_at[row] = graph.timestamps[own].max(initial=0)
             else:
                 made.append(NO_EDGES)
-        begins = np.cumsum([0, *(len(items) for items, *_ in made)])
-        joined = [np.concatenate(each) for each in zip(*(made or [NO_EDGES]), strict=True)]
-        return Own(*map(torch.from_numpy, (begins, *joined))), event_at
+        return together(made), event_at
 
     @property
     def n_users(self) -> int:
@@ -269,28 +325,55 @@ class UserEdges:
         Args:
             partitions: only users whose newest event is in one of these.
         """
-        new = self._unstored.new_users()
         if partitions is None:
-            return [*self._stored.numbers, *new]
-        mine = [user for user in new if self.changed[user].partition in partitions]
-        found = [*self._stored.users_of(partitions), *mine]
+            return [*self._stored.numbers, *self._unstored.new_users()]
+        told = self.changed
+        stored = (user for user in self._stored.users_of(partitions) if user not in told)
+        new = (u for u, change in told.items() if change.partition in partitions)
+        found = [user for user in (*stored, *new) if self.has(user)]
         if self.n_elsewhere:
             return [user for user in found if self.partition(user) in partitions]
         return found
 
-    def popular(self, n: int) -> tuple[list[str], Float32s]:
+    def popular(self, n: int) -> Counted:
         """At most n items, recently popular ones first, and their decayed number of edges."""
         return self._popularity.top(n, self.graph.item_ids.values)
 
     def _strength(self, edge: Edge) -> float:
         return self.graph.weighing.strength(edge.weight, edge.timestamp, self._newest)
 
+    def _grow(self, store: EdgeStore, digests: set[str]) -> Iterator[None]:
+        """As `grow`, a window at each step."""
+        if not self.has_news(store):
+            return
+        growth = self._growth_of(self._stored)
+        try:
+            yield from growth.steps(store)
+        finally:
+            self._use(growth)
+        digests |= growth.result.digests if growth.result else set()
+
+    def _growth_of(self, stored: StoredEdges) -> Growth:
+        told = self._unstored
+        wanted = set() if stored.held is None else told.wanted()
+        return Growth(stored, told.cut(), told.log, wanted, set(told.missing), self._version)
+
     def _use(self, growth: Growth) -> None:
         """The stored edges have grown."""
         self._version += 1
-        result = growth.result
+        self._stored.is_used()
+        result, before = growth.result, self.changed.keys()
         self._unstored.drop_stored({u: growth.cut[u] for u in result.read_again} if result else {})
+        if result:
+            self._unstored.read_whole(result.moved, growth.missing)
+        self._leave_others(before - self.changed.keys())
         self._count()
+
+    def _leave_others(self, users: Set[str]) -> None:
+        """Hold those of these users no more who are other processes', as the store tells."""
+        held, partition = self.held, self._stored.partition
+        if held is not None:
+            self._stored.leave({u for u in users if partition(u) not in (None, *held)})
 
     def _count(self) -> None:
         """Derive anew what depends on the stored edges."""

@@ -19,8 +19,8 @@ class Likers:
     """The newest users who like each new item; the items that were touched least recently are
     forgotten beyond MOST_LIKES, but for those that are recommended already.
 
-    of: the users of each item, the least recently touched item first. due: items that enough users
-    like, and that more users like since they were taken up last.
+    of: the users of each item, the least recently touched item first. due: items that more users
+    like since they were taken up last.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Likers:
             users.pop(next(iter(users)))
             self._likes -= 1
         # All lists are published again after each fold-in, so a repeated event asks for none.
-        if places_better and len(users) >= FEWEST:
+        if places_better:
             self.due[item] = None
         if self._likes > MOST_LIKES:
             self._forget_oldest(recommended)
@@ -56,7 +56,6 @@ class Likers:
             self._likes -= 1
             if not users:
                 del self.of[item]
-            if len(users) < FEWEST:
                 self.due.pop(item, None)
 
     def _forget_oldest(self, recommended: set[str]) -> None:

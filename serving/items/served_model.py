@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from consumer.edge.traces import digest
 from serving.edges.edge import Edges
+from serving.edges.strangers import Strangers
 from serving.edges.user_edges import UserEdges
 from trainer.embedding.edges import Own
 from trainer.embedding.embeddings import Embeddings
@@ -25,6 +26,8 @@ from trainer.lifecycle.manifest import Snapshot
 ROOM = 1_000  # new items that can be taken up until the next snapshot
 ROOM_FOR_NEIGHBORS = 16  # of each item, for new items; beyond, they take the places of the farthest
 WITH_ROOM = {"incoming", "outgoing", "neighbors", "similarities"}  # tables with a row for each item
+
+OF_USERS = {"base", "user_bias"}  # and with one for each user
 
 
 class UserBlock(NamedTuple):
@@ -43,8 +46,9 @@ class UserBlock(NamedTuple):
 class ServedModel:
     """What lists are made from.
 
-    item_ids: of all items that can be recommended, those of the snapshot first; trained: the
-    snapshot's tables, without the new items.
+    item_ids: of all items that can be recommended, those of the snapshot first; numbers: of these
+    items; trained: the snapshot's tables, without the new items; left_out: users of the snapshot
+    whose rows were left out.
     """
 
     def __init__(self, snapshot: Snapshot, device: torch.device) -> None:
@@ -53,8 +57,11 @@ class ServedModel:
         self.trained = snapshot.embeddings.to(device)
         self.item_ids: list[str] = snapshot.item_ids.to_pylist()
         self._tables = _with_room(self.trained.tensors)
-        self._items = {item: number for number, item in enumerate(self.item_ids)}
-        self._users = {user: number for number, user in enumerate(snapshot.user_ids.to_pylist())}
+        self.numbers = {item: number for number, item in enumerate(self.item_ids)}
+        # Where users have no rows of their own, nobody asks for their numbers.
+        users = snapshot.user_ids.to_pylist() if has_rows(self.trained) else []
+        self._users = {user: number for number, user in enumerate(users)}
+        self.left_out = Strangers()
         self._of_graph: Int64s = np.empty(0, np.int64)  # number of each item of the users' graph
         self._graph_items: pa.Array | None = None  # the ids of these; None: they are to be numbered
 
@@ -77,7 +84,7 @@ class ServedModel:
 
     def has(self, item: str) -> bool:
         """Whether the item can be recommended."""
-        return item in self._items
+        return item in self.numbers
 
     def block(
         self, users: Sequence[str], edges: UserEdges, told: Sequence[Edges | None] | None = None
@@ -90,8 +97,42 @@ class ServedModel:
             numbers = pc.index_in(items, value_set=known)
             self._of_graph = numbers.fill_null(-1).to_numpy().astype(np.int64)
             self._graph_items = items
-        numbers = torch.tensor([self._users.get(user, -1) for user in users], dtype=torch.int64)
-        return UserBlock(numbers, *edges.block(users, self._of_graph, self._items, told))
+        numbers = torch.tensor(list(map(self.number, users)), dtype=torch.int64)
+        return UserBlock(numbers, *edges.block(users, self._of_graph, self.numbers, told))
+
+    def number(self, user: str) -> int:
+        """The model's number of the user; -1 where the model has no row of the user."""
+        return self._users.get(user, -1)
+
+    def row(self, user: str) -> list[float]:
+        """What the model has learned of the user beyond the edges; empty where that is nothing."""
+        number = self.number(user)
+        row: list[float] = self.trained.tensors["base"][number].tolist() if number >= 0 else []
+        return row
+
+    def with_rows(self, users: Sequence[tuple[int, Sequence[float]]]) -> tuple[Embeddings, Tensor]:
+        """Tables and numbers for users of whom some are other processes'.
+
+        Args:
+            users: the number of each, as `number` gives it, or else the row, as `row` gives it.
+
+        Returns:
+            The tables of the snapshot with these rows, and int64 [users], the numbers in them.
+        """
+        base = self.trained.tensors["base"]
+        width = base.shape[1]
+        rows: list[Sequence[float]] = []
+        numbers: list[int] = []
+        for number, row in users:
+            if number < 0 and width and len(row) == width:
+                number = len(base) + len(rows)
+                rows.append(row)
+            numbers.append(number)
+        made = torch.tensor(numbers, dtype=torch.int64, device=self.device)
+        if not rows:
+            return self.trained, made
+        more = torch.cat([base, torch.tensor(rows, dtype=base.dtype, device=self.device)])
+        return replace(self.trained, tensors=self.trained.tensors | {"base": more}), made
 
     def forget(self, user: str) -> None:
         """Drop what the model has learned of a user beyond the user's edges."""
@@ -110,10 +151,12 @@ class ServedModel:
         """
         new = [item for item in items if not self.has(item)][: self.room]
         for item in new:
-            self._items[item] = len(self._items)
+            self.numbers[item] = len(self.numbers)
         self.item_ids += new
         self._graph_items = None
-        placed = [(self._items[item], row) for row, item in enumerate(items) if item in self._items]
+        placed = [
+            (self.numbers[item], row) for row, item in enumerate(items) if item in self.numbers
+        ]
         for number, row in placed:
             self._place(number, row, folded)
         return [number for number, _ in placed]
@@ -138,6 +181,24 @@ class ServedModel:
         others, place = others[better], place[better]
         neighbors[others, place] = number
         similarities[others, place] = near[better]
+
+
+def has_rows(embeddings: Embeddings) -> bool:
+    """Whether the model has learned anything of users beyond their edges."""
+    return embeddings.tensors["base"].shape[1] > 0
+
+
+def without(snapshot: Snapshot, users: Collection[str]) -> Snapshot:
+    """The snapshot without the rows of these users; with one row, if it has no others."""
+    gone = pc.is_in(snapshot.user_ids, value_set=pa.array(list(users), pa.string()))
+    mask = ~gone.to_numpy(zero_copy_only=False)
+    if not mask.any():
+        mask[:1] = True  # what is looked up in a table must not be empty
+    tensors, rows = dict(snapshot.embeddings.tensors), torch.from_numpy(mask)
+    for name in OF_USERS & tensors.keys():
+        tensors[name] = tensors[name][rows]
+    embeddings = replace(snapshot.embeddings, tensors=tensors)
+    return replace(snapshot, embeddings=embeddings, user_ids=snapshot.user_ids.filter(mask))
 
 
 def _with_room(tables: dict[str, Tensor]) -> dict[str, Tensor]:

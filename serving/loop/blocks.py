@@ -47,6 +47,11 @@ class Blocks:
         self._seconds: list[float] = []  # that each block took
         self.answered = 0
 
+    @property
+    def users(self) -> list[str]:
+        """The users of the block that was begun."""
+        return self._block.users if self._block else []
+
     def wait(self, recommender: Recommender) -> float:
         """Seconds until there is something to do; infinite if only an event can give it."""
         if self._block or self._publication.running or self._fills_block(recommender):

@@ -11,6 +11,7 @@ from itertools import islice
 
 NO_EVENT = -1
 MOST_TRIES = 8  # of a list that fails alone
+LONGEST_HOLD = 10.0  # seconds for which a list waits for edges of the user that are not here
 FIRST_WAIT = 1.0  # seconds before a list that failed alone is tried again; doubled each time
 MOST_ARRIVALS = 100  # of a user's unanswered events that are kept, however long Redis is away
 
@@ -26,6 +27,7 @@ class _Waiting:
 class _PutAside:
     due: _Waiting
     until: float  # by the monotonic clock
+    alone: bool  # whether the list is made alone then
 
 
 class DueUsers:
@@ -35,7 +37,7 @@ class DueUsers:
         self._waiting: dict[str, _Waiting] = {}
         self._taken: dict[str, _Waiting] = {}
         self._alone: set[str] = set()  # whose lists are made one at a time
-        self._aside: dict[str, _PutAside] = {}  # whose lists failed alone
+        self._aside: dict[str, _PutAside] = {}  # whose lists failed alone, or wait for edges
         self._tries: dict[str, int] = {}  # of lists that failed alone
         self._after: dict[int, int] = {}  # partition -> offset after the newest event
         self._delays: list[float] = []  # seconds from events to their answers
@@ -57,7 +59,20 @@ class DueUsers:
 
     def add_without_event(self, user: str, partition: int) -> None:
         """The user needs another list although there is no event that waits for it."""
+        aside = self._aside.get(user)
+        if aside and not aside.alone:
+            del self._aside[user]
+            self._waiting[user] = aside.due
+            return
         self._waiting.setdefault(user, _Waiting(partition, NO_EVENT, []))
+
+    def hold_back(self, user: str) -> None:
+        """The user's list waits for edges that are not here yet, but not for long.
+
+        `add_without_event` ends that.
+        """
+        if due := self._waiting.pop(user, None):
+            self._aside[user] = _PutAside(due, time.monotonic() + LONGEST_HOLD, alone=False)
 
     def have_read(self, partition: int, offset: int) -> None:
         """All events of the partition before this offset were added, if their users need it."""
@@ -109,7 +124,7 @@ class DueUsers:
                 tries = self._tries[user] = self._tries.get(user, 0) + 1
                 if tries < MOST_TRIES:
                     until = time.monotonic() + FIRST_WAIT * 2.0 ** (tries - 1)
-                    self._aside[user] = _PutAside(due, until)
+                    self._aside[user] = _PutAside(due, until, alone=True)
                 else:
                     del self._tries[user]
             self._taken.clear()
@@ -150,8 +165,10 @@ class DueUsers:
         """Users who were put aside for long enough wait again."""
         now = time.monotonic()
         for user in [user for user, aside in self._aside.items() if aside.until <= now]:
-            self._waiting[user] = self._aside.pop(user).due
-            self._alone.add(user)
+            aside = self._aside.pop(user)
+            self._waiting[user] = aside.due
+            if aside.alone:
+                self._alone.add(user)
 
     def take_delays(self) -> list[float]:
         """Seconds from each event to its answer, since the last call; without events from before

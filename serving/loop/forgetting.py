@@ -118,7 +118,7 @@ class Forgetting:
         self._digests, self._oldest = {}, None
 
         def choose(users: Sequence[str]) -> list[str]:
-            gone = [user for user in users if not self._edges.has(user)]  # others came again
+            gone = self._edges.unknown(users)  # others came again, or are other processes'
             noted = {user: digests[d] for user in gone if (d := digest(user)) in digests}
             known = [user for user, until in noted.items() if until < math.inf]
             times = zip(known, self._store.update_times(known), strict=True)

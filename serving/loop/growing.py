@@ -7,14 +7,14 @@ store alone tells the order of a user's events of several partitions.
 from __future__ import annotations
 
 import logging
-import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from consumer.edge.store import EdgeStore, Replaced, StoreError
 from process.outage import Outage
-from process.retry import until_it_works
 from serving.edges.growth import Growth
+from serving.edges.steps import Held
 from serving.edges.user_edges import UserEdges
 from serving.loop.forgetting import Forgetting
 
@@ -50,32 +50,17 @@ class Growing:
         """Why the edge store cannot be read; empty if it can."""
         return self._away.trouble
 
-    def read_first(self, stop: threading.Event) -> None:
-        """Read all that the store has, and try again until that works.
-
-        Raises:
-            SettingsError: the table belongs to another topic by now.
-            Stopped: told to stop before it worked.
-        """
-
-        def read() -> None:
-            try:
-                self.read_now()
-            except Replaced:  # between two tries
-                self._forgetting.note_digests(self._edges.read_anew(self.edge_store))
-
-        def heals(error: BaseException) -> bool:
-            return isinstance(error, StoreError)
-
-        until_it_works(read, heals, self._away, stop, "the edge store")
-
-    def read_now(self) -> None:
-        """Read what is new, and wait for it.
+    def hold(self, partitions: Held) -> Iterator[None]:
+        """Hold the users of these partitions alone, and read what is new, a window at each step.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        self._forgetting.note_digests(self._edges.grow(self.edge_store))
+        digests: set[str] = set()
+        try:
+            yield from self._edges.hold(self.edge_store, partitions, digests)
+        finally:
+            self._forgetting.note_digests(digests)
 
     def step(self) -> None:
         """Use what the thread has read; have it read again if that is due."""
@@ -126,8 +111,10 @@ class Growing:
         now = time.monotonic()
         edges = self._edges
         much = len(edges.changed) >= CHANGED_USERS or edges.n_elsewhere >= ELSEWHERE_USERS
-        many = much and now >= self._grow_at
-        return many or (bool(edges.unsettled) and now >= self._settle_at)
+        # Users who left for another process are counted twice until they are held here no more.
+        left = edges.held is not None and edges.n_elsewhere > 0
+        soon = bool(edges.unsettled) or left
+        return (much and now >= self._grow_at) or (soon and now >= self._settle_at)
 
     def _read(self, growth: Growth) -> Growth:
         growth.run(EdgeStore(self.edge_store.uri, self._topic))  # a thread has a store of its own

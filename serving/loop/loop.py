@@ -4,6 +4,9 @@ Each round reads the topic, writes the block of lists that was begun, sees to al
 the next block, which is made on other threads while the topic is read again. So no list is
 overwritten by one of older edges. Several processes share the topic's partitions: a process writes
 the lists of the users whose events are in the partitions that the process reads.
+
+This file is longer than 250 lines because each step of a round has its few lines here, and the
+order of the steps counts.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from serving.loop.popular import Popular
 from serving.loop.publication import NEW_ITEMS, OTHER_EDGES, Publication
 from serving.loop.safety_net import SafetyNet
 from serving.loop.settled import Settled
+from serving.loop.shares import Shares
 from serving.loop.taking import Taking
 from serving.redis.errors import RedisDown
 from serving.redis.redis_outage import RedisOutage
@@ -61,11 +65,12 @@ class ServingLoop:
         self._publication = Publication(store, log)
         self._blocks = Blocks(store, edges, self._due, self._publication, self._popular)
         topic = settings.kafka_topic
-        self._partitions = Partitions(topic, reader, growing, edges, self._due, log)
+        self._partitions = Partitions(topic, reader, growing, edges, self._due, process.health, log)
         self._taking = Taking(edges, self._due, forgetting, slot, self._partitions, log)
         self._looking = Looking(growing.edge_store.uri, topic, edges, self._partitions)
         self._settled = Settled(edges, self._due, self._partitions)
         self._expiry = Expiry(settings.retention_days, edges, forgetting, self._partitions)
+        self._shares = Shares(store, edges, slot, self._partitions, log)
         self._watch = Watch(store, settings.redis_ttl_seconds is not None, log)
         self._outage, self._net = RedisOutage(log), SafetyNet(log)
         self._looked_at = self._looked_at_stores_at = self._kept_at = self._shown_at = 0.0
@@ -104,6 +109,8 @@ class ServingLoop:
         if polled.gained and self._partitions.start(polled.gained):
             self._looking.begin()
             self._slot.find_new_items()
+            self._shares.hurry()
+            self._popular.hurry()
             self._looked_at = 0.0  # the lists of their users may be of another edition
         messages = list(chain.from_iterable(polled.messages))
         for stretch in stretches(messages):  # one poll may stand for minutes of work
@@ -158,9 +165,13 @@ class ServingLoop:
             return
         self._looked_at_stores_at = time.monotonic()
         self._look_at_edge_store()
+        version = self._slot.version
         if self._slot.step():
-            self._publication.start_over()
+            self._settled.put_back(self._slot.take_here())
+            if self._slot.version != version:
+                self._publication.start_over()
             self._popular.hurry()
+            self._shares.hurry()
             self._looked_at = 0.0
 
     def _look_at_edge_store(self) -> None:
@@ -187,16 +198,21 @@ class ServingLoop:
         self._looked_at = time.monotonic()
         if self._watch.look():  # Redis has lost something
             self._popular.hurry()
+            self._shares.hurry()
             self._publication.start_over()
             self._forgetting.start_over()
             self._expiry.start_over()
-        self._popular.write(self._edges, self._slot.version, self._store)
+        if self._shares.step(self._reader.n_partitions):
+            self._popular.hurry()
+        if self._partitions.mine:  # else users of other processes may be held here
+            others = self._shares.popular
+            self._popular.write(self._edges, others, self._slot.version, self._store)
         self._publish()
 
     def _publish(self) -> None:
         """Begin to write all lists, if they are not of the present edition."""
         recommender = self._slot.recommender
-        if not recommender or not self._watch.calm:
+        if not recommender or not self._slot.has_rows or not self._watch.calm:
             return
         length, ttl = self._settings.top_k, self._settings.redis_ttl_seconds
         edition = f"{self._slot.version} {self._watch.generation} {length} {ttl}"
@@ -217,6 +233,7 @@ class ServingLoop:
     def _begin_block(self) -> None:
         if self._slot.recommender:
             self._blocks.begin(self._slot.recommender)
+            self._slot.note_lists(self._blocks.users)
         elif self._due and not self._slot.awaited:
             self._due.drop()  # the first publication writes their lists
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from consumer.event.json import Event
 from serving.edges.user_edges import UserEdges
 from serving.items.new_items import NewItems
+from serving.items.shared_likers import Liker
 from serving.lists.recommender import Recommender
 from serving.loop.forgetting import Forgetting
+from serving.loop.user_rows import UserRows
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import Snapshot, StoreAway
 
@@ -48,6 +50,7 @@ class ModelSlot:
         self._loading: Future[Recommender | None] | None = None
         self._begun_at = 0.0
         self._forgotten: set[str] = set()  # digests of users whom the model that is loaded forgets
+        self._rows = UserRows(edges)
 
     @property
     def version(self) -> str:
@@ -76,11 +79,36 @@ class ModelSlot:
         looked, self._looking = self._looking, None
         live = looked.result()
         self.awaited = live is not None or self._live.unknown
-        if live and live != self.version:
+        again = self.recommender is not None and self._rows.are_due(self.recommender.model)
+        if live and (live != self.version or again):
             self._begun_at = time.monotonic()
             self._forgotten = self._forgetting.digests
-            self._loading = self._thread.submit(self._load, self.version, self._forgotten)
+            own, in_use = self._rows.begin(), "" if again else self.version
+            self._loading = self._thread.submit(self._load, in_use, self._forgotten, own)
         return False
+
+    @property
+    def has_rows(self) -> bool:
+        """As `UserRows.are_of_held`."""
+        return not self.recommender or self._rows.are_of_held(self.recommender.model)
+
+    def note_lists(self, users: Collection[str]) -> None:
+        """Lists of these users are made from the model in use now."""
+        if self.recommender:
+            self._rows.note_lists(self.recommender.model, users)
+
+    def take_here(self) -> set[str]:
+        """As `UserRows.take_here`."""
+        return self._rows.take_here()
+
+    def tell(self) -> list[Liker]:
+        """Users of this process who like new items, for the other processes."""
+        return self._new_items.tell() if self._new_items else []
+
+    def hear(self, likers: Sequence[Liker], newest: int) -> None:
+        """What other processes have told of their users; as `NewItems.hear`."""
+        if self._new_items:
+            self._new_items.hear(likers, newest)
 
     def note(self, event: Event) -> None:
         """Take note of an event that is in the edges already: its item may be new."""
@@ -119,15 +147,22 @@ class ModelSlot:
         """What the thread still loads is of no use."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, in_use: str, forgotten: set[str]) -> Recommender | None:
-        """On the thread: the live model; None if there is none or it is in use."""
+    def _load(self, in_use: str, forgotten: set[str], own: set[str] | None) -> Recommender | None:
+        """On the thread: the live model; None if there is none or it is in use.
+
+        Args:
+            own: users who are held here; None for all. The rows of other processes' users are of
+                no use.
+        """
         try:
             snapshot = self._live.read()
         except StoreAway:
             return None  # it is tried again
         if snapshot is None or snapshot.manifest.version == in_use:
             return None
+        snapshot, others = self._rows.of_own(snapshot, own)
         recommender = self._prepare(snapshot)
+        recommender.model.left_out.add(others)
         recommender.model.forget_digests(forgotten)
         return recommender
 
@@ -137,6 +172,7 @@ class ModelSlot:
         self._edges.dampen(model.trained.dampened)
         self._new_items = NewItems(model, self._edges)
         self.recommender = recommender
+        self._rows.put_in_place(model)
         self._log.info(
             "New lists are made from model %s; loading it took %.1f s.",
             model.version, time.monotonic() - self._begun_at,

@@ -6,16 +6,24 @@ import logging
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from typing import NamedTuple
 
 from consumer.edge.store import Log, StoreError
 from consumer.kafka.client import TopicShorter
 from consumer.kafka.reading import Reader
 from process.errors import StreamGCNError
+from process.health import Health
 from serving.edges.user_edges import UserEdges
 from serving.loop.due import DueUsers
 from serving.loop.growing import Growing
 
 COMMIT_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
+
+
+class _Place(NamedTuple):
+    log: int
+    stored: int | None  # offset that the edge store goes on at
+    answered: int | None  # offset that serving has committed to Kafka
 
 
 class Partitions:
@@ -26,10 +34,10 @@ class Partitions:
 
     def __init__(
         self, topic: str, reader: Reader, growing: Growing, edges: UserEdges,
-        due: DueUsers, log: logging.Logger,
+        due: DueUsers, health: Health, log: logging.Logger,
     ) -> None:  # fmt: skip
         self._topic, self._reader, self._growing = topic, reader, growing
-        self._edges, self._due, self._log = edges, due, log
+        self._edges, self._due, self._health, self._log = edges, due, health, log
         self._edge_log: Log | None = None  # that is read
         self._topic_id: str | None = None  # the id that the topic had then
         self._committed_at = 0.0
@@ -40,7 +48,9 @@ class Partitions:
         known. If not, they will be told as gained again.
         """
         try:
-            starts = {partition: self._find_start(partition) for partition in gained}
+            places = {partition: self._find_place(partition) for partition in gained}
+            self._hold()
+            starts = {partition: self._begin(partition, places[partition]) for partition in gained}
         except StreamGCNError as error:
             self._reader.postpone(error)
             return False
@@ -80,17 +90,39 @@ class Partitions:
             self._reader.commit(answered)
             self._due.committed(answered)
 
-    def _find_start(self, partition: int) -> int | None:
+    def _find_place(self, partition: int) -> _Place:
+        """What is known of a partition before the edge store is read."""
+        edge_log = self._find_log()
+        stored = self._growing.edge_store.next_offset(partition, edge_log)
+        return _Place(edge_log.number, stored, self._reader.committed(partition))
+
+    def _hold(self) -> None:
+        """Hold the users of the partitions that this process has, and no others.
+
+        While that is read this process stays a member of the group.
+        """
+        has, edges, before = self._reader.partitions(), self._edges, self._edges.held
+        if not has:
+            return  # they are another process's by now: the next poll tells
+        every = 0 < self._reader.n_partitions <= len(has)
+        with self._health.busy("reading the edge store"):
+            for _ in self._growing.hold(None if every else frozenset(has)):
+                self._reader.heartbeat()
+        if edges.held != before:
+            self._log.info(
+                "Holding %d edges (pairs of user and item) of %d users: those of %s.",
+                len(edges.graph), edges.n_users,
+                "all partitions" if every else f"partitions {sorted(has)}",
+            )  # fmt: skip
+
+    def _begin(self, partition: int, place: _Place) -> int | None:
         """The first event that no one has answered yet; None for the start of the partition.
 
         The edge store may hold it already: then it changes nothing, but its user is due.
         """
-        edge_log = self._find_log()
-        stored = self._growing.edge_store.next_offset(partition, edge_log)
-        answered = self._reader.committed(partition)
-        self._growing.read_now()
+        log, stored, answered = place
         # Of a log that is new nothing is stored, and none of its events is known from another log.
-        self._edges.begin(edge_log.number, partition, stored or 0)
+        self._edges.begin(log, partition, stored or 0)
         start = stored if stored is None or answered is None else min(stored, answered)
         if start is not None:
             # Committed at once, so that another process that takes over does not go on behind it.

@@ -66,6 +66,8 @@ class Taking:
         else:
             self._slot.note(event)
         self._due.add(event.user_id, partition, at.offset, sent)
+        if self._edges.is_missing(event.user_id):
+            self._due.hold_back(event.user_id)
 
     def _skip(self, partition: int, offset: int, reason: str) -> None:
         """Count what nobody foresaw, and say it now and then."""

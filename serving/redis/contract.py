@@ -6,6 +6,7 @@
 <prefix>:model                 of the lists         HASH of MODEL
 <prefix>:generation            see life.py          STRING, random
 <prefix>:published             the edition of the lists of each Kafka partition   HASH
+<prefix>:share:<partition>     see share.py         STRING, JSON of Share; empty
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from serving.redis.contract import MODEL, ForeignValue, Recommendations, read
 from serving.redis.life import Life
 from serving.redis.server import Server
 
+SHARE_SECONDS = 60  # for which what a process tells of its users stays if nobody writes it again
+
 
 class Store:
     """The contract in one Redis or Redis Cluster; all raise RedisDown."""
@@ -47,6 +49,18 @@ class Store:
     def put_published(self, partitions: Iterable[int], edition: str) -> None:
         """Note of which edition the lists of the users of these Kafka partitions are."""
         self._commands.put_fields(self._key("published"), {str(p): edition for p in partitions})
+
+    def put_share(self, partitions: Iterable[int], value: bytes) -> None:
+        """Write what this process, which has these partitions, tells other processes."""
+        first, *others = sorted(partitions)
+        keys = [self._share(partition) for partition in (*others, first)]
+        self._commands.put(keys, [*[b""] * len(others), value], SHARE_SECONDS)
+
+    def shares(self, partitions: Iterable[int]) -> dict[int, bytes]:
+        """What the processes that have these partitions have told, as they wrote it."""
+        numbers = list(partitions)
+        values = self._commands.get_many([self._share(partition) for partition in numbers])
+        return {p: value for p, value in zip(numbers, values, strict=True) if value}
 
     def delete_users(self, users: Iterable[str]) -> None:
         """Delete the lists of users."""
@@ -147,6 +161,9 @@ class Store:
 
     def _neighbors(self, item: str) -> str:
         return self._key(f"neighbors:{item}")
+
+    def _share(self, partition: int) -> str:
+        return self._key(f"share:{partition}")
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}:{name}"

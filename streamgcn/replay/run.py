@@ -137,7 +137,7 @@ class Replay:
 
     def _most_popular(self) -> List:
         """The popular list as of now, as long as serving keeps it."""
-        return self._edges.popular(self._settings.top_k * TIMES_AS_LONG)[0]
+        return self._edges.popular(self._settings.top_k * TIMES_AS_LONG).items
 
     def _counts(self, event: Event) -> bool:
         """Whether an event is predicted; why others are left out is counted."""

@@ -24,9 +24,9 @@ FRESH = 15.0  # seconds within which a list has what is in the topic
 QUICK = {"STREAMGCN_COMMIT_SECONDS": "0.5", "STREAMGCN_TOP_K": "40"}
 
 
-def promote(rooms: Rooms, version: str) -> None:
-    """A model of the blocks goes live."""
-    fitted = fit(GRAPH, Hyperparameters(dim=8, epochs=5, vectors=4, learned_order=0.0).usual())
+def promote(rooms: Rooms, version: str, order: float = 0.0) -> None:
+    """A model of the blocks goes live; without `order` it has a row for each user."""
+    fitted = fit(GRAPH, Hyperparameters(dim=8, epochs=5, vectors=4, learned_order=order).usual())
     made = fitted.embeddings
     manifest = Manifest(
         version, made.model, made.layers, made.cosine, 7, GRAPH.n_users, GRAPH.n_items, len(GRAPH),

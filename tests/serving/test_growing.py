@@ -1,7 +1,6 @@
 """The users' edges grow on a thread while the log goes on."""
 
 import logging
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,18 +15,12 @@ from consumer.edge.news import News
 from consumer.edge.store import EdgeStore, StoreError
 from consumer.event.json import Event
 from consumer.ingest.decode import Position
-from process.health import Health
-from process.log import Figures
-from process.running import Running
-from process.shutdown import Stopped
-from serving import serve
 from serving.edges.growth import Growth
 from serving.edges.user_edges import UserEdges
 from serving.loop import growing
 from serving.loop.forgetting import Forgetting
 from serving.loop.growing import Growing
 from serving.redis.store import Store
-from serving.settings import ServingSettings
 from tests.graphs import append, store
 from tests.services import PATIENCE, wait_for
 from trainer.graph.weights import Weighing
@@ -103,51 +96,29 @@ def test_events_are_taken_while_the_thread_reads_and_none_is_lost(
     made.close()
 
 
-def test_serving_that_cannot_read_the_edge_store_at_the_start_tries_until_it_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    store(tmp_path / "edges", [("u", "i"), ("v", "i")])
-    process = Running(threading.Event(), Figures("serving"), Health())
-    read, tries = News.read, []
-
-    def fail_first(news: News) -> Iterator[pa.Table]:
-        tries.append(news)
-        if len(tries) > 1:
-            process.stop.set()  # else it would go on and join the group
-            yield from read(news)
-        raise StoreError("an erasure has deleted a file")
-
-    monkeypatch.setattr(News, "read", fail_first)
-    monkeypatch.setattr(serve, "wait_for_topics", lambda *_, **__: None)
-    settings = ServingSettings(
-        edge_store=str(tmp_path / "edges"), model_store=str(tmp_path / "models"), kafka_topic="t",
-        redis_url="redis://localhost:1/0",
-    )  # fmt: skip
-    with pytest.raises(Stopped):
-        serve.run(settings, process)
-    assert len(tries) == 2
-    assert caplog.text.count("The edge store cannot be read (an erasure has deleted a file)") == 1
-
-
-def test_the_first_reading_goes_on_where_it_failed_also_in_a_store_that_was_replaced_meanwhile(
+def test_the_first_reading_goes_on_where_it_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(windows, "WINDOW_ROWS", 1)
     append(store(tmp_path / "edges", [("old", "i")]), [("old", "j")], 1)
-    edges = UserEdges(Weighing())
+    edges = UserEdges(Weighing(), held=frozenset())
     made = growing_of(EdgeStore(str(tmp_path / "edges"), "t"), edges)
-    read = News.read
+    read, starts = News.read, []
 
     def fail_in_the_midst(news: News) -> Iterator[pa.Table]:
-        monkeypatch.setattr(News, "read", read)
-        yield next(read(news))
-        shutil.rmtree(tmp_path / "edges")
-        store(tmp_path / "edges", [("new", "i")])
-        raise StoreError("the volume is gone")
+        starts.append(news.watermark.stamp)
+        for rows in read(news):
+            yield rows
+            if len(starts) == 1:
+                raise StoreError("the volume is gone")
 
     monkeypatch.setattr(News, "read", fail_in_the_midst)
-    made.read_first(threading.Event())
-    assert edges.users() == ["new"]
+    with pytest.raises(StoreError):
+        list(made.hold(None))
+    list(made.hold(None))
+    assert edges.items("old").keys() == {"i", "j"}
+    assert starts[0] is None
+    assert starts[1]
     made.close()
 
 
@@ -219,4 +190,4 @@ def test_edges_that_grew_beside_the_log_are_those_that_are_read_at_once(tmp_path
     whole.grow(store(tmp_path / "whole", events))
     for user in whole.users():
         assert edges.items(user) == whole.items(user)
-    assert edges.popular(9)[0] == whole.popular(9)[0]
+    assert edges.popular(9).items == whole.popular(9).items

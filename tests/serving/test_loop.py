@@ -1,5 +1,7 @@
 """The loop, round by round, on a topic in memory and a real Redis."""
 
+from __future__ import annotations
+
 import gc
 import logging
 import shutil
@@ -50,28 +52,39 @@ log = logging.getLogger("serving")
 
 
 class Loop:
-    """A loop whose topic and stores the test holds. The rows of GRAPH are in the edge store, and
-    the topic begins after them.
+    """A loop whose topic and stores the test holds.
 
     load_second: set to let the second model be loaded.
     """
 
-    def __init__(self, folder: Path, redis_url: str, n_partitions: int = 1) -> None:
-        self.topic = FakeTopic(n_partitions, begins=len(GRAPH), has_id=False)
+    def __init__(
+        self,
+        folder: Path,
+        redis_url: str,
+        n_partitions: int = 1,
+        others: tuple[FakeTopic, EdgeStore, str] | None = None,
+    ) -> None:
+        """The rows of GRAPH are in the edge store, and the topic begins after them.
+
+        Args:
+            others: topic, edge store and prefix in Redis that this loop shares with others.
+        """
+        if others is None:
+            topic = FakeTopic(n_partitions, begins=len(GRAPH), has_id=False)
+            others = topic, store_of(folder / "edges", pairs(GRAPH)), folder.name
+        self.topic, self.rows, prefix = others
         self.reader = FakeReader(self.topic)
-        self.rows = store_of(folder / "edges", pairs(GRAPH))
         settings = ServingSettings(
             edge_store=str(folder / "edges"), model_store=str(folder / "models"), kafka_topic="t",
-            redis_url=redis_url, redis_prefix=folder.name, top_k=3, device="cpu",
+            redis_url=redis_url, redis_prefix=prefix, top_k=3, device="cpu",
         )  # fmt: skip
         self.snapshots = Snapshots(settings.model_store)
         self.store = Store(redis_url, settings.redis_prefix)
-        self.edges = UserEdges(Weighing())
+        self.edges = UserEdges(Weighing(), held=frozenset())
         self.load_second = threading.Event()
         forgetting = Forgetting(self.store, self.edges)
         edge_store = EdgeStore(settings.edge_store, "t")
         self.growing = Growing(edge_store, "t", self.edges, forgetting, log)
-        self.growing.read_now()
         live = LiveModel(self.snapshots, log)
         self.slot = ModelSlot(live, self._prepare, self.edges, forgetting, log)
         self.process = Running(threading.Event(), Figures("serving"), Health())
@@ -85,8 +98,10 @@ class Loop:
             assert self.load_second.wait(PATIENCE)
         return Recommender(ServedModel(snapshot, torch.device("cpu")), 3)
 
-    def promote(self, version: str) -> None:
-        fitted = fit(GRAPH, Hyperparameters(dim=8, epochs=5, vectors=4, learned_order=0.0).usual())
+    def promote(self, version: str, order: float = 0.0) -> None:
+        """A model goes live; without `order` it has a row for each user."""
+        chosen = Hyperparameters(dim=8, epochs=5, vectors=4, learned_order=order)
+        fitted = fit(GRAPH, chosen.usual())
         embeddings = fitted.embeddings
         manifest = Manifest(
             version, embeddings.model, embeddings.layers, embeddings.cosine, 7, GRAPH.n_users,
@@ -157,6 +172,24 @@ def test_an_event_is_answered_by_a_new_list_and_then_committed(loop: Loop) -> No
     assert found.source == "live"
     assert {item.split("-")[0] for item in found.items} == {"2"}
     loop.go_on("the commit", lambda: loop.reader.committed_offsets == {0: len(GRAPH) + 2})
+
+
+@pytest.mark.parametrize("mine", [(0, 1), (0,)])
+def test_a_model_with_rows_of_users_is_loaded_once_before_its_lists_are_written(
+    loop: Loop, mine: tuple[int, ...]
+) -> None:
+    loop.promote(FIRST)
+    loop.go_on("the model", lambda: loop.slot.recommender)  # before the partitions are known
+    first = loop.slot.recommender
+    loop.reader.assign(*mine)
+    loop.go_on("the lists", lambda: loop.published(FIRST, *mine))
+    if len(mine) == 2:
+        for _ in range(20):
+            loop.loop.round()
+        assert loop.slot.recommender is first
+    else:
+        loop.go_on("the rows of own users alone", lambda: loop.slot.recommender is not first)
+    assert loop.slot.has_rows
 
 
 def test_events_are_answered_from_the_model_in_use_while_the_next_one_is_loaded(
@@ -503,8 +536,8 @@ def test_lists_are_written_again_for_a_replaced_edge_store_also_of_partitions_th
     loop.reader.assign(*([1] if half_way else []))
     loop.loop.round()
     shutil.rmtree(tmp_path / "edges")
-    store_of(tmp_path / "edges", [*pairs(GRAPH), ("0-1", "2-3")])
-    loop.go_on("the other edges", lambda: "2-3" in loop.edges.items("0-1"))
+    other = store_of(tmp_path / "edges", [*pairs(GRAPH), ("0-1", "2-3")])
+    loop.go_on("the other edges", lambda: loop.edges.watermark.table == other.id)
     loop.reader.assign(0, 1)
     loop.go_on("a newer list", lambda: loop.has_newer("0-1", first))
 

@@ -16,7 +16,7 @@ def test_evaluate_measures_new_users_by_the_list_that_serving_calls_popular(tmp_
     ]
     edges, made = UserEdges(Weighing()), graph(rows)
     edges.grow(store(tmp_path, rows))
-    items, counts = edges.popular(20)
+    items, counts, _ = edges.popular(20)
     measured = dict(zip(made.item_ids.values.to_pylist(), recent(made).tolist(), strict=True))
     assert items == sorted(measured, key=lambda item: -measured[item])
     np.testing.assert_allclose(counts, [measured[item] for item in items], rtol=1e-5)

@@ -144,7 +144,7 @@ def test_popular_counts_a_recent_edge_more_than_an_old_one(tmp_path: Path) -> No
     old = [(f"u{n}", "old", 1.0, 0) for n in range(3)]
     edges.grow(store(tmp_path, old))
     edges.apply(event("v", "new", 2 * HALF_LIFE_MS), 0, Position(3, 0))
-    items, counts = edges.popular(9)
+    items, counts, _ = edges.popular(9)
     assert items == ["new", "old"]
     assert counts.tolist() == pytest.approx([1.0, 3 * math.exp2(-2)])
 
@@ -158,7 +158,7 @@ def test_popular_items_are_told_whatever_the_years_between_the_events(tmp_path: 
     edges.apply(event("v", "new", 1_795_532_364_000), 0, Position(1, 0))
     edges.apply(event("w", "new", 1_795_532_364_000), 0, Position(2, 0))
     edges.apply(event("w", "new", kind="remove"), 0, Position(3, 0))
-    items, counts = edges.popular(9)
+    items, counts, _ = edges.popular(9)
     assert items == ["new"]
     assert counts.tolist() == pytest.approx([1.0])
 
@@ -274,7 +274,7 @@ def test_what_users_dislike_or_what_weighs_nothing_is_not_popular(tmp_path: Path
     for n in range(60):
         edges.apply(Event(f"v{n}", "disliked", -1.0, 5, "view"), 0, Position(offset + n, 0))
         edges.apply(Event(f"v{n}", "seen", 1.0, 5, "impression"), 0, Position(offset + 60 + n, 0))
-    items, counts = edges.popular(9)
+    items, counts, _ = edges.popular(9)
     assert sorted(items) == ["barely", "liked"]
     assert counts.tolist() == pytest.approx([1.0, 1.0])
 

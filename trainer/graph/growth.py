@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from consumer.edge.news import News
 from consumer.edge.schema import TABLE
 from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import matching, notices, split
@@ -45,15 +46,9 @@ def grow(graph: InteractionGraph, store: EdgeStore, watermark: Watermark) -> Ite
     """
     news = store.news(watermark)
     watermark = news.watermark
-    if graph.n_users:
-        forgotten = notices(news.notices())
-        numbers = matching(graph.user_ids.values, forgotten)
-        if numbers:
-            users = graph.user_ids.values.take(pa.array(numbers)).to_pylist()
-            left = news.read_before(users)
-            graph.forget(numbers)
-            graph.extend(left)
-            yield Step(left, 0, forgotten, watermark)
+    forgotten = take_out(graph, news)
+    if forgotten:
+        yield forgotten
     for rows in news.read():
         events, _ = split(rows)
         kept = own_rows(events, graph.ranks)
@@ -61,6 +56,25 @@ def grow(graph: InteractionGraph, store: EdgeStore, watermark: Watermark) -> Ite
         watermark = watermark.after(rows)
         yield Step(kept, len(rows) - len(events) + len(kept), notices(rows), watermark)
     yield Step(TABLE.empty_table(), 0, {}, news.end(watermark))
+
+
+def take_out(graph: InteractionGraph, news: News) -> Step | None:
+    """Take users out of the graph whom the news say to be forgotten, but for what is left of them.
+
+    Raises:
+        StoreError: the store cannot be read; the graph is as it was.
+    """
+    if not graph.n_users:
+        return None
+    forgotten = notices(news.notices())
+    numbers = matching(graph.user_ids.values, forgotten)
+    if not numbers:
+        return None
+    users = graph.user_ids.values.take(pa.array(numbers)).to_pylist()
+    left = news.read_before(users)
+    graph.forget(numbers)
+    graph.extend(left)
+    return Step(left, 0, forgotten, news.watermark)
 
 
 def read_again(

@@ -6,6 +6,8 @@ takes out a user: its edges, and its id, of which the node's number is left.
 
 Where several ranks train, each has the edges of its own users; items have the same numbers on all
 of them from the moment at which they have agreed (numbering.py).
+
+This file is longer than 250 lines because all changes of the graph keep the same columns together.
 """
 
 from __future__ import annotations
@@ -146,6 +148,23 @@ class InteractionGraph:
         if self.weighing.dampened != on:
             self.weighing = replace(self.weighing, dampened=on)
             self._drop_derived()
+
+    def keep_users(self, numbers: Int64s) -> None:
+        """Renumber these users from 0 on in their order, in place; no other user has an edge.
+
+        Args:
+            numbers: int64 [users to be kept], ascending.
+        """
+        places = np.full(self.n_users, -1, np.int32)
+        places[numbers] = np.arange(len(numbers), dtype=np.int32)
+        ages, strengths = self.__dict__.get("ages"), self.__dict__.get("strengths")
+        self._drop_derived()
+        self.users = places[self.users]
+        self.user_ids = Ids(self.user_ids.values.take(pa.array(numbers)))
+        if ages is not None:
+            self.ages = ages
+        if strengths is not None:
+            self.strengths = strengths
 
     def as_of(self, until: int) -> None:
         """Take strengths for those of a moment, epoch milliseconds."""

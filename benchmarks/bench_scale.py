@@ -1,0 +1,154 @@
+"""What each of several serving processes holds, and what they do together.
+
+python -m benchmarks.bench_scale --edges 1000000 --users 100000 --items 2000 --processes 1 2 4
+
+Needs an Apache Kafka, named by KAFKA_HOME. A synthetic shop and a model of it, as in synthetic.py;
+its edges go through Kafka (four partitions) and the consumer. Then, for each number of serving
+processes over the same edge store, with an empty Redis at first:
+
+memory    MB of each process when all lists are written, as proportional set size (PSS): a page that
+          n processes share counts for 1/n in each. Interpreter, libraries and the model's items are
+          in every process, so `more` is what a process has more than one that serves the same
+          model over an empty edge store.
+rate      events/s that are sent, seconds from an event to its user's new list, cores of each
+          process meanwhile.
+takeover  the worst of these seconds when one of the processes is killed (SIGKILL).
+
+Prints JSON. `ratio` is the largest process against the one process alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import psutil
+import redis
+
+from benchmarks.freshness import Running, measure, running
+from benchmarks.synthetic import Result, Sizes
+from consumer.edge.store import EdgeStore
+from tests.services import wait_for
+
+ALL_WRITTEN = "Wrote all lists"  # a line of the log
+PATIENCE = 900.0  # seconds until all lists are written
+
+
+def started(shown: Running, n: int, **settings: str) -> list[str]:
+    """So many serving processes, which have written all lists to an empty Redis."""
+    rooms = shown.rooms
+    with redis.Redis.from_url(rooms.settings.redis_url) as client:
+        client.flushall()
+    names = [rooms.start_another("serving", **settings) for _ in range(n)]
+    before = {name: rooms.log(name).count(ALL_WRITTEN) for name in names}
+    wait_for(
+        "all lists",
+        lambda: (
+            all(rooms.log(name).count(ALL_WRITTEN) > before[name] for name in names)
+            and rooms.store.published({0, 1, 2, 3}).keys() == {0, 1, 2, 3}
+        ),
+        PATIENCE,
+    )
+    return names
+
+
+def processes(shown: Running, names: Sequence[str]) -> dict[str, psutil.Process]:
+    """The serving processes by name."""
+    return {name: psutil.Process(shown.rooms.pid(name)) for name in names}
+
+
+def megabytes(process: psutil.Process) -> float:
+    """PSS."""
+    return round(process.memory_full_info().pss / 1e6, 1)
+
+
+def seconds_used(of: Mapping[str, psutil.Process]) -> dict[str, float]:
+    """CPU seconds of each process so far."""
+    return {name: sum(process.cpu_times()[:2]) for name, process in of.items()}
+
+
+def over_nothing(shown: Running, folder: Path) -> float:
+    """MB of a process that serves the same model over an edge store without rows."""
+    rooms, topic = shown.rooms, "nothing"
+    settings = {
+        "KAFKA_TOPIC": topic, "KAFKA_GROUP": topic, "EDGE_STORE": str(folder / topic),
+        "REDIS_PREFIX": topic,
+    }  # fmt: skip
+    EdgeStore.begin(settings["EDGE_STORE"], topic)
+    names = [rooms.start_another("consumer", **settings)]
+    names.append(rooms.start_another("serving", **settings))
+    wait_for("all lists", lambda: ALL_WRITTEN in rooms.log(names[1]), PATIENCE)
+    made = megabytes(psutil.Process(rooms.pid(names[1])))
+    for name in names:
+        rooms.stop(name)
+    return made
+
+
+def several(shown: Running, n: int, rate: int, seconds: float, nothing: float) -> Result:
+    """The figures of so many processes."""
+    names = started(shown, n)
+    of = processes(shown, names)
+    memory = sorted((megabytes(process) for process in of.values()), reverse=True)
+    before, begun = seconds_used(of), time.monotonic()
+    made = measure(shown, rate, seconds)
+    lasted, after = time.monotonic() - begun, seconds_used(of)
+    result: Result = {
+        "memory_mb": memory,
+        "more_mb": [round(each - nothing, 1) for each in memory],
+        "sent_per_s": made["sent_per_s"],
+        "p50_s": made["p50_s"],
+        "p99_s": made["p99_s"],
+        "cores": [round((after[name] - before[name]) / lasted, 2) for name in names],
+    }
+    if n > 1:
+        timer = threading.Timer(seconds / 4, shown.rooms.kill, [names.pop()])
+        timer.start()
+        taken_over = measure(shown, rate, seconds)
+        timer.join()
+        result |= {
+            "takeover_worst_s": taken_over["worst_s"],
+            "takeover_never_seen": taken_over["never_seen"],
+        }
+    for name in names:
+        shown.rooms.stop(name)
+    return result
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--items", type=int, default=2_000)
+    parser.add_argument("--edges", type=int, default=1_000_000)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--rate", type=int, default=100, help="events/s")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--shop", type=Path, help="folder in which the model is kept for next time")
+    given = parser.parse_args()
+    sizes = Sizes(given.users, given.items, given.edges, order=True)
+    with nullcontext(given.shop) if given.shop else tempfile.TemporaryDirectory() as name:
+        shop = Path(name)
+        shop.mkdir(exist_ok=True)
+        with running(sizes, shop) as shown, tempfile.TemporaryDirectory() as folder:
+            shown.rooms.stop("serving")
+            nothing = over_nothing(shown, Path(folder))
+            made = {
+                n: several(shown, n, given.rate, given.seconds, nothing) for n in given.processes
+            }
+    alone = made[given.processes[0]]
+    for of in made.values():
+        of["ratio_memory"] = round(of["memory_mb"][0] / alone["memory_mb"][0], 3)
+        of["ratio_more"] = round(of["more_mb"][0] / alone["more_mb"][0], 3)
+    print(json.dumps({"over_nothing_mb": nothing, "serving": made}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The edge store's new rows for a process that holds all users, or those of some partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from consumer.edge.schema import TABLE
+from consumer.edge.store import EdgeStore, Watermark
+from consumer.edge.traces import notices, split
+from trainer.graph.growth import grow, take_out
+from trainer.graph.interactions import InteractionGraph
+
+Held = frozenset[int] | None  # partitions whose users a process holds; None: all, and any to come
+
+
+class Step(NamedTuple):
+    """Rows that the graph has taken in.
+
+    digests: of users who were forgotten; watermark: how far the graph is after this step; others:
+    users with rows in this step that the graph has not taken in.
+    """
+
+    rows: pa.Table
+    digests: Set[str]
+    watermark: Watermark
+    others: Sequence[str] = ()
+
+
+def steps(
+    graph: InteractionGraph, store: EdgeStore, watermark: Watermark, held: Held
+) -> Iterator[Step]:
+    """Take the new rows of the held partitions into the graph, which is up to the watermark.
+
+    Raises:
+        Replaced: the graph is of another store; begin with an empty one.
+        StoreError: the store cannot be read; go on at the last step's watermark.
+    """
+    if held is None:
+        for step in grow(graph, store, watermark):
+            yield Step(step.rows, step.notices.keys(), step.watermark)
+        return
+    news = store.news(watermark)
+    watermark = news.watermark
+    forgotten = take_out(graph, news)
+    if forgotten:
+        yield Step(forgotten.rows, forgotten.notices.keys(), watermark)
+    for shared in news.shared(of_partitions(held)):
+        kept, _ = split(shared.rows)
+        graph.extend(kept)
+        watermark = watermark.after(shared.rows)
+        yield Step(kept, notices(shared.rows).keys(), watermark, shared.others)
+    yield Step(TABLE.empty_table(), set(), news.end(watermark))
+
+
+def of_partitions(partitions: Set[int]) -> pc.Expression:
+    """The condition for the rows of these partitions."""
+    numbers = pa.array(sorted(partitions), TABLE.field("kafka_partition").type)
+    return pc.field("kafka_partition").isin(numbers)
+
+
+def gained(before: Set[int], held: Held) -> pc.Expression:
+    """The condition for the rows of the partitions that are held now and were not before."""
+    return ~of_partitions(before) if held is None else of_partitions(held - before)

@@ -139,7 +139,7 @@ def main() -> None:
                 found = measured(kind, place)
                 to = first.setdefault(kind, found)
                 ratios = {
-                    f"{name}_ratio": round(found[name] / to[name], 2)
+                    f"{name}_ratio": round(found[name] / max(to[name], 0.1), 2)
                     for name in ("peak_mb", "held_mb", "seconds")
                 }
                 result[f"{kind}, {times} events an edge"] = found | ratios

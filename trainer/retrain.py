@@ -2,6 +2,9 @@
 
 Under torchrun several processes train: each reads the edges of its own users. The first one holds
 the lease, says when, writes and reports; what a method does alone it does there.
+
+This file is longer than 250 lines because a turn of the trainer is told here as a whole, with what
+becomes of it where a store, a training or another process fails.
 """
 
 from __future__ import annotations

@@ -89,8 +89,9 @@ def evaluate(
     trained on. Several processes that torchrun starts share the users.
     """
     from trainer.device import device
-    from trainer.fit.evaluate import measure_rmse, measure_served, unseen
+    from trainer.fit.evaluate import measure_rmse
     from trainer.fit.fit import fit, fit_all
+    from trainer.fit.served import measure_served, unseen
     from trainer.graph import whole
     from trainer.graph.holdout import held_out_edges, last_edges
     from trainer.graph.interactions import InteractionGraph

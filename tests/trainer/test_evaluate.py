@@ -6,8 +6,9 @@ import torch
 
 from tests.graphs import graph, pairs, table
 from trainer.embedding.predictions import rmse
-from trainer.fit.evaluate import measure_served, popularity, ranking
+from trainer.fit.evaluate import popularity, ranking
 from trainer.fit.fit import fit_all
+from trainer.fit.served import measure_served
 from trainer.graph.holdout import last_edges
 from trainer.graph.interactions import InteractionGraph
 from trainer.model.biases import predicted_by_biases

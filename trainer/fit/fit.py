@@ -20,6 +20,7 @@ from trainer.graph import whole
 from trainer.graph.arrays import Bools, Int8s
 from trainer.graph.holdout import JUDGED_USERS, held_out_edges, judged_users
 from trainer.graph.interactions import InteractionGraph
+from trainer.memory import give_back
 from trainer.model import blend
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.part import State
@@ -96,6 +97,7 @@ def fit(
     candidate = blend.blend(kept, fitted, settings)
     left, epochs = blend.state(fitted, settings), _epochs(fitted)
     del fitted  # large, and its job is done
+    give_back()
     made = candidate
     if graph.ranks.any(bool(newest.any())):
         for_all = replace(settings, epochs=epochs or settings.epochs)

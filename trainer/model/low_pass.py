@@ -146,11 +146,8 @@ def _begun(known: Tensor, width: int, seed: int, own: slice) -> Tensor:
 
 
 def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor, ranks: Ranks) -> Tensor:
-    """The normalised item-item matrix times a basis, with few columns of the user side at once.
-
-    Args:
-        basis: the rows of this rank, as what is returned.
-    """
+    """This rank's rows of the normalised item-item matrix times a basis, of which it has the same
+    rows, with few columns of the user side at once."""
     made = []
     for begin in range(0, basis.shape[1], COLUMNS):
         columns = ranks.joined_tensor(basis[:, begin : begin + COLUMNS])

@@ -32,6 +32,7 @@ BEGAN_MS = 1_790_000_000_000
 SETTINGS = {
     "STREAMGCN_COMMIT_SECONDS": "2",  # the object store takes a second for a commit
     "STREAMGCN_MIN_EDGES": "20000",
+    "STREAMGCN_RETRAIN_EDGES": "1",
     "STREAMGCN_EPOCHS": "2",
     "STREAMGCN_TOP_K": str(K),
 }

@@ -101,7 +101,8 @@ class NewItems:
         items = first[:AT_ONCE]
         for item in items:
             del due[item]
-        likes = {item: self._likes(item) for item in items}
+        known: dict[str, Edges] = {}  # edges of users, many of whom like several of the items
+        likes = {item: self._likes(item, known) for item in items}
         likes = {item: users for item, users in likes.items() if len(users) >= FEWEST}
         return self._fold(likes) if likes else []
 
@@ -112,14 +113,16 @@ class NewItems:
         if self._model.room or item in self._likers.of:  # else it could not be recommended
             self._likers.add(user, item, self._recommended)
 
-    def _likes(self, item: str) -> dict[object, _User]:
+    def _likes(self, item: str, known: dict[str, Edges]) -> dict[object, _User]:
         """Who likes the item, the newest ones: by the user's id, or by what another process told.
 
         The users of an item are the same in all processes, if they are too many too.
         """
         found: dict[object, _User] = {}
         for user in self._likers.of.get(item, ()):
-            edges = self._edges.weights(user)
+            edges = known.get(user)
+            if edges is None:
+                edges = known[user] = self._edges.weights(user)
             if item in edges and edges[item].weight > 0:
                 found[user] = _User(edges, self._model.number(user))
         for liker in self._others.get(item, ()):

@@ -31,6 +31,7 @@ StreamGCNError
 │   └── RedisRefuses                           it answers, and takes no lists
 │       └── RedisMisconfigured                 and waiting does not mend it; a SettingsError too
 ├── ForeignValue     serving/redis/contract.py a key holds what serving did not write
+├── ShareUnreadable  serving/redis/share.py    what another process told is not to be read
 ├── FileError        streamgcn/files/source.py an interaction file cannot be read
 ├── PlotError        streamgcn/replay/plot.py  the picture of a replay cannot be made
 ├── EmbeddedError    streamgcn/services/ports.py an embedded part cannot be started

@@ -99,12 +99,12 @@ def stamped(files: Sequence[File], after: int | None) -> Iterator[Window]:
     """Windows of the rows with an ingest time behind `after`, epoch microseconds."""
     done = -1 if after is None else after
     held = [(file, file.stamps) for file in files if file.stamps and file.stamps[1] + MILLI > done]
-    pieces: list[tuple[int, int]] = []  # where a piece ends, and its rows
+    pieces: list[tuple[int, float]] = []  # where a piece ends, and its rows, about
     for file, (first, last) in held:
         parts = max(1, math.ceil(PIECES * file.rows / WINDOW_ROWS))
         ends = (first + (last - first) * part // parts for part in range(1, parts + 1))
-        pieces += ((end, file.rows // parts) for end in ends)
-    begin, rows = done, 0
+        pieces += ((end, file.rows / parts) for end in ends)
+    begin, rows = done, 0.0
     pieces.sort()
     for number, (end, more) in enumerate(pieces):
         rows += more

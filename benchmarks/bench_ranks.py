@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.named import run_named
 from benchmarks.ranks import Found
 
 SIZES = (1, 4, 2)
@@ -74,13 +75,5 @@ def traffic() -> Found:
 
 BENCHMARKS = (quality, memory, traffic)
 
-
-def main() -> None:
-    """Run what is named on the command line, or everything."""
-    for benchmark in BENCHMARKS:
-        if len(sys.argv) == 1 or benchmark.__name__ in sys.argv[1:]:
-            print(json.dumps({benchmark.__name__: benchmark()}, indent=2), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_named(BENCHMARKS)

@@ -14,10 +14,8 @@ memory       peak resident memory of a synthetic power-law graph against 12 GB, 
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -28,6 +26,7 @@ import torch
 from torch_geometric.nn import LGConv
 
 from benchmarks.bench_gowalla import DATA, published
+from benchmarks.named import run_named
 from benchmarks.other_models import CPU, Result, implicit_models, pyg_lightgcn, timed
 from benchmarks.quality import games, games_last, movielens, movielens_last
 from streamgcn.files.load import table
@@ -187,13 +186,5 @@ def added(kept: float, chosen_on: float) -> float:
 QUALITY = (movielens, movielens_last, games, games_last)
 BENCHMARKS = (propagation, rivals, *QUALITY, warm, vectors, memory)
 
-
-def main() -> None:
-    """Run what is named on the command line, or everything."""
-    for benchmark in BENCHMARKS:
-        if len(sys.argv) == 1 or benchmark.__name__ in sys.argv[1:]:
-            print(json.dumps({benchmark.__name__: benchmark()}, indent=2), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_named(BENCHMARKS)

@@ -167,32 +167,37 @@ def test_when_a_process_is_gone_another_takes_its_users_and_counts_them_once(gro
     second.close()
 
 
-def test_a_user_whose_events_go_over_to_another_process_reads_a_list_of_all_edges(
-    group: Group,
-) -> None:
+def one_who_goes_over(group: Group) -> tuple[Loop, Loop, str, set[str]]:
+    """A user of the first of two processes whose next event comes by a partition of the second.
+
+    Returns:
+        Both processes, the user, and the items of all the user's edges, which the second has.
+    """
     group.one.promote(FIRST)
     first, second = group.join((0, 1)), group.join((2, 3))
     group.go_on("all lists", lambda: None not in group.lists(group.store, USERS))
     user = next(user for user in USERS if partition_of(user) == 0)
-    before = set(first.edges.items(user))
+    items = {*first.edges.items(user), "3-1"}
     group.one.publish(user, "3-1", partition=2)
-    group.go_on("the edges to come", lambda: second.edges.items(user).keys() == before | {"3-1"})
+    group.go_on("the edges to come", lambda: second.edges.items(user).keys() == items)
+    return first, second, user, items
+
+
+def test_a_user_whose_events_go_over_to_another_process_reads_a_list_of_all_edges(
+    group: Group,
+) -> None:
+    first, second, user, items = one_who_goes_over(group)
     group.go_on("the same list", lambda: group.has_same([user]))
     append(group.rows, [(user, "3-1")], group.topic.end[2] - 1, 2)
     group.go_on("the process before to leave the user", lambda: not first.edges.has(user))
     group.go_on("the same list", lambda: group.has_same([user]))
-    assert second.edges.items(user).keys() == before | {"3-1"}
+    assert second.edges.items(user).keys() == items
 
 
 def test_a_user_with_events_in_partitions_of_two_processes_is_forgotten_by_both(
     group: Group,
 ) -> None:
-    group.one.promote(FIRST)
-    first, second = group.join((0, 1)), group.join((2, 3))
-    group.go_on("all lists", lambda: None not in group.lists(group.store, USERS))
-    user = next(user for user in USERS if partition_of(user) == 0)
-    group.one.publish(user, "3-1", partition=2)
-    group.go_on("the edges to come", lambda: len(second.edges.items(user)) > 1)
+    first, second, user, _ = one_who_goes_over(group)
     append(group.rows, [(user, "3-1")], group.topic.end[2] - 1, 2)
     group.go_on("the process before to leave the user", lambda: not first.edges.has(user))
     for partition in range(N):

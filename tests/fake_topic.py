@@ -144,6 +144,9 @@ class FakeReader:
     def committed(self, partition: int) -> int | None:
         return self.committed_offsets.get(partition)
 
+    def first(self, partition: int) -> int:
+        return self._topic.first[partition]
+
     def ends(self, offsets: Mapping[int, int]) -> dict[int, int]:
         return dict(enumerate(self._topic.end))
 

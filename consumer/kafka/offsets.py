@@ -53,6 +53,19 @@ def bounds(
     return first, end if end >= start else max(end, read_end(settings, tp, end))
 
 
+def first(client: KafkaConsumer, settings: ConsumerSettings, partition: int) -> int:
+    """The first offset of a partition.
+
+    Raises:
+        StreamError: the broker does not answer.
+    """
+    tp = TopicPartition(settings.kafka_topic, partition)
+    try:
+        return int(client.beginning_offsets([tp], timeout_ms=CHECK_MS)[tp])
+    except KafkaError as error:
+        raise in_words(error, settings, f"READ topic {settings.kafka_topic}") from error
+
+
 def ends(
     client: KafkaConsumer, settings: ConsumerSettings, offsets: Mapping[int, int]
 ) -> dict[int, int]:

@@ -93,6 +93,14 @@ class Reader(Protocol):
         """
         ...
 
+    def first(self, partition: int) -> int:
+        """The offset at which the partition begins.
+
+        Raises:
+            StreamError: the broker does not answer.
+        """
+        ...
+
     def ends(self, offsets: Mapping[int, int]) -> dict[int, int]:
         """Where the topic's partitions end: partition -> offset; those of `offsets` for certain.
 

@@ -169,6 +169,10 @@ class Subscription:
         client = self._member.client
         return offsets.committed(client, self._settings, self._group, partition, self.topic_id)
 
+    def first(self, partition: int) -> int:
+        """As `Reader.first`."""
+        return offsets.first(self._member.client, self._settings, partition)
+
     def ends(self, offsets_: Mapping[int, int]) -> dict[int, int]:
         """As `Reader.ends`."""
         return offsets.ends(self._member.client, self._settings, offsets_)

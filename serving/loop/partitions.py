@@ -23,7 +23,7 @@ COMMIT_EVERY = 1.0  # seconds between two times that Kafka is told what is answe
 class _Place(NamedTuple):
     log: int
     stored: int | None  # offset that the edge store goes on at
-    answered: int | None  # offset that serving has committed to Kafka
+    answered: int | None  # offset that serving has committed to Kafka, or the first of all
 
 
 class Partitions:
@@ -94,7 +94,11 @@ class Partitions:
         """What is known of a partition before the edge store is read."""
         edge_log = self._find_log()
         stored = self._growing.edge_store.next_offset(partition, edge_log)
-        return _Place(edge_log.number, stored, self._reader.committed(partition))
+        answered = self._reader.committed(partition)
+        if stored is None and answered is None:
+            # Else a process that takes over might go on at what is stored and unanswered by then.
+            answered = self._reader.first(partition)
+        return _Place(edge_log.number, stored, answered)
 
     def _hold(self) -> None:
         """Hold the users of the partitions that this process has, and no others.
@@ -124,9 +128,10 @@ class Partitions:
         # Of a log that is new nothing is stored, and none of its events is known from another log.
         self._edges.begin(log, partition, stored or 0)
         start = stored if stored is None or answered is None else min(stored, answered)
-        if start is not None:
+        known = answered if start is None else start
+        if known is not None:
             # Committed at once, so that another process that takes over does not go on behind it.
-            self._due.have_read(partition, start)
+            self._due.have_read(partition, known)
         return start
 
     def _find_log(self) -> Log:

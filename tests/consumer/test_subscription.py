@@ -231,6 +231,9 @@ def test_offsets_that_retention_has_deleted_are_named_in_the_log(
     found = read_all(settings, {partition: 10})
     assert [int(each.value or b"") for each in found] == list(range(40, 100))
     assert f"deleted the offsets 10 to 39 of partition {partition} unread" in caplog.text
+    with Subscription(settings, uuid.uuid4().hex, log, threading.Event()) as member:
+        firsts = {each: member.first(each) for each in range(4)}
+    assert firsts == {each: 40 if each == partition else 0 for each in range(4)}
 
 
 def test_messages_of_partitions_that_are_lost_in_the_middle_of_a_poll_are_read_again(

@@ -72,6 +72,7 @@ class Loop:
         if others is None:
             topic = FakeTopic(n_partitions, begins=len(GRAPH), has_id=False)
             others = topic, store_of(folder / "edges", pairs(GRAPH)), folder.name
+        self.folder = folder
         self.topic, self.rows, prefix = others
         self.reader = FakeReader(self.topic)
         settings = ServingSettings(
@@ -574,3 +575,20 @@ def test_garbage_of_the_time_before_a_model_is_put_in_place_does_not_stay_for_ev
         assert garbage() is None
     finally:
         gc.enable()
+
+
+def test_events_of_a_partition_that_was_empty_are_answered_by_another_process_after_a_crash(
+    loop: Loop, redis_url: str
+) -> None:
+    loop.start(1)
+    loop.publish("newcomer", "2-3", partition=1)
+    append(loop.rows, [("newcomer", "2-3")], 0, partition=1)
+    loop.loop._read()  # it is read, not answered, and the process is killed
+    others = loop.topic, loop.rows, loop.folder.name
+    other = Loop(loop.folder, redis_url, others=others)
+    other.reader.committed_offsets |= loop.reader.committed_offsets
+    other.reader.assign(0, 1)
+    try:
+        other.go_on("the list", lambda: other.store.user("newcomer"))
+    finally:
+        other.close()

@@ -220,3 +220,20 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = PATIENCE)
             return found
         time.sleep(0.05)
     raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
+
+
+def wait_until_done(left: Callable[[], str], seconds: float = PATIENCE) -> None:
+    """Until nothing is left to do; whenever something else is left, patience begins anew.
+
+    So what takes long on a busy machine is waited for, and what has come to a halt is told.
+
+    Args:
+        left: what is left, in words; empty if all is done.
+    """
+    found, since = left(), time.monotonic()
+    while found:
+        if time.monotonic() - since > seconds:
+            raise AssertionError(f"for {seconds:.0f} s this was left: {found}")
+        time.sleep(0.05)
+        if (now := left()) != found:
+            found, since = now, time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection, Set
 
 from serving.edges.user_edges import UserEdges
 from serving.lists.popular_list import PopularList
@@ -16,6 +16,8 @@ from serving.redis.store import Store
 
 NEW_ITEMS = "items that are newer than the model can be recommended now"
 OTHER_EDGES = "the whole edge store was read again"
+UNFINISHED = "the process that began to write them again has not ended that"
+AGAIN = " again"  # behind the edition in Redis, until all lists of it are written again
 # Seconds from the end of a publication to one that writes its lists again: at least so many,
 RENEW_AFTER = 5.0
 RENEW_TIMES = 2.0  # and at least this many times as long as the last one took
@@ -97,6 +99,7 @@ class Publication:
             return
         missing, version = self._missing(mine, edition), recommender.model.version
         again = {p: why for p, why in self._to_renew.items() if p in mine}
+        self._note_renewals(again, edition)
         if missing:
             self._log.info(
                 "Writing all lists of model %s for the users of partitions %s.",
@@ -165,7 +168,17 @@ class Publication:
         unknown = {p for p in mine if self._editions.get(p) != edition}
         if unknown:
             self._editions |= self._store.published(unknown)
-        return {p for p in unknown if self._editions.get(p) != edition}
+        for partition in unknown:
+            if self._editions.get(partition) == edition + AGAIN:
+                self._to_renew.setdefault(partition, UNFINISHED)
+        return {p for p in unknown if self._editions.get(p) not in (edition, edition + AGAIN)}
+
+    def _note_renewals(self, partitions: Collection[int], edition: str) -> None:
+        """Note in Redis what is to be written again, for who takes a partition over meanwhile."""
+        new = {p for p in partitions if self._editions.get(p) == edition}
+        if new:
+            self._store.put_published(new, edition + AGAIN)
+            self._editions |= dict.fromkeys(new, edition + AGAIN)
 
     def _renewal_is_due(self) -> bool:
         took = self._ended_at - self._began_at

@@ -16,7 +16,7 @@ from serving.loop import publication
 from serving.loop.blocks import TURNS, Blocks
 from serving.loop.due import DueUsers
 from serving.loop.popular import Popular
-from serving.loop.publication import NEW_ITEMS, OTHER_EDGES, Publication
+from serving.loop.publication import NEW_ITEMS, OTHER_EDGES, UNFINISHED, Publication
 from serving.redis.store import Store
 from tests.graphs import blocks
 from tests.serving.test_serving import POPULAR, snapshot_of
@@ -144,6 +144,26 @@ def test_a_publish_that_lost_its_partitions_is_done_again_once(
     published.go_on(100)
     assert begun(caplog) == 2
     assert published.publication.progress == 1
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_what_a_process_was_to_write_again_is_written_by_the_process_after_it(
+    published: Published, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, has_begun: bool,
+) -> None:  # fmt: skip
+    published.go_on(100)
+    monkeypatch.setattr(publication, "RENEW_AFTER", 0.0 if has_begun else 1_000.0)
+    published.publication.renew({1}, NEW_ITEMS)
+    published.go_on(1)
+    assert published.publication.running == has_begun
+    monkeypatch.setattr(publication, "RENEW_AFTER", 0.0)
+    published.publication = Publication(published.store, log)  # the process before is killed
+    published.go_on(100)
+    assert caplog.messages[-1] == "Wrote all lists of model v1 for the users of partitions [1]."
+    assert f"again for the users of partitions [1]: {UNFINISHED}." in caplog.messages[-2]
+    assert published.store.published({0, 1}) == {0: "v1 word", 1: "v1 word"}
+    published.go_on(100)
+    assert begun(caplog) == 2 + has_begun
 
 
 def test_an_edition_that_an_evicting_redis_threw_away_is_no_cause_and_is_written_again(

@@ -52,6 +52,10 @@ class Group(Ranks):
         """By all_reduce."""
         return int(_reduced(torch.tensor([number])))
 
+    def before(self, number: int) -> int:
+        """By all_reduce of a number a rank."""
+        return sum(self._sizes(number)[: self.rank])
+
     def most(self, number: int) -> int:
         """By all_reduce."""
         return int(_reduced(torch.tensor([number]), MAX))

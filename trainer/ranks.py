@@ -42,6 +42,10 @@ class Ranks:
         """The sum of all ranks' numbers."""
         return number
 
+    def before(self, number: int) -> int:  # noqa: ARG002
+        """The sum of the numbers of the ranks before this one."""
+        return 0
+
     def most(self, number: int) -> int:
         """The largest of all ranks' numbers."""
         return number

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from process.health import Health
 from tests.graphs import Row, graph, pairs, table
 from tests.ranks import together
-from trainer.fit.evaluate import measure, scorer
+from trainer.embedding.embeddings import Embeddings
+from trainer.fit.evaluate import measure, ndcgs, scorer
 from trainer.fit.fit import fit
 from trainer.graph import whole
 from trainer.graph.arrays import Int64s
@@ -29,12 +30,15 @@ from trainer.graph.own_users import own_rows
 from trainer.graph.weights import Weighing
 from trainer.lifecycle.together import Together
 from trainer.model import lightgcn, next_item
+from trainer.model.batches import Batches
+from trainer.model.blend import spread
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.low_pass import spectrum
 from trainer.model.neighbors import neighbors
 from trainer.model.progress import quiet
 from trainer.model.rows import Rows
 from trainer.model.rows_of_ranks import summed
+from trainer.model.sequences import Sequences
 from trainer.model.transitions import transitions
 from trainer.ranks import ALONE, Array, Ranks
 
@@ -163,7 +167,8 @@ def test_two_ranks_choose_the_same_and_rank_nearly_as_one_process(chosen: Path) 
     expected = kept_lists(fitted.candidate, fitted.kept).int()
     found = torch.empty_like(expected)
     for rank in range(2):
-        found[rank::2] = load_file(chosen / f"{rank}.safetensors")["lists"]
+        own = torch.from_numpy(made.user_ids.hashes >> 31 == rank)
+        found[own] = load_file(chosen / f"{rank}.safetensors")["lists"]
     same = (found[:, :, None] == expected[:, None, :]).any(2).float().mean()
     assert same > 0.9
     assert _read(chosen) == _read(chosen, 1)
@@ -218,6 +223,58 @@ def test_what_ranks_say_to_one_another_arrives(tmp_path: Path) -> None:
         }
 
 
+def drawn(ranks: Ranks, folder: Path) -> None:
+    """What a training draws and whom it looks at, by ids, where each rank reads its own rows."""
+    made = InteractionGraph(ranks=ranks)
+    made.extend(own_rows(table(DRAWN_FROM), ranks))
+    agree(made, 0)
+    users, items = (of.values.to_pylist() for of in (made.user_ids, made.item_ids))
+    newest = newest_edges(made, 0.1)
+    looked_at: list[list[str]] = [[], [], []]  # evenly taken, measured, of whom spread is known
+
+    def score(numbers: torch.Tensor) -> list[torch.Tensor]:
+        looked_at[1].extend(users[n] for n in numbers.tolist())
+        return [torch.zeros(len(numbers), made.n_items)]
+
+    class Noting:
+        def score(self, numbers: torch.Tensor, _: object) -> torch.Tensor:
+            looked_at[2].extend(users[n] for n in numbers.tolist())
+            return numbers.float()
+
+    some = made.every(7)
+    looked_at[0] = [some.user_ids.values[int(n)].as_py() for n in some.user_ids.in_order]
+    ndcgs(score, made.subset(~newest), made.subset(newest), most=40)
+    spread(made, cast(Embeddings, Noting()))
+    torch.manual_seed(0)
+    batches, given = Batches(Sequences.of(made, 1.0)), []
+    for _ in range(3):
+        batch = batches.draw(64, 32)
+        weighed = batch.items[batch.weights > 0]  # the others count for nothing
+        tensors = weighed, batch.wanted, batch.sampled
+        given.append([[items[n] for n in of.tolist()] for of in tensors])
+        given.append(batch.weights.tolist())
+    _write(folder, ranks, {"batches": given, "looked at": looked_at, "edges": batches.edges})
+
+
+DRAWN_FROM: list[tuple[str, str, float, int]] = [
+    (f"u{n * 31 % 613}", f"i{n * n % 97}", 1.0, n // 5) for n in range(6_000)
+]
+
+
+def test_three_ranks_draw_the_edges_and_look_at_the_users_of_one_process(tmp_path: Path) -> None:
+    together("tests.trainer.test_ranks:drawn", tmp_path, size=3)
+    found = [_read(tmp_path, rank) for rank in range(3)]
+    drawn(ALONE, tmp_path)
+    expected = _read(tmp_path)
+    for each in found:
+        assert each["batches"] == expected["batches"]
+        assert each["edges"] == expected["edges"] > 1_000
+    for n, users in enumerate(expected["looked at"]):
+        assert [user for each in found for user in each["looked at"][n]] == users
+        assert len(set(users)) == len(users) > 30
+        assert all(each["looked at"][n] for each in found)
+
+
 def grown(ranks: Ranks, folder: Path) -> None:
     """Two windows of rows, after each of which the ranks agree; then one rank begins anew."""
     windows = [ROWS[:6], ROWS[6:]]
@@ -264,7 +321,7 @@ def tiny(ranks: Ranks, folder: Path) -> None:
     for at in (1, 0):
         rows: list[Row] = [(f"u{n % 2}", f"i{n}", 1.0, n * at) for n in range(12)]
         made = graph(rows).shared(ranks)
-        assert made.n_users == (1 if ranks.rank < 2 else 0)
+        assert made.n_users == (0 if ranks.rank == 1 else 1)
         fitted = fit(made, Hyperparameters(epochs=2, dim=4, negatives=8))
         scores = scorer(fitted.embeddings, made)(torch.arange(made.n_users))
         assert scores.isfinite().all()
@@ -286,7 +343,8 @@ def test_a_rank_without_users_has_the_items_of_all(tmp_path: Path) -> None:
 def with_half_life(ranks: Ranks, folder: Path) -> None:
     made = walks()
     made.weighing = Weighing(half_life=1e-6)
-    made.timestamps = made.timestamps * (1 + made.users % 2)  # those of one rank are newer
+    newer = made.user_ids.hashes >> 31 == 1  # those of one rank
+    made.timestamps = made.timestamps * (1 + newer[made.users])
     _write(folder, ranks, {"strengths": made.shared(ranks).item_strengths.tolist()})
 
 

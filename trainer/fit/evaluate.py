@@ -15,6 +15,7 @@ from trainer.embedding.predictions import predictions, rmse
 from trainer.graph.arrays import Float64s, Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.popularity import recent
+from trainer.graph.user_order import in_order, one_in
 from trainer.model.biases import predicted_by_biases
 from trainer.ranks import Ranks
 from trainer.threads import on_threads
@@ -121,8 +122,8 @@ def ndcgs(
     k: int = 20,
     most: int | None = None,
 ) -> Float64s:
-    """NDCG@k of each user that `rankings` takes the mean of, in the same order; those of all ranks,
-    one rank after another.
+    """NDCG@k of each user that `rankings` takes the mean of, in the same order; which is that
+    of the hashes of users, for all ranks.
 
     Returns:
         float64 [rankings, users]; [0, 0] without users.
@@ -152,9 +153,9 @@ def _by_user(
     """
     test = test.subset(test.strengths > 0)
     degrees = test.user_degrees
-    users = np.flatnonzero(degrees)
+    users = in_order(test.user_ids, degrees > 0)
     in_all = test.ranks.total(len(users))
-    users = users[:: -(-in_all // most)] if most and in_all else users
+    users = one_in(-(-in_all // most), users, test.ranks) if most and in_all else users
     size = block_size(train.n_items)
 
     def figures(begin: int) -> list[Tensor]:

@@ -26,6 +26,8 @@ from trainer.graph.arrays import Bools, Float32s, Int32s, Int64s
 from trainer.graph.event_times import happened_at
 from trainer.graph.ids import Ids
 from trainer.graph.keys import contained, keys_of
+from trainer.graph.own_users import are_own
+from trainer.graph.user_order import one_in
 from trainer.graph.weights import Pairs, Weighing
 from trainer.ranks import ALONE, Ranks
 
@@ -230,13 +232,23 @@ class InteractionGraph:
         if not ranks.several:
             return self
         until = int(self.timestamps.max(initial=0)) if self.until is None else self.until
-        return replace(self.every(ranks.size, ranks.rank), ranks=ranks, until=until)
+        own = self._of_users(np.flatnonzero(are_own(self.user_ids.hashes, ranks)))
+        return replace(own, ranks=ranks, until=until)
 
-    def every(self, nth: int, first: int = 0) -> InteractionGraph:
-        """Every nth user from `first` on, renumbered, with its edges; all items."""
-        made = self.subset(self.users % nth == first)
-        made.user_ids = Ids(self.user_ids.values.take(np.arange(first, self.n_users, nth)))
-        made.users = made.users // nth
+    def every(self, nth: int) -> InteractionGraph:
+        """Every nth user of all ranks' in the order of their hashes, renumbered, with the edges of
+        these; all items."""
+        if nth == 1:
+            return self
+        users = one_in(nth, self.user_ids.in_order.astype(np.int64), self.ranks)
+        return self._of_users(np.sort(users))
+
+    def _of_users(self, numbers: Int64s) -> InteractionGraph:
+        """The graph of these users alone; numbers are those of `keep_users`."""
+        kept = np.zeros(self.n_users, np.bool_)
+        kept[numbers] = True
+        made = self.subset(kept[self.users])
+        made.keep_users(numbers)
         return made
 
     def by_time(self) -> Int64s:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,12 +86,11 @@ class Batches:
 
 
 class _Numbers:
-    """The numbers of the edges of all ranks: those of one rank after those of the one before."""
+    """The numbers of the edges of all ranks: those of one rank after those of the one before, so
+    that a number means the same edge however many ranks there are."""
 
     def __init__(self, own: int, ranks: Ranks) -> None:
-        counts = ranks.joined(np.array([own]))
-        self.total = int(counts.sum())
-        self.begin = int(counts[: ranks.rank].sum())
+        self.total, self.begin = ranks.total(own), ranks.before(own)
         self._end = self.begin + own
 
     def own(self, numbers: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import TINY, own
 from trainer.embedding.embeddings import Embeddings
 from trainer.graph.interactions import InteractionGraph
+from trainer.graph.user_order import at_most, in_order, one_in
 from trainer.model.hyperparameters import MODELS, Hyperparameters
 from trainer.model.part import Fitted, State
 from trainer.model.progress import Progress, quiet
@@ -49,9 +49,9 @@ def state(fitted: AllFitted, settings: Hyperparameters) -> State:
 
 def spread(graph: InteractionGraph, part: Embeddings) -> float:
     """Standard deviation of a part's scores over users and items."""
-    users, ranks = np.flatnonzero(graph.user_strengths), graph.ranks
+    users, ranks = in_order(graph.user_ids, graph.user_strengths != 0), graph.ranks
     step = max(1, ranks.total(len(users)) // SPREAD_USERS)
-    chosen = torch.from_numpy(users[::step][: -(-SPREAD_USERS // ranks.size)])
+    chosen = torch.from_numpy(at_most(SPREAD_USERS, one_in(step, users, ranks), ranks))
     return max(ranks.spread(part.score(chosen, own(graph, chosen))), TINY)
 
 

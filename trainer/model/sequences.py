@@ -1,4 +1,8 @@
-"""Every user's edges in their order, as the learned part that predicts next items reads them."""
+"""Every user's edges in their order, as the learned part that predicts next items reads them.
+
+Users come in the order of the hashes of their ids: so the edges of several ranks, one rank after
+another, have the order that they have in one process, and what is drawn is the same.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,8 @@ class Sequences:
     @classmethod
     def of(cls, graph: InteractionGraph, recency: float) -> Self:
         """The sequences of a graph."""
-        order = graph.by_time()
+        _, users_edges = graph.places_of(graph.user_ids.in_order.astype(np.int64))
+        order = graph.by_time()[users_edges]
         users, items, strengths = (of[order] for of in (graph.users, graph.items, graph.strengths))
         first = np.concatenate([[True], users[1:] != users[:-1]])[: len(users)]
         starts, numbers = np.flatnonzero(first), np.cumsum(first, dtype=np.int32) - 1

@@ -1,0 +1,32 @@
+"""Users in the order of the hashes of their ids, and some of them evenly taken.
+
+The same order, and the same users, for any number of ranks: each has a range of hashes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainer.graph.arrays import Bools, Int64s
+from trainer.graph.ids import Ids
+from trainer.ranks import Ranks
+
+
+def in_order(ids: Ids, which: Bools) -> Int64s:
+    """The numbers of the users `which` (bool [users]) in the order of their hashes; int64 [n]."""
+    order = ids.in_order
+    return order[which[order]].astype(np.int64)
+
+
+def one_in(nth: int, users: Int64s, ranks: Ranks) -> Int64s:
+    """Every nth user, counted over the ranks.
+
+    Args:
+        users: this rank's, as `in_order` gives them.
+    """
+    return users[-ranks.before(len(users)) % nth :: nth]
+
+
+def at_most(most: int, users: Int64s, ranks: Ranks) -> Int64s:
+    """The first users, counted over the ranks; the arguments are those of `one_in`."""
+    return users[: max(0, most - ranks.before(len(users)))]

@@ -114,20 +114,8 @@ class UserEdges:
         if not self.watermark.table:  # nothing was read: no row need be read twice
             self._stored.held = held
         yield from self._grow(store, digests)
-        if self.held == held:
-            return
-        stored, told = self._stored.copy(), self._unstored.wanted()
-        digests |= yield from stored.gain(store, held, told)
-        stored.held = held
-        if held is not None:
-            self._unstored.leave(held)
-            gone = told - self.changed.keys()
-            own = (set(stored.users_of(held)) - gone) | self.changed.keys()
-            stored.leave(stored.numbers.keys() - own)
-        self._stored = self._unstored.stored = stored
-        stored.is_used()
-        self._version += 1
-        self._count()
+        if self.held != held:
+            yield from self._gain(store, held, digests)
         give_back()
 
     def read_anew(self, store: EdgeStore) -> set[str]:
@@ -352,6 +340,21 @@ class UserEdges:
         finally:
             self._use(growth)
         digests |= growth.result.digests if growth.result else set()
+
+    def _gain(self, store: EdgeStore, held: Held, digests: set[str]) -> Iterator[None]:
+        """As `hold`, where nothing is new."""
+        stored, told = self._stored.copy(), self._unstored.wanted()
+        digests |= yield from stored.gain(store, held, told)
+        stored.held = held
+        if held is not None:
+            self._unstored.leave(held)
+            gone = told - self.changed.keys()
+            own = (set(stored.users_of(held)) - gone) | self.changed.keys()
+            stored.leave(stored.numbers.keys() - own)
+        self._stored = self._unstored.stored = stored
+        stored.is_used()
+        self._version += 1
+        self._count()
 
     def _growth_of(self, stored: StoredEdges) -> Growth:
         told = self._unstored

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from consumer.edge.traces import digest
 from serving.edges.edge import Edges
@@ -47,16 +46,25 @@ class ServedModel:
     """What lists are made from.
 
     item_ids: of all items that can be recommended, those of the snapshot first; numbers: of these
-    items; trained: the snapshot's tables, without the new items; left_out: users of the snapshot
-    whose rows were left out.
+    items; trained: the snapshot's tables, without the rows of new items, and in the same memory, so
+    that rows of neighbours may come to name new items; left_out: users of the snapshot whose rows
+    were left out.
     """
 
     def __init__(self, snapshot: Snapshot, device: torch.device) -> None:
         self.manifest = snapshot.manifest
         self.device = device
-        self.trained = snapshot.embeddings.to(device)
+        self._tables = _with_room(snapshot.embeddings.tensors, device)
+        self.trained = replace(
+            snapshot.embeddings,
+            tensors={
+                name: self._tables[name][: len(table), : table.shape[1]]
+                if name in WITH_ROOM
+                else self._tables[name]
+                for name, table in snapshot.embeddings.tensors.items()
+            },
+        )
         self.item_ids: list[str] = snapshot.item_ids.to_pylist()
-        self._tables = _with_room(self.trained.tensors)
         self.numbers = {item: number for number, item in enumerate(self.item_ids)}
         # Where users have no rows of their own, nobody asks for their numbers.
         users = snapshot.user_ids.to_pylist() if has_rows(self.trained) else []
@@ -201,10 +209,26 @@ def without(snapshot: Snapshot, users: Collection[str]) -> Snapshot:
     return replace(snapshot, embeddings=embeddings, user_ids=snapshot.user_ids.filter(mask))
 
 
-def _with_room(tables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies with zero rows for new items, and zero columns for them as neighbours."""
-    padded = dict(tables)
+def _with_room(tables: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Copies with zero rows for new items, and zero columns for them as neighbours.
+
+    All are copies: a table that is read from a file keeps the whole file in memory.
+    """
+    made = {name: t.to(device, copy=True) for name, t in tables.items() if name not in WITH_ROOM}
     for name in WITH_ROOM & tables.keys():
         columns = ROOM_FOR_NEIGHBORS if name in ("neighbors", "similarities") else 0
-        padded[name] = functional.pad(tables[name], (0, columns, 0, ROOM))
-    return padded
+        made[name] = _padded(tables[name], ROOM, columns, device)
+    return made
+
+
+def _padded(table: Tensor, rows: int, columns: int, device: torch.device) -> Tensor:
+    """A copy with so many zero rows and columns more. On the CPU rows take no memory until
+    something is written there, as numpy asks the system for zeros and torch writes them."""
+    n, width = table.shape
+    shape = n + rows, width + columns
+    if device.type == "cpu":
+        made = torch.from_numpy(np.zeros(shape, torch.empty(0, dtype=table.dtype).numpy().dtype))
+    else:
+        made = torch.zeros(shape, dtype=table.dtype, device=device)
+    made[:n, :width] = table
+    return made

@@ -17,6 +17,7 @@ from serving.edges.growth import Growth
 from serving.edges.steps import Held
 from serving.edges.user_edges import UserEdges
 from serving.loop.forgetting import Forgetting
+from trainer.memory import trim
 
 CHANGED_USERS = 50_000  # changed by the topic, from which the store's rows are read
 ELSEWHERE_USERS = 200_000  # with rows of other processes' partitions, from which too
@@ -125,6 +126,7 @@ class Growing:
         growth = running.result()
         self._wait(time.monotonic())
         digests = self._edges.finish_growth(growth)
+        self._thread.submit(trim)  # what was read, and the edges before
         if digests is None:
             self._grow_at = self._settle_at = 0.0  # the edges have changed meanwhile: once more
         else:

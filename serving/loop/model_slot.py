@@ -22,6 +22,7 @@ from serving.loop.forgetting import Forgetting
 from serving.loop.user_rows import UserRows
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.manifest import Snapshot, StoreAway
+from trainer.memory import trim
 
 AT_ONCE = 0.02  # seconds in which a folder says which model is live
 NEW_ITEMS_EVERY = 1.0  # seconds between two looks at items that the model has not seen
@@ -179,3 +180,4 @@ class ModelSlot:
         )  # fmt: skip
         gc.collect(1)  # what is young garbage now would stay for ever once it is frozen
         gc.freeze()  # ids and numbers by the million; to look through them took most of the time
+        self._thread.submit(trim)  # the files that were read, and the model before

@@ -251,6 +251,7 @@ class StoredEdges:
             self._number_users(self._numbered)
             return
         parts = store.news(self.watermark).rows_before(users)
+        self._mixed.update(users)  # where that fails half way, all of it is read once more
         self._take_out(users)
         for rows in parts:
             self.graph.extend(rows)

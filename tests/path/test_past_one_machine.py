@@ -33,7 +33,7 @@ SETTINGS = {
     "STREAMGCN_COMMIT_SECONDS": "2",  # the object store takes a second for a commit
     "STREAMGCN_MIN_EDGES": "20000",
     "STREAMGCN_RETRAIN_EDGES": "1",
-    "STREAMGCN_EPOCHS": "2",
+    "STREAMGCN_EPOCHS": "1",
     "STREAMGCN_TOP_K": str(K),
 }
 # The weights of the parts, which are not set here, are chosen. To choose all takes most of a
@@ -58,7 +58,7 @@ transitions_backward = 0.5
 transitions_own_power = 0.9
 transitions_item_power = 0.35
 """
-MINUTES = 300.0  # seconds in which a busy machine of two cores brings something forward
+MINUTES = 400.0  # seconds in which a busy machine of two cores brings something forward
 
 
 class Taken(NamedTuple):

@@ -1,6 +1,6 @@
 """Several processes that share the partitions: together they hold what one holds that has all."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +247,32 @@ def test_a_holding_that_fails_half_way_is_made_good_by_the_next_one(
     whole = UserEdges(topic.weighing)
     whole.grow(topic.rows)
     process.check(whole)
+
+
+def test_a_user_whose_edges_were_read_half_way_has_all_of_them_after_the_next_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW_ROWS", 2)
+    topic = Topic(tmp_path, 0, 0.0)
+    for offset, item in enumerate("abcdef"):
+        append(topic.rows, [("u", item, 1.0, 5 + offset)], offset, 1)
+    topic.ends[1] = 6
+    process = Process(topic)
+    process.assign(0)
+    process.edges.apply(Event("u", "g", 1.0, 20, "view"), 0, Position(0, 0))
+    assert process.edges.is_missing("u")
+    read = News.rows_before
+
+    def fail(news: News, users: Collection[str]) -> Iterator[pa.Table]:
+        yield next(rows for rows in read(news, users) if len(rows))
+        raise StoreError("the volume is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(News, "rows_before", fail)
+        with pytest.raises(StoreError):
+            process.assign(0)
+    process.assign(0)
+    assert list(process.edges.items("u")) == list("abcdefg")
 
 
 @pytest.mark.parametrize(

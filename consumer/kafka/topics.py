@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import (
@@ -43,6 +43,7 @@ QUIET_POLLS = 2  # that bring nothing: nothing more is there to be read
 PARTITIONS = 4  # of a topic that is created here
 COORDINATOR_SECONDS = 15.0  # in which a new broker has made and read the topic of groups' offsets
 NOT_READY = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
+T = TypeVar("T")
 
 
 def wait_for_topics(
@@ -204,7 +205,7 @@ def _left(reader: KafkaConsumer, partitions: list[TopicPartition], done: Mapping
 
 def _members(admin: KafkaAdminClient, group: str) -> int | None:
     try:
-        return len(admin.describe_groups([group])[group]["members"])
+        return _when_ready(lambda: len(admin.describe_groups([group])[group]["members"]))
     except ValueError:  # from the client's own decoding
         return None
 
@@ -224,18 +225,22 @@ def group_offsets(settings: ConsumerSettings, group: str) -> dict[int, int]:
 def _committed(
     admin: KafkaAdminClient, group: str, partitions: list[TopicPartition]
 ) -> dict[int, int]:
-    ask = Retrying(
-        retry=retry_if_exception_type(NOT_READY),
-        wait=wait_exponential(0.1, max=1.0),
-        stop=stop_after_delay(COORDINATOR_SECONDS),
-        reraise=True,
-    )
-    entries = ask(lambda: admin.list_group_offsets({group: partitions})[group])
+    entries = _when_ready(lambda: admin.list_group_offsets({group: partitions})[group])
     return {
         tp.partition: int(entry.offset)
         for tp, entry in entries.items()
         if getattr(entry, "offset", -1) >= 0
     }
+
+
+def _when_ready(ask: Callable[[], T]) -> T:
+    """The broker's answer about a group, waited for while it is not ready for groups."""
+    return Retrying(
+        retry=retry_if_exception_type(NOT_READY),
+        wait=wait_exponential(0.1, max=1.0),
+        stop=stop_after_delay(COORDINATOR_SECONDS),
+        reraise=True,
+    )(ask)
 
 
 def partitions_of(reader: KafkaConsumer, topic: str) -> list[TopicPartition]:

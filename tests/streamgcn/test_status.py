@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import CoordinatorNotAvailableError
 
 from consumer.event.json import encode
 from consumer.kafka.client import StreamError
@@ -66,6 +67,25 @@ def test_a_topic_that_is_not_there_is_said_and_is_no_lag_of_0(
     missing = topic.settings.model_copy(update={"kafka_topic": "misspelt"})
     with pytest.raises(StreamError, match="there is no topic misspelt"):
         group_lag(missing, missing.kafka_group)
+
+
+@pytest.mark.parametrize("asked", ["describe_groups", "list_group_offsets"])
+def test_a_broker_that_is_not_ready_for_consumer_groups_yet_is_waited_for(
+    apache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    topic = Topic(apache, tmp_path)
+    topic.publish(*likes("u", ["i"]))
+    topic.publisher.close()
+    answer, refusals = getattr(KafkaAdminClient, asked), [CoordinatorNotAvailableError()] * 2
+
+    def ask(admin: KafkaAdminClient, given: object) -> object:
+        if refusals:
+            raise refusals.pop()
+        return answer(admin, given)
+
+    monkeypatch.setattr(KafkaAdminClient, asked, ask)
+    assert lag(topic) == 1
+    assert not refusals
 
 
 def test_messages_that_retention_has_deleted_are_no_lag(apache: str, tmp_path: Path) -> None:

@@ -77,15 +77,40 @@ class Group(Ranks):
         """By all_reduce."""
         return _reduced(values.contiguous())
 
-    def joined_tensor(self, values: Tensor) -> Tensor:
+    def sum_at(self, values: Tensor, rank: int) -> Tensor:
+        """By reduce."""
+        with _others():
+            distributed.reduce(values, rank)
+        return values
+
+    def whole(self, rows: Tensor) -> Tensor:
         """By all_gather, padded to the same number of rows."""
-        rows = self._sizes(len(values))
-        padded = values.new_zeros(max(rows), *values.shape[1:])
-        padded[: len(values)] = values
-        found = [torch.empty_like(padded) for _ in rows]
+        sizes = self._sizes(len(rows))
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        found = [torch.empty_like(padded) for _ in sizes]
         with _others():
             distributed.all_gather(found, padded)
-        return torch.cat([each[:n] for each, n in zip(found, rows, strict=True)])
+        made = rows.new_empty(sum(sizes), *rows.shape[1:])
+        for rank, size in enumerate(sizes):
+            made[rank :: self.size] = found[rank][:size]
+        return made
+
+    def whole_at_first(self, rows: Tensor) -> Tensor:
+        """By send and recv, one rank after another."""
+        sizes = self._sizes(len(rows))
+        if not self.first:
+            with _others():
+                distributed.send(rows.contiguous(), 0)
+            return rows
+        made = rows.new_empty(sum(sizes), *rows.shape[1:])
+        made[self.own] = rows
+        for rank, size in enumerate(sizes[1:], 1):
+            part = rows.new_empty(size, *rows.shape[1:])
+            with _others():
+                distributed.recv(part, rank)
+            made[rank :: self.size] = part
+        return made
 
     def spread(self, values: Tensor) -> float:
         """By sums in float64."""

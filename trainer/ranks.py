@@ -34,9 +34,11 @@ class Ranks:
         """Whether this is the one that decides, writes and reports."""
         return self.rank == 0
 
-    def own(self, n: int) -> slice:
-        """Which of n rows are this rank's, where rows are shared out evenly."""
-        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+    @property
+    def own(self) -> slice:
+        """Which rows of a table are this rank's, where each row is of one rank: every size-th one,
+        as popular items lie side by side and make more work."""
+        return slice(self.rank, None, self.size)
 
     def total(self, number: int) -> int:
         """The sum of all ranks' numbers."""
@@ -66,9 +68,18 @@ class Ranks:
         """The sum of all ranks' tensors, which have one shape; the given one is overwritten."""
         return values
 
-    def joined_tensor(self, values: Tensor) -> Tensor:
-        """The rows of all ranks' tensors one after another, shared out as `own` has them."""
+    def sum_at(self, values: Tensor, rank: int) -> Tensor:  # noqa: ARG002
+        """The sum of all ranks' tensors, which have one shape, on one rank; on the others nothing
+        of use. The given one is overwritten."""
         return values
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """A table of which each rank has the rows that `own` says."""
+        return rows
+
+    def whole_at_first(self, rows: Tensor) -> Tensor:
+        """The same on the first rank alone; on the others what was given."""
+        return rows
 
     def spread(self, values: Tensor) -> float:
         """Standard deviation of the entries of all ranks' tensors."""

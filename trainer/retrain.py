@@ -266,12 +266,14 @@ class Retrain:
         graph, settings = self._edges.graph, self._hyperparameters
         # A small graph is as quick on one core, and leaves the others to those that share them.
         torch.set_num_threads(1 if whole.edges(graph) < SMALL else self._threads)
-        live = live_snapshot(self._live_model, self._snapshots, self._ranks)
-        quick = self._quick and live is None
+        snapshots, read = self._snapshots, self._edges.watermark
         with self._shown() as progress:
+            # No name here holds the live snapshot: the training lets go of it before the end.
             return candidate(
-                graph, settings, self._snapshots, live, progress, self._edges.watermark, quick
-            )
+                graph, settings, snapshots,
+                live_snapshot(self._live_model, snapshots, self._ranks),
+                progress, read, self._quick,
+            )  # fmt: skip
 
     @contextmanager
     def _shown(self) -> Iterator[Progress]:

@@ -256,7 +256,7 @@ def test_a_wrong_snapshot_is_passed_over_for_the_one_before_with_one_line(
         assert live.version() == OLD
         used = live.read()
     assert used
-    assert aligned(used, graph).n_items == graph.n_items
+    assert aligned(used, graph).embeddings.n_items == graph.n_items
     assert len(caplog.messages) == 1
     assert f"Snapshot {LIVE} cannot be used: " in caplog.text
     assert f"; {OLD} is used" in caplog.text

@@ -123,7 +123,7 @@ def test_a_snapshot_scores_alike_in_the_numbering_of_another_graph() -> None:
     made = timed_blocks()
     fitted = fit(made, SETTINGS)
     other = renumbered(made)
-    moved: Embeddings = aligned(live_of(fitted, made), other)
+    moved: Embeddings = aligned(live_of(fitted, made), other).embeddings
     before = scorer(fitted.candidate, made)(torch.arange(made.n_users))
     after = scorer(moved, other)(torch.arange(other.n_users))
     users = place(other.user_ids.values, made.user_ids.values)

@@ -28,6 +28,7 @@ from trainer.graph.interactions import InteractionGraph
 from trainer.graph.numbering import agree
 from trainer.graph.own_users import own_rows
 from trainer.graph.weights import Weighing
+from trainer.lifecycle.all_items import TABLES
 from trainer.lifecycle.together import Together
 from trainer.model import lightgcn, next_item
 from trainer.model.batches import Batches
@@ -72,20 +73,23 @@ def halves(ranks: Ranks = ALONE) -> tuple[InteractionGraph, InteractionGraph]:
     return kept.shared(ranks), held_out.shared(ranks)
 
 
-def dense(rows: Rows, n_items: int) -> torch.Tensor:
-    return torch.zeros(len(rows.values), n_items).scatter_add_(1, rows.columns.long(), rows.values)
+def dense(rows: Rows, of: InteractionGraph) -> torch.Tensor:
+    own = torch.zeros(len(rows.values), of.n_items)
+    return of.ranks.whole(own.scatter_add_(1, rows.columns.long(), rows.values))
 
 
 def filters(made: InteractionGraph) -> dict[str, torch.Tensor]:
     near = neighbors(made, 0.7, 0.5, 0.2, made.n_items)
     after = transitions(made, 0.5, 0.2, 0.5, 0.1, 10, made.n_items)
     found = spectrum(made, 20, CPU)
+    vectors = made.ranks.whole(found.vectors)
     return {
-        "neighbors": dense(near, made.n_items),
-        "nearest": neighbors(made, 0.7, 0.5, 0.2, 30).values.sort(1).values,  # which of equal ones?
-        "transitions": dense(after, made.n_items),
+        "neighbors": dense(near, made),
+        # Which of equal ones is kept may differ.
+        "nearest": made.ranks.whole(neighbors(made, 0.7, 0.5, 0.2, 30).values.sort(1).values),
+        "transitions": dense(after, made),
         "values": found.values,
-        "low_pass": found.vectors * found.values @ found.vectors.T,
+        "low_pass": vectors * found.values @ vectors.T,
         "strengths": torch.from_numpy(made.item_strengths),
     }
 
@@ -191,8 +195,10 @@ def what_ranks_say(ranks: Ranks, folder: Path) -> None:
         "swapped": [of.tolist() for of in ranks.swapped([own + 10 * to for to in range(3)])],
         "said": [ranks.said(f"rank {ranks.rank}".encode()).decode(), ranks.said(b"").decode()],
         "firsts": ranks.firsts(torch.full((2,), float(ranks.rank))).tolist(),
-        "own": [*range(10)[ranks.own(10)]],
-        "rows": ranks.joined_tensor(torch.arange(10)[ranks.own(10)][:, None]).flatten().tolist(),
+        "own": [*range(10)[ranks.own]],
+        "whole": ranks.whole(torch.arange(10)[ranks.own][:, None]).flatten().tolist(),
+        "at first": ranks.whole_at_first(torch.arange(10)[ranks.own]).tolist(),
+        "at": [ranks.sum_at(torch.full((2,), float(n)), rank).tolist() for rank in range(3)],
         "spread": ranks.spread(torch.arange(n).float()),
     }
     _write(folder, ranks, found)
@@ -203,6 +209,7 @@ def test_what_ranks_say_to_one_another_arrives(tmp_path: Path) -> None:
     rows: list[list[list[int]]] = [[[]], [[0, 1, 2]], [[0, 1, 2], [3, 4, 5]]]
     for rank in range(3):
         found = _read(tmp_path, rank)
+        assert found.pop("at")[rank] == [9.0, 9.0]
         add = 10 * rank
         swapped = [[[n + add for n in row] for row in each if row] for each in rows]
         joined = [row for each in rows for row in each if row]
@@ -217,8 +224,9 @@ def test_what_ranks_say_to_one_another_arrives(tmp_path: Path) -> None:
             "swapped": swapped,
             "said": ["rank 0", ""],
             "firsts": [0.0, 0.0],
-            "own": [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]][rank],
-            "rows": [*range(10)],
+            "own": [*range(rank, 10, 3)],
+            "whole": [*range(10)],
+            "at first": [*range(10)] if rank == 0 else [*range(rank, 10, 3)],
             "spread": pytest.approx(np.std([0, 1, 2, 0, 1, 2, 3, 4, 5])),
         }
 
@@ -325,9 +333,9 @@ def tiny(ranks: Ranks, folder: Path) -> None:
         fitted = fit(made, Hyperparameters(epochs=2, dim=4, negatives=8))
         scores = scorer(fitted.embeddings, made)(torch.arange(made.n_users))
         assert scores.isfinite().all()
-        tensors = fitted.embeddings.tensors.items()
-        items = {name: of.contiguous() for name, of in tensors if name != "base"}
-        save_file(items, folder / f"{ranks.rank}-{at}.safetensors")
+        tensors = {name: of for name, of in fitted.embeddings.tensors.items() if name != "base"}
+        made_whole = {name: ranks.whole(tensors[name]) for name in sorted(TABLES & tensors.keys())}
+        save_file({**tensors, **made_whole}, folder / f"{ranks.rank}-{at}.safetensors")
 
 
 @pytest.mark.long
@@ -373,7 +381,7 @@ def test_no_more_blocks_are_made_than_are_summed_at_a_time() -> None:
 
     torch.set_num_threads(2)
     try:
-        rows = summed(block, [np.arange(3)] * 8, 4, Echo())
+        rows = summed(block, [[np.arange(3)] * 4] * 2, 4, Echo())
         assert (next(rows).toarray() == 2).all()
         assert len(made) == 2
         assert len([*rows]) == 3

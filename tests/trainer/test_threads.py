@@ -21,6 +21,7 @@ from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.neighbors import neighbors
 from trainer.model.progress import quiet
 from trainer.model.rows import Rows, together
+from trainer.ranks import ALONE
 from trainer.threads import MOST, on_threads
 
 
@@ -124,7 +125,11 @@ def test_rows_and_figures_are_the_same_on_any_number_of_threads(
     def work(_: object = None) -> list[np.ndarray]:
         near = neighbors(kept, 0.7, 0.5, 0.2, 12)
         then = transitions.transitions(kept, 0.5, 0.2, 0.5, 0.1, 5, 12)
-        joined: list[Rows] = [near, then, together([(near, 0.5), (then, 2.0)], kept.n_items, 12)]
+        joined: list[Rows] = [
+            near,
+            then,
+            together([(near, 0.5), (then, 2.0)], kept.n_items, 12, ALONE),
+        ]
         figures = ndcgs(both(scorer(model, kept), popularity(kept)), kept, held_out)
         return [*(np.asarray(each) for of in joined for each in of), figures]
 

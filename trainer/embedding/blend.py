@@ -61,14 +61,18 @@ class BlendEmbeddings(Embeddings):
     @torch.no_grad()
     def add_near(self, scores: Tensor, own: Own) -> Tensor:
         """Add what neighbours and transitions give to scores float [block, items], in place."""
+        shares = own.recent(self.recency).shares()
+        return self.add_near_by(scores, own._replace(strengths=shares))
+
+    def add_near_by(self, scores: Tensor, shares: Own) -> Tensor:
+        """The same, by edges whose strengths are shares of their users' strengths."""
         if "neighbors" in self.tensors:
             neighbors, similarities = self.tensors["neighbors"], self.tensors["similarities"]
-            shares = own.recent(self.recency).shares()[:, None]
-            begins = (own.rows() * self.n_items)[:, None]
+            begins = (shares.rows() * scores.shape[1])[:, None]
             if scores.numel() < LARGEST_INT32:  # int32 places take half the memory of int64 ones
                 begins = begins.int()
             n = max(1, len(begins) if scores.is_cuda else STRETCH // neighbors.shape[1])
-            edges = (own.items, shares, begins)
+            edges = (shares.items, shares.strengths[:, None], begins)
             for items, parts, first in zip(*(torch.split(of, n) for of in edges), strict=True):
                 places = neighbors.index_select(0, items).to(first.dtype).add_(first)
                 near = similarities.index_select(0, items).mul_(parts)
@@ -79,23 +83,36 @@ class BlendEmbeddings(Embeddings):
     def user_vectors(self, users: Tensor, own: Own) -> Tensor:
         """Vectors [block, width] whose products with `outgoing` are the scores but `near`."""
         own = own.recent(self.recency)
-        gathered = self.gathered("incoming", own)
-        sums = own.sums().clamp(min=TINY)[:, None]
-        learned = self.learned(users, own, gathered)
-        scaled = functional.normalize(learned, dim=1) if self.cosine else learned / self.terms
-        return torch.cat([gathered[:, : self.vectors] / sums, scaled], 1)
+        return self.scaled(self.sums_of_items(own, own.sums()) + self.of_users(users))
 
-    def learned(self, users: Tensor, own: Own, gathered: Tensor | None = None) -> Tensor:
-        """learned_u of the class's formula, before its length is taken out; [block, dim].
+    def sums_of_items(self, own: Own, sums: Tensor) -> Tensor:
+        """What the edges bring to their users' vectors, before `scaled`; [block, width].
 
         Args:
-            gathered: what the method of this name gives for `incoming`, where it is at hand.
+            sums: float [block], of all strengths of the users, of which `own` may have some.
         """
-        gathered = self.gathered("incoming", own) if gathered is None else gathered
-        learned = gathered[:, self.vectors :] / own.sums().clamp(min=TINY)[:, None].sqrt()
-        if not self.tensors["base"].shape[1]:
-            return learned
-        return self.tensors["base"][users.clamp(min=0)] * (users >= 0)[:, None] + learned
+        gathered, sums = self.gathered("incoming", own), sums.clamp(min=TINY)[:, None]
+        parts = gathered[:, : self.vectors] / sums, gathered[:, self.vectors :] / sums.sqrt()
+        return torch.cat(parts, 1)
+
+    def of_users(self, users: Tensor) -> Tensor:
+        """What users have by themselves, before `scaled`; [block, width], or a 0 where no user has
+        anything."""
+        base = self.tensors["base"]
+        if not base.shape[1]:
+            return base.new_zeros(())
+        known = base[users.clamp(min=0)] * (users >= 0)[:, None]
+        return functional.pad(known, (self.vectors, 0))
+
+    def scaled(self, vectors: Tensor) -> Tensor:
+        """Vectors [block, width] whose learned columns have the length that scores are made of."""
+        low, learned = vectors[:, : self.vectors], vectors[:, self.vectors :]
+        unit = functional.normalize(learned, dim=1) if self.cosine else learned / self.terms
+        return torch.cat([low, unit], 1)
+
+    def learned(self, users: Tensor, own: Own) -> Tensor:
+        """learned_u of the class's formula, before its length is taken out; [block, dim]."""
+        return (self.sums_of_items(own, own.sums()) + self.of_users(users))[:, self.vectors :]
 
     @torch.no_grad()
     def contributions(self, users: Tensor, own: Own, recommended: Tensor) -> Tensor:

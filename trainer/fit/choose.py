@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer.embedding.edges import own
+from trainer.embedding.scores import score_all
 from trainer.fit.evaluate import ndcgs, ranking, scorer
 from trainer.fit.search import Search
 from trainer.fit.side_by_side import side_by_side
@@ -138,10 +139,11 @@ class Chooser:
         tries = weightings([self.settings.weight(part) for part in parts])
 
         def scores(users: Tensor) -> Iterator[Tensor]:
-            edges = own(self._kept, users)
+            edges, ranks = own(self._kept, users), self._kept.ranks
             scored = torch.empty(len(parts), len(users), self._kept.n_items)
             for row, part in zip(scored, parts, strict=True):
-                torch.mul(made[part.name].score(users, edges), scales[part.name], out=row)
+                by_part = score_all(made[part.name], users, edges, self._kept.n_items, ranks)
+                torch.mul(by_part, scales[part.name], out=row)
             for weights in tries:
                 yield (scored.new_tensor(weights) @ scored.flatten(1)).view(scored.shape[1:])
 

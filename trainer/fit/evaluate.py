@@ -12,6 +12,7 @@ from trainer.embedding.edges import own
 from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.largest import largest
 from trainer.embedding.predictions import predictions, rmse
+from trainer.embedding.scores import score_all
 from trainer.graph.arrays import Float64s, Int64s
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.popularity import recent
@@ -69,7 +70,9 @@ def scorer(embeddings: Embeddings, graph: InteractionGraph) -> Scorer:
     where = embeddings.outgoing.device
     graph = graph.dampened(embeddings.dampened)
     graph.prepare()
-    return lambda users: embeddings.score(users.to(where), own(graph, users).to(where)).cpu()
+    return lambda users: score_all(
+        embeddings, users.to(where), own(graph, users).to(where), graph.n_items, graph.ranks
+    ).cpu()
 
 
 def ranking(
@@ -170,7 +173,10 @@ def _by_user(
             made.append(torch.cat([_figures(hits[:, :k], wanted, k) for k in at]))
         return made
 
-    for of_block in on_threads(figures, range(0, len(users), size)):
+    # Several ranks score the users of all together, so each has as many blocks, if without users.
+    several, blocks = train.ranks.several, train.ranks.most(-(-len(users) // size))
+    begins = range(0, size * blocks, size)
+    for of_block in map(figures, begins) if several else on_threads(figures, begins):
         yield from enumerate(of_block)
 
 

@@ -10,7 +10,7 @@ fit is of the whole graph.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from trainer.embedding.embeddings import Embeddings
 from trainer.fit.check import check
@@ -33,23 +33,45 @@ CHOSEN_ON = 2_000_000  # edges; in a larger graph one user in so many is chosen 
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Embeddings over the whole graph, and how they came about.
+class Learned:
+    """What was learned from the edges that are not held out.
 
-    settings: with what was chosen. newest: bool [edges], those that are in `held_out`.
-    candidate: embeddings over `kept`, which the metrics are of. start: what the next training may
-    go on from; it has not seen `held_out`.
+    settings: with what was chosen. newest: bool [edges], those that are held out. left_out: whether
+    any is, on any rank. metrics: figures on these. seconds: of each stage. start: what this
+    training and the next ones may go on from; it has not seen the held-out edges. epochs: steps
+    that were found to be best. share: the training over the whole graph does one in so many.
     """
 
-    embeddings: Embeddings
     settings: Hyperparameters
     newest: Bools
-    kept: InteractionGraph
-    held_out: InteractionGraph
-    candidate: Embeddings
+    left_out: bool
     metrics: dict[str, float]
     seconds: dict[str, float]
     start: State
+    epochs: int | None
+    share: int
+
+
+@dataclass(frozen=True)
+class Trial(Learned):
+    """The same with what shows how good it is: `candidate`, embeddings over the edges `kept`, of
+    which the metrics are. They are as large as those over the whole graph."""
+
+    candidate: Embeddings
+    kept: InteractionGraph
+    held_out: InteractionGraph
+
+    @property
+    def learned(self) -> Learned:
+        """What the training goes on with, without what shows how good it is."""
+        return Learned(**{each.name: getattr(self, each.name) for each in fields(Learned)})
+
+
+@dataclass(frozen=True)
+class Fit(Trial):
+    """A trial, and embeddings over the whole graph."""
+
+    embeddings: Embeddings
 
 
 def fit(
@@ -60,7 +82,21 @@ def fit(
     novelty: Int8s | None = None,
     newest: Bools | None = None,
 ) -> Fit:
-    """Hold out, choose, train, measure, and fit over the whole graph.
+    """Both halves of a training; arguments and errors are those of `fit_kept`."""
+    trial = fit_kept(graph, settings, progress, start, novelty, newest)
+    made = fit_over(graph, trial, progress) if trial.left_out else trial.candidate
+    return Fit(**vars(trial), embeddings=made)
+
+
+def fit_kept(
+    graph: InteractionGraph,
+    settings: Hyperparameters,
+    progress: Progress = quiet,
+    start: State | None = None,
+    novelty: Int8s | None = None,
+    newest: Bools | None = None,
+) -> Trial:
+    """Hold out, choose, train and measure.
 
     Args:
         start: what to go on from, rows in the graph's numbering, zero for new nodes.
@@ -98,15 +134,27 @@ def fit(
     left, epochs = blend.state(fitted, settings), _epochs(fitted)
     del fitted  # large, and its job is done
     give_back()
-    made = candidate
-    if graph.ranks.any(bool(newest.any())):
-        for_all = replace(settings, epochs=epochs or settings.epochs)
-        over = blend.fit(graph, for_all, progress, left, WARM if start else OVER)
-        made = blend.blend(graph, over, settings)
-    clock.lap("propagate")
     metrics = measure(candidate, kept, held_out, MEASURED) if whole.liked(held_out) else {}
     clock.lap("evaluate")
-    return Fit(made, settings, newest, kept, held_out, candidate, metrics, clock.seconds, left)
+    left_out, share = graph.ranks.any(bool(newest.any())), WARM if start else OVER
+    learned = settings, newest, left_out, metrics, clock.seconds, left, epochs, share
+    return Trial(*learned, candidate, kept, held_out)
+
+
+def fit_over(graph: InteractionGraph, learned: Learned, progress: Progress = quiet) -> Embeddings:
+    """Go on over the whole graph, where edges were held out. Who no longer holds the trial leaves
+    memory for it.
+
+    Raises:
+        Diverged, TrainingStopped, DeviceMissing: as `Part.fit`.
+    """
+    begun, settings = time.monotonic(), learned.settings
+    graph = graph.dampened(bool(settings.dampening))
+    for_all = replace(settings, epochs=learned.epochs or settings.epochs)
+    over = blend.fit(graph, for_all, progress, learned.start, learned.share)
+    made = blend.blend(graph, over, settings)
+    learned.seconds["propagate"] = time.monotonic() - begun
+    return made
 
 
 def fit_all(graph: InteractionGraph, settings: Hyperparameters, progress: Progress) -> Embeddings:

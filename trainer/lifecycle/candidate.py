@@ -7,17 +7,19 @@ import time
 from dataclasses import asdict
 
 from consumer.edge.store import Watermark
-from trainer.fit.fit import fit
+from trainer.fit.fit import fit_kept, fit_over
 from trainer.graph import whole
 from trainer.graph.arrays import Int8s
 from trainer.graph.interactions import InteractionGraph
+from trainer.lifecycle.all_items import with_all_items
 from trainer.lifecycle.all_users import with_all_users
 from trainer.lifecycle.gate import objection
 from trainer.lifecycle.live_of_ranks import read_by_all
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, StoreAway, new_version
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained_edges import Trained
-from trainer.lifecycle.warm import aligned_start, chosen, goes_on, tensors
+from trainer.lifecycle.warm import aligned, aligned_start, chosen, goes_on, tensors
+from trainer.memory import give_back
 from trainer.model import unread
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.part import State
@@ -37,12 +39,14 @@ def candidate(
 ) -> Snapshot:
     """Train, going on from the live snapshot where that is possible. Nothing is written.
 
-    Of several ranks the first one has the whole snapshot, the others that of their own users.
+    Of several ranks the first one has the whole snapshot, the others that of their own users and
+    items.
 
     Args:
         read: up to where of the edge store the graph is.
-        quick: make one part alone, with usual numbers, instead of choosing, which takes minutes.
-            The manifest's `chosen_at` is then 0, so that the next training chooses.
+        quick: without a live snapshot make one part alone, with usual numbers, instead of choosing,
+            which takes minutes. The manifest's `chosen_at` is then 0, so that the next training
+            chooses.
 
     Raises:
         NothingToLearn, NothingJoined, Diverged, TrainingStopped, DeviceMissing: as `fit`.
@@ -51,6 +55,7 @@ def candidate(
     timed, edges, users = whole.timed(graph), whole.edges(graph), whole.users(graph)
     if not timed:
         unread.warn_without_times(settings)
+    live = live and aligned(live, graph)
     settings = settings.for_graph(edges, timed)
     start = _start(snapshots, live, graph) if live and goes_on(live, edges, settings) else None
     novelty = _novelty(snapshots, live, graph) if live else None
@@ -58,20 +63,28 @@ def candidate(
     if live and start:
         settings = settings.filled(chosen(live.manifest))
         chosen_at = live.manifest.chosen_at
-    if quick and settings.missing():
+    if quick and live is None and settings.missing():
         settings, chosen_at = settings.quick().usual(), 0
     log.info(
         "Training %s on %d edges%s of %d users and %d items, %s.",
         settings.model, edges, _weak(graph), users, graph.n_items,
         f"going on from {live.manifest.version}" if live and start else "from scratch",
     )  # fmt: skip
-    fitted = fit(graph, settings, progress, start, novelty)
+    trial = fit_kept(graph, settings, progress, start, novelty)
+    rejected = objection(trial, graph, live, novelty)
+    learned, embeddings = trial.learned, trial.candidate
+    if learned.left_out:
+        # What is made now needs as much memory as each of these.
+        del trial, embeddings
+        live = start = novelty = None
+        give_back()
+        embeddings = fit_over(graph, learned, progress)
     newest = max(read.logs, default=0)
     manifest = Manifest(
         version=new_version(snapshots.versions()),
         model=settings.model,
-        layers=fitted.embeddings.layers,
-        cosine=fitted.embeddings.cosine,
+        layers=embeddings.layers,
+        cosine=embeddings.cosine,
         trained_at=int(time.time() * 1000),
         users=users,
         items=graph.n_items,
@@ -81,20 +94,20 @@ def candidate(
         log=newest,
         stamp=read.stamp or 0,
         chosen_at=chosen_at,
-        settings=asdict(fitted.settings),
-        metrics=fitted.metrics,
-        seconds=fitted.seconds,
-        rejected=objection(fitted, graph, live, novelty),
+        settings=asdict(learned.settings),
+        metrics=learned.metrics,
+        seconds=learned.seconds,
+        rejected=rejected,
     )
     made = Snapshot(
         manifest,
-        fitted.embeddings,
+        embeddings,
         graph.user_ids.values,
         graph.item_ids.values,
-        tensors(fitted.start),
-        Trained.of(graph, fitted.newest),
+        tensors(learned.start),
+        Trained.of(graph, learned.newest),
     )
-    return with_all_users(made, graph.ranks)
+    return with_all_users(with_all_items(made, graph.ranks), graph.ranks)
 
 
 def _start(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> State | None:

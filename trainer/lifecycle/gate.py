@@ -7,12 +7,11 @@ import numpy as np
 from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.predictions import predictions
 from trainer.fit.evaluate import both, ndcgs, scorer
-from trainer.fit.fit import Fit
+from trainer.fit.fit import Trial
 from trainer.graph.arrays import Float64s, Int8s
 from trainer.graph.holdout import JUDGED_USERS, UNSEEN, judged_users
 from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.manifest import Snapshot
-from trainer.lifecycle.warm import aligned
 
 TOLERANCE = 0.98  # of the live model's NDCG@20
 CERTAIN = 2.0  # standard errors by which a candidate must be worse: one of forty is so by chance
@@ -20,7 +19,7 @@ LOOKS = 2_500, 10_000  # users in the first look, and in a second one where that
 
 
 def objection(
-    fitted: Fit, graph: InteractionGraph, live: Snapshot | None, novelty: Int8s | None
+    trial: Trial, graph: InteractionGraph, live: Snapshot | None, novelty: Int8s | None
 ) -> str:
     """Why the candidate must not go live, or nothing.
 
@@ -30,12 +29,13 @@ def objection(
     candidate goes live.
 
     Args:
+        live: `aligned` with the graph.
         novelty: of each edge to the live model, [edges]; None where that does not tell.
     """
-    kept, held_out = fitted.kept, fitted.held_out
+    kept, held_out, metrics = trial.kept, trial.held_out, trial.metrics
     if judged_users(held_out) < JUDGED_USERS:
         return ""
-    metrics, predicts = fitted.metrics, "rmse" in fitted.metrics
+    predicts = "rmse" in metrics
     own, popular = metrics["ndcg@20"], metrics["popularity_ndcg@20"]
     if predicts and metrics["rmse"] >= metrics["rmse_mean"]:
         return (
@@ -48,10 +48,10 @@ def objection(
         )
     if live is None or novelty is None:
         return ""
-    unseen = graph.subset(fitted.newest & (novelty == UNSEEN))
+    unseen = graph.subset(trial.newest & (novelty == UNSEEN))
     if judged_users(unseen) < JUDGED_USERS:
         return ""
-    models = (fitted.candidate, aligned(live, graph))
+    models = (trial.candidate, live.embeddings)
     if predicts:
         mine, its = (_errors(embeddings, kept, unseen) for embeddings in models)
     else:

@@ -8,7 +8,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from trainer.embedding.embeddings import Embeddings
 from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.trained_edges import places
@@ -45,22 +44,23 @@ def tensors(start: State) -> State:
 
 
 def aligned_start(live: Snapshot, kept: State, graph: InteractionGraph) -> State:
-    """A snapshot's `tensors` with rows in the graph's numbering.
+    """A snapshot's `tensors` with rows in the graph's numbering; of several ranks each has the
+    basis of its own items.
 
     A new node starts from zeros: in LightGCN's layers above the first that is the fold-in, and next
     items look for zeros and put a fold-in there.
     """
     users = _rows(graph.user_ids.values, live.user_ids)
     items = _rows(graph.item_ids.values, live.item_ids)
-    return {
-        name: _aligned(of.float(), users if name == "users" else items) for name, of in kept.items()
-    }
+    rows = {"users": users, "basis": items[graph.ranks.own]}
+    return {name: _aligned(of, rows.get(name, items)).float() for name, of in kept.items()}
 
 
-def aligned(live: Snapshot, graph: InteractionGraph) -> Embeddings:
-    """A snapshot's embeddings with rows in the graph's numbering, zeros for new nodes."""
+def aligned(live: Snapshot, graph: InteractionGraph) -> Snapshot:
+    """The snapshot with embeddings whose rows are in the graph's numbering, zeros for new nodes; of
+    several ranks each has the rows of its own items."""
     users = _rows(graph.user_ids.values, live.user_ids)
-    items = _rows(graph.item_ids.values, live.item_ids)
+    items = _rows(graph.item_ids.values, live.item_ids)[graph.ranks.own]
     made = dict(live.embeddings.tensors)
     for name, tensor in made.items():
         if name in ("base", "user_bias"):
@@ -70,7 +70,7 @@ def aligned(live: Snapshot, graph: InteractionGraph) -> Embeddings:
     if "neighbors" in made:
         numbers = _rows(live.item_ids, graph.item_ids.values).clamp(min=0).int()
         made["neighbors"] = numbers[made["neighbors"].long()]
-    return replace(live.embeddings, tensors=made)
+    return replace(live, embeddings=replace(live.embeddings, tensors=made))
 
 
 def _rows(ids: pa.Array, among: pa.Array) -> Tensor:

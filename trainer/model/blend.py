@@ -7,6 +7,7 @@ import torch
 from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import TINY, own
 from trainer.embedding.embeddings import Embeddings
+from trainer.embedding.scores import score_all
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.user_order import at_most, in_order, one_in
 from trainer.model.hyperparameters import MODELS, Hyperparameters
@@ -52,11 +53,14 @@ def spread(graph: InteractionGraph, part: Embeddings) -> float:
     users, ranks = in_order(graph.user_ids, graph.user_strengths != 0), graph.ranks
     step = max(1, ranks.total(len(users)) // SPREAD_USERS)
     chosen = torch.from_numpy(at_most(SPREAD_USERS, one_in(step, users, ranks), ranks))
-    return max(ranks.spread(part.score(chosen, own(graph, chosen))), TINY)
+    made = score_all(part, chosen, own(graph, chosen), graph.n_items, ranks)
+    return max(ranks.spread(made), TINY)
 
 
 def blend(graph: InteractionGraph, fitted: AllFitted, settings: Hyperparameters) -> Embeddings:
     """The parts over `graph` in one, each scaled to unit spread, then by its weight; on the CPU.
+
+    Of several ranks each has the rows of its own items.
 
     A model whose one part is no blend's is that part.
     """
@@ -84,7 +88,7 @@ def blend(graph: InteractionGraph, fitted: AllFitted, settings: Hyperparameters)
         if "neighbors" in part.tensors
     ]
     if len(near) > 1:
-        near = [(together(near, graph.n_items, settings.neighbors_kept), 1.0)]
+        near = [(together(near, graph.n_items, settings.neighbors_kept, graph.ranks), 1.0)]
     for rows, scale in near:
         tensors["neighbors"], tensors["similarities"] = rows.columns, scale * rows.values
     squares = [part.tensors["squares"] for part in made.values() if "squares" in part.tensors]

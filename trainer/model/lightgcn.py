@@ -107,8 +107,12 @@ class FittedLightGCN(Fitted[LearnedSettings]):
             made = self.network.embeddings(graph, cosine)
             self._left = graph, made.cpu()
         made = self._left[1]
-        popular = torch.from_numpy(power(graph.item_strengths, settings.learned_power or 0.0))
-        tensors = made.tensors | {"outgoing": made.outgoing * popular[:, None]}
+        rows = graph.ranks.own
+        popular = power(graph.item_strengths[rows], settings.learned_power or 0.0)
+        tensors = made.tensors | {
+            "incoming": made.tensors["incoming"][rows],
+            "outgoing": made.outgoing[rows] * torch.from_numpy(popular)[:, None],
+        }
         recency, dampened = settings.recency or 0.0, bool(settings.dampening)
         return BlendEmbeddings(settings.model, made.layers, made.cosine, tensors, recency, dampened)
 

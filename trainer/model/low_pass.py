@@ -32,6 +32,7 @@ ROUNDS = 4  # of the subspace iteration from a random start
 WARM_ROUNDS = 1  # from the last basis
 SPARE = 50  # vectors iterated beyond those asked for: the last ones converge slowest
 COLUMNS = 256  # of the user side at a time in the subspace iteration
+DRAWN = 16_384  # rows of random numbers at a time
 FLOOR = 1e-7  # of the largest eigenvalue of a Gram matrix: below is rounding
 
 NORMALIZATIONS = (0.5, 0.0)  # for sparse graphs, for dense ones
@@ -61,7 +62,7 @@ class LowPassSettings(CommonSettings):
 
 
 class Spectrum(NamedTuple):
-    """Leading right singular vectors float32 [items, n] and values [n], largest first."""
+    """Leading right singular vectors float32 [own items, n] and values [n], largest first."""
 
     vectors: Tensor
     values: Tensor
@@ -79,11 +80,11 @@ def spectrum(
 
     Halko, Martinsson & Tropp, SIAM Review 2011, algorithm 4.4, with the Gram matrix's eigenvectors
     in place of QR: as exact here, since singular values near zero are of no use, and three times
-    quicker. Each rank has some rows of the basis.
+    quicker. Each rank has the rows of its own items, of the start and of what is made.
 
     Args:
         n: vectors wanted; there are fewer where the graph has a lower rank.
-        start: float [items, any], the last basis; zero rows for new items.
+        start: float [own items, any], the last basis; zero rows for new items.
         normalization: c.
     """
     values = normalised(graph, normalization)
@@ -93,12 +94,10 @@ def spectrum(
     n_users, ranks = whole.users(graph), graph.ranks
     n = min(n, n_users, graph.n_items)
     width = min(n + SPARE, n_users, graph.n_items)
-    known = torch.zeros(graph.n_items, 0) if start is None else start.cpu()
-    own = ranks.own(graph.n_items)
-    basis = _begun(known, width, seed, own).to(device)
+    basis = _begun(None if start is None else start.cpu(), width, seed, graph).to(device)
     rounds = ROUNDS if start is None else WARM_ROUNDS
     if width == graph.n_items:
-        basis, rounds = torch.eye(width, device=device)[own], 0  # spans everything
+        basis, rounds = torch.eye(width, device=device)[ranks.own], 0  # spans everything
     elif width == n_users:
         rounds = 1  # one spans all rows of the matrix
     for _ in range(rounds):
@@ -106,8 +105,7 @@ def spectrum(
     reduced = ranks.sum_tensor(basis.T @ _applied(by_user, by_item, basis, ranks)).double()
     squares, rotation = _eigenvectors((reduced + reduced.T) / 2, ranks)
     singular = squares.flip(0)[:n].clamp(min=0).sqrt().float()
-    vectors = ranks.joined_tensor(basis @ rotation.flip(1)[:, :n].float())
-    return Spectrum(vectors, singular * scale)
+    return Spectrum(basis @ rotation.flip(1)[:, :n].float(), singular * scale)
 
 
 def leading(made: Spectrum, n: int) -> Spectrum:
@@ -125,12 +123,12 @@ def relative_squares(made: Spectrum) -> Tensor:
 def low_pass(
     graph: InteractionGraph, made: Spectrum, item_power: float, damping: float
 ) -> tuple[Tensor, Tensor]:
-    """Incoming and outgoing item vectors, float32 [items, n] each.
+    """Incoming and outgoing item vectors, float32 [own items, n] each.
 
     Args:
         item_power, damping: b and the damping of g.
     """
-    degrees = graph.item_strengths
+    degrees = graph.item_strengths[graph.ranks.own]
     squares = relative_squares(made)
     vectors, gain = made.vectors, squares / (squares + damping)
     own = torch.from_numpy(power(degrees, -item_power)).to(vectors.device)
@@ -138,11 +136,16 @@ def low_pass(
     return vectors * gain * own[:, None], vectors * other[:, None]
 
 
-def _begun(known: Tensor, width: int, seed: int, own: slice) -> Tensor:
+def _begun(known: Tensor | None, width: int, seed: int, graph: InteractionGraph) -> Tensor:
     """This rank's rows of a basis: the columns that are known, and random ones."""
-    n_items, more = len(known), max(0, width - known.shape[1])
-    random = torch.randn(n_items, more, generator=torch.Generator().manual_seed(seed))
-    return torch.cat([known[own], random[own] / max(1, n_items) ** 0.5], 1)
+    n_items, size, rank = graph.n_items, graph.ranks.size, graph.ranks.rank
+    more = width if known is None else max(0, width - known.shape[1])
+    generator, made = torch.Generator().manual_seed(seed), []
+    for begin in range(0, n_items, DRAWN):  # all ranks draw the same, and keep the rows of few
+        drawn = torch.randn(min(DRAWN, n_items - begin), more, generator=generator)
+        made.append(drawn[(rank - begin) % size :: size] / n_items**0.5)
+    random = torch.cat([torch.empty(0, more), *made])
+    return random if known is None else torch.cat([known, random], 1)
 
 
 def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor, ranks: Ranks) -> Tensor:
@@ -150,10 +153,10 @@ def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor, ranks: Ranks) -> T
     rows, with few columns of the user side at once."""
     made = []
     for begin in range(0, basis.shape[1], COLUMNS):
-        columns = ranks.joined_tensor(basis[:, begin : begin + COLUMNS])
+        columns = ranks.whole(basis[:, begin : begin + COLUMNS])
         summed = ranks.sum_tensor(by_item @ (by_user @ columns))
         # A copy of some rows, as a view would keep all of them in memory.
-        made.append(summed[ranks.own(len(summed))].clone() if ranks.several else summed)
+        made.append(summed[ranks.own].clone() if ranks.several else summed)
     return torch.cat(made, 1)
 
 

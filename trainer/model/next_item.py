@@ -59,12 +59,14 @@ class FittedNextItem(Fitted[LearnedSettings]):
 
     def embeddings(self, graph: InteractionGraph, settings: LearnedSettings) -> BlendEmbeddings:
         """The part on its own."""
-        popular = power(graph.item_strengths, settings.learned_power or 0.0)
-        popular *= graph.item_strengths > 0  # an item without edges has learned nothing
+        rows = graph.ranks.own
+        degrees = graph.item_strengths[rows]
+        popular = power(degrees, settings.learned_power or 0.0)
+        popular *= degrees > 0  # an item without edges has learned nothing
         tensors = {
             "base": torch.zeros(graph.n_users, 0),
-            "incoming": self.incoming,
-            "outgoing": normalize(self.outgoing, dim=1) * torch.from_numpy(popular)[:, None],
+            "incoming": self.incoming[rows],
+            "outgoing": normalize(self.outgoing[rows], dim=1) * torch.from_numpy(popular)[:, None],
         }
         recency, dampened = settings.recency or 0.0, bool(settings.dampening)
         return BlendEmbeddings(settings.model, 1, True, tensors, recency, dampened)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -27,9 +27,10 @@ BLOCK = 2_500_000  # entries of the item-item matrix that a thread makes at a ti
 
 
 class Rows(NamedTuple):
-    """The largest entries of each item's row, padded with zeros to the same width.
+    """The largest entries of the row of each item of this rank, padded with zeros to the same width
+    on all ranks.
 
-    columns: int32 [items, width]; values: float32 [items, width].
+    columns: int32 [own items, width], numbers of items; values: float32 [own items, width].
     """
 
     columns: Tensor
@@ -68,11 +69,12 @@ class FittedRows(Fitted[R]):
     def embeddings(self, graph: InteractionGraph, settings: R) -> BlendEmbeddings:
         """The part on its own: rows of neighbours, no vectors."""
         exponent = getattr(settings, self.own_power) or 0.0
-        scale = torch.from_numpy(power(graph.item_strengths, -exponent))[:, None]
+        degrees = graph.item_strengths[graph.ranks.own]
+        scale = torch.from_numpy(power(degrees, -exponent))[:, None]
         values = self.rows.values
         if self.pair_power:
             values = values ** (getattr(settings, self.pair_power) or 1.0)
-        nothing = torch.zeros(graph.n_items, 0)
+        nothing = torch.zeros(len(degrees), 0)
         tensors = {
             "base": torch.zeros(graph.n_users, 0),
             "incoming": nothing,
@@ -91,7 +93,7 @@ def largest_rows(
     scale: Float32s,
     ranks: Ranks = ALONE,
 ) -> Rows:
-    """The `kept` largest entries of each row but the one on the diagonal.
+    """The `kept` largest entries of the row of each item of this rank, without the diagonal.
 
     Memory grows with what is kept, not with the full matrix.
 
@@ -102,46 +104,78 @@ def largest_rows(
         scale: float32 [items], by which each row is multiplied at the end.
     """
     n_items = len(lengths)
-    # Rows of like length side by side, so that a block is padded to little more than it holds.
-    order = np.argsort(lengths, kind="stable")
     width = max(1, min(kept, n_items - 1))
-    columns = np.zeros((n_items, width), np.int32)
-    values = np.zeros((n_items, width), np.float32)
+    blocks = [
+        [rank + ranks.size * rows for rows in _blocks(lengths[rank :: ranks.size])]
+        for rank in range(ranks.size)
+    ]
+    own = blocks[ranks.rank]
+    if ranks.several:
+        rows = summed(made, blocks, n_items, ranks)  # which the last strict zip runs to its end
+        found = (_largest(of, items, width) for items, of in zip(own, rows, strict=True))
+    else:
+        found = on_threads(lambda items: _largest(made(items), items, width), own)
+    return _filled(own, found, width, scale, ranks)
+
+
+def together(parts: list[tuple[Rows, float]], n_items: int, kept: int, ranks: Ranks) -> Rows:
+    """The `kept` largest entries of each row of a weighted sum of rows."""
+    n, most = len(parts[0][0].columns), sum(rows.columns.shape[1] for rows, _ in parts)
+    width = max(1, min(kept, n_items - 1))
+    added = sp.csr_array((n, n_items), dtype=np.float32)
+    for rows, weight in parts:
+        columns, values = rows.columns.numpy(), rows.values.numpy()
+        starts = np.arange(0, columns.size + 1, columns.shape[1])
+        added = added + sp.csr_array(
+            (values.ravel() * np.float32(weight), columns.ravel(), starts), (n, n_items)
+        )
+    blocks = [ranks.rank + ranks.size * rows for rows in _blocks(np.full(n, min(n_items, most)))]
+    found = on_threads(
+        lambda items: _largest(sp.csr_array(added[items // ranks.size]), items, width), blocks
+    )
+    return _filled(blocks, found, width, np.ones(n_items, np.float32), ranks)
+
+
+def _blocks(lengths: Int64s) -> list[Int64s]:
+    """Numbers of rows that are made at a time.
+
+    Rows of like length are side by side, so that a block is padded to little more than it holds.
+    """
+    order = np.argsort(lengths, kind="stable")
     blocks, begin = [], 0
-    while begin < n_items:
+    while begin < len(order):
         next_ones = lengths[order[begin : begin + BLOCK // max(1, lengths[order[begin]])]]
         padded = next_ones * np.arange(1, len(next_ones) + 1)
         end = begin + max(1, int(np.searchsorted(padded, BLOCK, side="right")))
         blocks.append(order[begin:end])
         begin = end
-    if ranks.several:
-        rows = summed(made, blocks, n_items, ranks)  # which the last strict zip runs to its end
-        blocks = blocks[ranks.rank :: ranks.size]
-        found = (_largest(of, items, width) for items, of in zip(blocks, rows, strict=True))
-    else:
-        found = on_threads(lambda items: _largest(made(items), items, width), blocks)
+    return blocks
+
+
+def _filled(
+    blocks: list[Int64s],
+    found: Iterable[tuple[npt.NDArray[np.int32], Float32s]],
+    width: int,
+    scale: Float32s,
+    ranks: Ranks,
+) -> Rows:
+    """The rows of this rank's items.
+
+    Args:
+        blocks, found: numbers of items, and columns and values of the largest entries of their
+            rows.
+        scale: float32 [items], by which each row is multiplied.
+    """
+    own = scale[ranks.own]
+    columns = np.zeros((len(own), width), np.int32)
+    values = np.zeros((len(own), width), np.float32)
     for items, (places, entries) in zip(blocks, found, strict=True):
-        columns[items, : places.shape[1]] = places
-        values[items, : places.shape[1]] = entries
-    for table in (columns, values):  # of which each row is of one rank, and else zero
-        ranks.sum_tensor(torch.from_numpy(table))
-    values *= scale[:, None]
-    used = max(1, int((values > 0).sum(1).max(initial=0)))
+        rows = items // ranks.size
+        columns[rows, : places.shape[1]] = places
+        values[rows, : places.shape[1]] = entries
+    values *= own[:, None]
+    used = max(1, ranks.most(int((values > 0).sum(1).max(initial=0))))
     return Rows(torch.from_numpy(columns[:, :used]), torch.from_numpy(values[:, :used]))
-
-
-def together(parts: list[tuple[Rows, float]], n_items: int, kept: int) -> Rows:
-    """The `kept` largest entries of each row of a weighted sum of rows."""
-    summed = sp.csr_array((n_items, n_items), dtype=np.float32)
-    for rows, weight in parts:
-        columns, values = rows.columns.numpy(), rows.values.numpy()
-        starts = np.arange(0, columns.size + 1, columns.shape[1])
-        summed = summed + sp.csr_array(
-            (values.ravel() * np.float32(weight), columns.ravel(), starts), (n_items, n_items)
-        )
-    lengths = np.full(n_items, min(n_items, sum(rows.columns.shape[1] for rows, _ in parts)))
-    scale = np.ones(n_items, np.float32)
-    return largest_rows(lengths, lambda items: sp.csr_array(summed[items]), kept, scale)
 
 
 def _largest(

@@ -1,7 +1,7 @@
 """Rows of an item-item matrix that several ranks sum up, a block at a time.
 
-Each rank makes all rows of its own users' pairs. A block is summed by one rank: to it the others
-send their entries, so each entry travels once, and no rank holds more than its own blocks.
+Each rank makes all rows of its own users' pairs. The rows of an item are summed by the rank whose
+item it is: to it the others send their entries, so each entry travels once.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from trainer.threads import on_threads
 
 
 def summed(
-    made: Callable[[Int64s], sp.csr_array], blocks: Sequence[Int64s], n_items: int, ranks: Ranks
+    made: Callable[[Int64s], sp.csr_array],
+    blocks: Sequence[Sequence[Int64s]],
+    n_items: int,
+    ranks: Ranks,
 ) -> Iterator[sp.csr_array]:
-    """The sums over the ranks of the blocks of this rank, of which it has every size-th one.
+    """The sums over the ranks of the blocks of this rank.
 
     Args:
         made: int64 [block] item numbers -> sparse float32 [block, items], of this rank's users.
-        blocks: of all ranks, in the same order on all of them.
+        blocks: of each rank, the same on all of them.
     """
-    for begin in range(0, len(blocks), ranks.size):
-        group = blocks[begin : begin + ranks.size]
+    for number in range(max(map(len, blocks))):
+        group = [of[number : number + 1] for of in blocks]
         # Not of all blocks at once: made ones would wait, whole, for those that are swapped.
-        own = list(on_threads(made, group))
-        own += [_empty(0, n_items)] * (ranks.size - len(group))
-        found = _swapped(own, ranks, n_items)
-        if ranks.rank < len(group):
+        own = iter(list(on_threads(made, [items for of in group for items in of])))
+        found = _swapped([next(own) if of else _empty(n_items) for of in group], ranks, n_items)
+        if group[ranks.rank]:
             yield sp.csr_array(sum(found[1:], start=found[0]))
 
 
@@ -49,5 +51,5 @@ def _swapped(own: Sequence[sp.csr_array], ranks: Ranks, n_items: int) -> list[sp
     ]
 
 
-def _empty(rows: int, n_items: int) -> sp.csr_array:
-    return sp.csr_array((rows, n_items), dtype=np.float32)
+def _empty(n_items: int) -> sp.csr_array:
+    return sp.csr_array((0, n_items), dtype=np.float32)

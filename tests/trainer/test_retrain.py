@@ -187,7 +187,7 @@ def test_a_training_that_fails_leaves_the_live_model_and_is_tried_again_without_
         raise FAULTS[fault]
 
     files = "trainer.lifecycle.files.save_file"
-    target = files if fault == "full disk" else "trainer.lifecycle.candidate.fit"
+    target = files if fault == "full disk" else "trainer.lifecycle.candidate.fit_kept"
     append(made, [(f"0-{n}", "0-0") for n in range(30)], len(pairs(blocks())))
     with monkeypatch.context() as broken:
         broken.setattr(target, fail)

@@ -83,7 +83,7 @@ def test_an_event_from_a_clock_that_is_ahead_does_not_silence_the_gate(
     def bad(*arguments: object) -> Fit:
         return worthless(fit(*arguments))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "fit", bad)
+    monkeypatch.setattr(training, "fit_kept", bad)
     assert "on edges that are new to the live model" in retrained(graph, snapshots).rejected
 
 

@@ -10,6 +10,7 @@ from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.scores import score_all
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.user_order import at_most, in_order, one_in
+from trainer.memory import give_back
 from trainer.model.hyperparameters import MODELS, Hyperparameters
 from trainer.model.part import Fitted, State
 from trainer.model.progress import Progress, quiet
@@ -37,10 +38,11 @@ def fit(
     Raises:
         Diverged, TrainingStopped, DeviceMissing: as `train`.
     """
-    return {
-        part.name: part.fit(graph, settings, progress, state, share, held_out)
-        for part in settings.parts
-    }
+    made: AllFitted = {}
+    for part in settings.parts:
+        made[part.name] = part.fit(graph, settings, progress, state, share, held_out)
+        give_back()  # a part frees many times what it leaves
+    return made
 
 
 def state(fitted: AllFitted, settings: Hyperparameters) -> State:

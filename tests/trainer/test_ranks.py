@@ -30,9 +30,8 @@ from trainer.graph.own_users import own_rows
 from trainer.graph.weights import Weighing
 from trainer.lifecycle.all_items import TABLES
 from trainer.lifecycle.together import Together
-from trainer.model import lightgcn, next_item
+from trainer.model import blend, lightgcn, next_item
 from trainer.model.batches import Batches
-from trainer.model.blend import spread
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.low_pass import spectrum
 from trainer.model.neighbors import neighbors
@@ -244,15 +243,16 @@ def drawn(ranks: Ranks, folder: Path) -> None:
         looked_at[1].extend(users[n] for n in numbers.tolist())
         return [torch.zeros(len(numbers), made.n_items)]
 
-    class Noting:
-        def score(self, numbers: torch.Tensor, _: object) -> torch.Tensor:
-            looked_at[2].extend(users[n] for n in numbers.tolist())
-            return numbers.float()
+    def noting(_: object, numbers: torch.Tensor, *__: object) -> torch.Tensor:
+        looked_at[2].extend(users[n] for n in numbers.tolist())
+        return numbers.float()
 
     some = made.every(7)
     looked_at[0] = [some.user_ids.values[int(n)].as_py() for n in some.user_ids.in_order]
     ndcgs(score, made.subset(~newest), made.subset(newest), most=40)
-    spread(made, cast(Embeddings, Noting()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blend, "score_all", noting)
+        blend.spread(made, cast(Embeddings, None))
     torch.manual_seed(0)
     batches, given = Batches(Sequences.of(made, 1.0)), []
     for _ in range(3):

@@ -164,7 +164,7 @@ def test_two_ranks_learn_as_well_as_one_process(given: Path) -> None:
 
 
 @pytest.mark.long
-def test_two_ranks_choose_the_same_and_rank_nearly_as_one_process(chosen: Path) -> None:
+def test_two_ranks_choose_and_rank_as_one_process_but_for_rounding(chosen: Path) -> None:
     made = walks()
     fitted = fit(made, CHOSEN)
     expected = kept_lists(fitted.candidate, fitted.kept).int()
@@ -173,10 +173,11 @@ def test_two_ranks_choose_the_same_and_rank_nearly_as_one_process(chosen: Path) 
         own = torch.from_numpy(made.user_ids.hashes >> 31 == rank)
         found[own] = load_file(chosen / f"{rank}.safetensors")["lists"]
     same = (found[:, :, None] == expected[:, None, :]).any(2).float().mean()
-    assert same > 0.9
+    assert same > 0.99
     assert _read(chosen) == _read(chosen, 1)
-    recall = fitted.metrics["recall@20"]  # of 3,000 edges, by numbers that may be chosen otherwise
-    assert _read(chosen)["metrics"]["recall@20"] == pytest.approx(recall, rel=0.01)
+    assert _read(chosen)["settings"] == asdict(fitted.settings)
+    recall = fitted.metrics["recall@20"]
+    assert _read(chosen)["metrics"]["recall@20"] == pytest.approx(recall, rel=0.002)
 
 
 def what_ranks_say(ranks: Ranks, folder: Path) -> None:

@@ -52,6 +52,8 @@ def grow(graph: InteractionGraph, store: EdgeStore, watermark: Watermark) -> Ite
     for rows in news.read():
         events, _ = split(rows)
         kept = own_rows(events, graph.ranks)
+        if graph.ranks.several:
+            graph.item_ids.grow(events["item_id"])  # in the order in which one process meets them
         graph.extend(kept)
         watermark = watermark.after(rows)
         yield Step(kept, len(rows) - len(events) + len(kept), notices(rows), watermark)

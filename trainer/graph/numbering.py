@@ -1,6 +1,7 @@
 """Items get the same numbers on all ranks.
 
-A rank reads the rows of its own users alone, so it meets items in an order of its own. Before a
+A rank numbers the items of all rows, as one process does (growth.py): so what is drawn for an item
+is the same, too. But ranks read at other moments, and may meet items in another order. So before a
 training all ranks tell each other which items they have met since the last one, and number these in
 one order. An item that has such a number keeps it.
 """

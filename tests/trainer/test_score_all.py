@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from pathlib import Path
 
+import pyarrow as pa
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.graphs import graph
 from tests.ranks import together
 from trainer.embedding.blend import BlendEmbeddings
 from trainer.embedding.edges import Own
 from trainer.embedding.scores import score_all
+from trainer.fit.evaluate import scorer
+from trainer.fit.fit import fit_all
+from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.all_items import TABLES, with_all_items
 from trainer.lifecycle.manifest import Manifest, Snapshot
+from trainer.lifecycle.warm import aligned
+from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.progress import quiet
 from trainer.model.rows import Rows
 from trainer.model.rows import together as rows_together
 from trainer.ranks import ALONE, Ranks
@@ -107,6 +117,57 @@ def test_the_first_rank_has_the_items_of_all_when_a_snapshot_is_written(tmp_path
         assert torch.equal(found[name], of), name
     assert found["basis"][:, 0].tolist() == [*range(N_ITEMS)]
     assert len(found["users"]) == 2
+
+
+def lives(made: InteractionGraph) -> list[Snapshot]:
+    """A blend and a gcn, whose first item the graph has no more, and which lack the graph's last
+    one."""
+    manifest = Manifest("", "blend", 2, True, 0, 0, 0, 0, 0, {}, {}, {}, {})
+    users = pa.array([f"u{n}" for n in range(N_USERS)])
+    items = pa.array(["gone", *(f"i{n}" for n in range(1, N_ITEMS))])
+    gcn = fit_all(made, Hyperparameters("gcn", dim=4, epochs=2, layers=1).usual(), quiet)
+    return [
+        Snapshot(manifest, model(True, 0.7, DIM), users, items),
+        Snapshot(manifest, gcn, made.user_ids.values, made.item_ids.values),
+    ]
+
+
+def compared(ranks: Ranks, folder: Path) -> None:
+    """What the gate scores users by, of live models with other numbers of items."""
+    rows = [(f"u{n % N_USERS}", f"i{n % 5 + n % N_USERS % 6 + 1}", 1.0, n) for n in range(40)]
+    made = graph([*rows[::-1], ("u0", "fresh", 1.0, 99)])
+    shared = made.shared(ranks)
+    found = {"items": shared.item_ids.values.to_pylist()}
+    for number, live in enumerate(lives(made)):
+        scores = scorer(aligned(live, shared).embeddings, shared)(torch.arange(shared.n_users))
+        found |= {f"{user} {number}": row.tolist() for user, row in
+                  zip(shared.user_ids.values.to_pylist(), scores, strict=True)}  # fmt: skip
+    (folder / f"{ranks.rank}.json").write_text(json.dumps(found))
+
+
+def test_ranks_score_a_live_model_of_either_kind_as_one_process(tmp_path: Path) -> None:
+    together("tests.trainer.test_score_all:compared", tmp_path)
+    found = {}
+    for rank in range(2):
+        found |= json.loads((tmp_path / f"{rank}.json").read_text())
+    compared(ALONE, tmp_path)
+    expected = json.loads((tmp_path / "0.json").read_text())
+    assert found.pop("items") == expected.pop("items")
+    assert found.keys() == expected.keys()
+    assert len(found) == 2 * N_USERS
+    for name, scores in expected.items():
+        assert found[name] == pytest.approx(scores, abs=1e-5), name
+
+
+def test_neighbours_that_are_gone_bring_nothing_to_another_item() -> None:
+    made = graph([(f"u{n % N_USERS}", f"i{n % 10 + 1}", 1.0, n) for n in range(40)])
+    live, _ = lives(made)
+    before, after = live.embeddings.tensors, aligned(live, made).embeddings.tensors
+    names = live.item_ids.to_pylist()
+    for number, item in enumerate(made.item_ids.values.to_pylist()):
+        old = names.index(item)
+        gone = before["neighbors"][old] == 0
+        assert torch.equal(after["similarities"][number] == 0, gone)
 
 
 class Second(Ranks):

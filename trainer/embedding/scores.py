@@ -26,20 +26,15 @@ def score_all(
     """As `Embeddings.score`, by all ranks at once, each with users of its own, or with none.
 
     Args:
-        embeddings: with the rows of this rank's items.
+        embeddings: of a blend with the rows of this rank's items, of another kind with all rows.
         users: int64 [block], this rank's user numbers.
         own: their edges, in numbers of all items.
 
     Returns:
         float [block, n_items].
-
-    Raises:
-        TypeError: several ranks have embeddings that are no blend's.
     """
-    if not ranks.several:
+    if not ranks.several or not isinstance(embeddings, BlendEmbeddings):
         return embeddings.score(users, own)
-    if not isinstance(embeddings, BlendEmbeddings):
-        raise TypeError(f"a {embeddings.model} is scored in one process")
     of_all, blocks = _of_all_ranks(own.recent(embeddings.recency), ranks)
     if not blocks[-1]:
         return embeddings.outgoing.new_empty(0, n_items)

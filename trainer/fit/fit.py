@@ -121,7 +121,7 @@ def fit_kept(
     if "dampening" in settings.missing():
         settings = replace(settings, dampening=dampening(some, asked, settings))
     on = bool(settings.dampening)
-    graph, kept, held_out = graph.dampened(on), kept.dampened(on), held_out.dampened(on)
+    kept, held_out = kept.dampened(on), held_out.dampened(on)
     if settings.missing():
         settings, fitted = _chosen(some.dampened(on), asked.dampened(on), settings, progress)
         if one_in > 1:
@@ -134,6 +134,7 @@ def fit_kept(
     left, epochs = blend.state(fitted, settings), _epochs(fitted)
     del fitted  # large, and its job is done
     give_back()
+    clock.lap("propagate")
     metrics = measure(candidate, kept, held_out, MEASURED) if whole.liked(held_out) else {}
     clock.lap("evaluate")
     left_out, share = graph.ranks.any(bool(newest.any())), WARM if start else OVER
@@ -153,7 +154,7 @@ def fit_over(graph: InteractionGraph, learned: Learned, progress: Progress = qui
     for_all = replace(settings, epochs=learned.epochs or settings.epochs)
     over = blend.fit(graph, for_all, progress, learned.start, learned.share)
     made = blend.blend(graph, over, settings)
-    learned.seconds["propagate"] = time.monotonic() - begun
+    learned.seconds["propagate"] += time.monotonic() - begun
     return made
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from trainer.embedding.blend import BlendEmbeddings
 from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.manifest import Manifest, Snapshot
 from trainer.lifecycle.trained_edges import places
@@ -58,9 +59,11 @@ def aligned_start(live: Snapshot, kept: State, graph: InteractionGraph) -> State
 
 def aligned(live: Snapshot, graph: InteractionGraph) -> Snapshot:
     """The snapshot with embeddings whose rows are in the graph's numbering, zeros for new nodes; of
-    several ranks each has the rows of its own items."""
+    several ranks each has the rows of its own items, but all rows of what is no blend's."""
     users = _rows(graph.user_ids.values, live.user_ids)
-    items = _rows(graph.item_ids.values, live.item_ids)[graph.ranks.own]
+    items = _rows(graph.item_ids.values, live.item_ids)
+    if isinstance(live.embeddings, BlendEmbeddings):
+        items = items[graph.ranks.own]
     made = dict(live.embeddings.tensors)
     for name, tensor in made.items():
         if name in ("base", "user_bias"):
@@ -68,8 +71,9 @@ def aligned(live: Snapshot, graph: InteractionGraph) -> Snapshot:
         elif name.startswith(("incoming", "outgoing", "neighbors", "similarities")):
             made[name] = _aligned(tensor, items)
     if "neighbors" in made:
-        numbers = _rows(live.item_ids, graph.item_ids.values).clamp(min=0).int()
-        made["neighbors"] = numbers[made["neighbors"].long()]
+        numbers = _rows(live.item_ids, graph.item_ids.values)[made["neighbors"].long()]
+        made["similarities"] = made["similarities"] * (numbers >= 0)  # some are gone since
+        made["neighbors"] = numbers.clamp(min=0).int()
     return replace(live, embeddings=replace(live.embeddings, tensors=made))
 
 

@@ -147,7 +147,7 @@ def compared(ranks: Ranks, folder: Path) -> None:
 
 def test_ranks_score_a_live_model_of_either_kind_as_one_process(tmp_path: Path) -> None:
     together("tests.trainer.test_score_all:compared", tmp_path)
-    found = {}
+    found: dict[str, list[float]] = {}
     for rank in range(2):
         found |= json.loads((tmp_path / f"{rank}.json").read_text())
     compared(ALONE, tmp_path)

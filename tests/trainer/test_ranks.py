@@ -270,15 +270,22 @@ DRAWN_FROM: list[tuple[str, str, float, int]] = [
 ]
 
 
-def test_three_ranks_draw_the_edges_and_look_at_the_users_of_one_process(tmp_path: Path) -> None:
+def test_any_number_of_ranks_draws_the_same_edges_and_looks_at_the_same_users(
+    tmp_path: Path,
+) -> None:
     together("tests.trainer.test_ranks:drawn", tmp_path, size=3)
     found = [_read(tmp_path, rank) for rank in range(3)]
     drawn(ALONE, tmp_path)
-    expected = _read(tmp_path)
-    for each in found:
-        assert each["batches"] == expected["batches"]
-        assert each["edges"] == expected["edges"] > 1_000
-    for n, users in enumerate(expected["looked at"]):
+    alone = _read(tmp_path)
+    together("tests.trainer.test_ranks:drawn", tmp_path)
+    of_two = [_read(tmp_path, rank) for rank in range(2)]
+    for each in found + of_two:
+        assert each["batches"] == alone["batches"]
+        assert each["edges"] == alone["edges"] > 1_000
+    looked_at = [[user for each in of_two for user in each["looked at"][n]] for n in range(3)]
+    assert looked_at[0] == alone["looked at"][0]  # one process looks at others, but as many
+    assert [*map(len, looked_at)] == [*map(len, alone["looked at"])]
+    for n, users in enumerate(looked_at):
         assert [user for each in found for user in each["looked at"][n]] == users
         assert len(set(users)) == len(users) > 30
         assert all(each["looked at"][n] for each in found)

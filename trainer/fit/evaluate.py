@@ -125,8 +125,8 @@ def ndcgs(
     k: int = 20,
     most: int | None = None,
 ) -> Float64s:
-    """NDCG@k of each user that `rankings` takes the mean of, in the same order; which is that
-    of the hashes of users, for all ranks.
+    """NDCG@k of each user that `rankings` takes the mean of, in the same order; those of all ranks,
+    one rank after another.
 
     Returns:
         float64 [rankings, users]; [0, 0] without users.
@@ -156,7 +156,7 @@ def _by_user(
     """
     test = test.subset(test.strengths > 0)
     degrees = test.user_degrees
-    users = in_order(test.user_ids, degrees > 0)
+    users = in_order(test.user_ids, degrees > 0, test.ranks)
     in_all = test.ranks.total(len(users))
     users = one_in(-(-in_all // most), users, test.ranks) if most and in_all else users
     size = block_size(train.n_items)

@@ -1,6 +1,7 @@
-"""Users in the order of the hashes of their ids, and some of them evenly taken.
+"""Users in an order, and some of them evenly taken.
 
-The same order, and the same users, for any number of ranks: each has a range of hashes.
+Several ranks take the order of the hashes of ids, of which each has a range: so these are the same
+users for any number of ranks. One process takes the users as they came.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from trainer.graph.ids import Ids
 from trainer.ranks import Ranks
 
 
-def in_order(ids: Ids, which: Bools) -> Int64s:
-    """The numbers of the users `which` (bool [users]) in the order of their hashes; int64 [n]."""
+def in_order(ids: Ids, which: Bools, ranks: Ranks) -> Int64s:
+    """The numbers of the users `which` (bool [users]) in their order; int64 [n]."""
+    if not ranks.several:
+        return np.flatnonzero(which)
     order = ids.in_order
     return order[which[order]].astype(np.int64)
 

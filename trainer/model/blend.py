@@ -52,7 +52,8 @@ def state(fitted: AllFitted, settings: Hyperparameters) -> State:
 
 def spread(graph: InteractionGraph, part: Embeddings) -> float:
     """Standard deviation of a part's scores over users and items."""
-    users, ranks = in_order(graph.user_ids, graph.user_strengths != 0), graph.ranks
+    ranks = graph.ranks
+    users = in_order(graph.user_ids, graph.user_strengths != 0, ranks)
     step = max(1, ranks.total(len(users)) // SPREAD_USERS)
     chosen = torch.from_numpy(at_most(SPREAD_USERS, one_in(step, users, ranks), ranks))
     made = score_all(part, chosen, own(graph, chosen), graph.n_items, ranks)

@@ -92,8 +92,7 @@ def spectrum(
     scale = max(largest, float(np.finfo(np.float32).tiny))
     by_user, by_item = both_ways(graph, values / scale, device)
     n_users, ranks = whole.users(graph), graph.ranks
-    n = min(n, n_users, graph.n_items)
-    width = min(n + SPARE, n_users, graph.n_items)
+    n, width = (min(most, n_users, graph.n_items) for most in (n, n + SPARE))
     basis = _begun(None if start is None else start.cpu(), width, seed, graph).to(device)
     rounds = ROUNDS if start is None else WARM_ROUNDS
     if width == graph.n_items:
@@ -138,23 +137,22 @@ def low_pass(
 
 def _begun(known: Tensor | None, width: int, seed: int, graph: InteractionGraph) -> Tensor:
     """This rank's rows of a basis: the columns that are known, and random ones."""
-    n_items, size, rank = graph.n_items, graph.ranks.size, graph.ranks.rank
-    more = width if known is None else max(0, width - known.shape[1])
-    generator, made = torch.Generator().manual_seed(seed), []
+    n_items, ranks = graph.n_items, graph.ranks
+    columns = [] if known is None else [known]
+    more = max(0, width - sum(each.shape[1] for each in columns))
+    generator, rows = torch.Generator().manual_seed(seed), [torch.empty(0, more)]
     for begin in range(0, n_items, DRAWN):  # all ranks draw the same, and keep the rows of few
         drawn = torch.randn(min(DRAWN, n_items - begin), more, generator=generator)
-        made.append(drawn[(rank - begin) % size :: size] / n_items**0.5)
-    random = torch.cat([torch.empty(0, more), *made])
-    return random if known is None else torch.cat([known, random], 1)
+        rows.append(drawn[(ranks.rank - begin) % ranks.size :: ranks.size] / n_items**0.5)
+    return torch.cat([*columns, torch.cat(rows)], 1)
 
 
 def _applied(by_user: Tensor, by_item: Tensor, basis: Tensor, ranks: Ranks) -> Tensor:
     """This rank's rows of the normalised item-item matrix times a basis, of which it has the same
     rows, with few columns of the user side at once."""
     made = []
-    for begin in range(0, basis.shape[1], COLUMNS):
-        columns = ranks.whole(basis[:, begin : begin + COLUMNS])
-        summed = ranks.sum_tensor(by_item @ (by_user @ columns))
+    for part in torch.split(basis, COLUMNS, 1):
+        summed = ranks.sum_tensor(by_item @ (by_user @ ranks.whole(part)))
         # A copy of some rows, as a view would keep all of them in memory.
         made.append(summed[ranks.own].clone() if ranks.several else summed)
     return torch.cat(made, 1)

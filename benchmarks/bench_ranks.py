@@ -4,7 +4,8 @@ quality  ml-latest-small, newest tenth of each user held out, defaults: recall o
          against one process
 memory   an edge store of MILLIONS (of the environment, 5 without it) of edges, 50 a user and 250 an
          item, in order: peak memory of the largest of four and two ranks against one process, from
-         reading to the snapshot; numbers given, few steps
+         reading to a snapshot that is written, and in the training after it; numbers given, few
+         steps
 traffic  bytes that a rank of two gives to the other in a step of next items and in a round of the
          low pass, against what is to be expected
 

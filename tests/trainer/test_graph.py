@@ -108,7 +108,7 @@ def test_the_adjacency_is_the_symmetrically_normalised_one_both_ways() -> None:
 
 def test_every_nth_user_keeps_its_edges_and_all_items() -> None:
     rows = graph([(f"u{n}", f"i{n % 3}") for n in range(7)] + [("u3", "i2")])
-    users = rows.user_ids.values.take(rows.user_ids.in_order).to_pylist()[::3]
+    users = rows.user_ids.values.take(rows.user_ids.by_hash).to_pylist()[::3]
     some = rows.every(3)
     assert len(users) == 3
     assert pairs(some) == [row for row in pairs(rows) if row[0] in users]
@@ -122,10 +122,10 @@ def test_the_order_of_users_does_not_tell_who_came_first_and_leaves_out_who_is_g
     in_order = []
     for came in (users, users[::-1]):
         made = graph([(user, "i") for user in came[:20]])
-        assert len(made.user_ids.in_order) == 20
+        assert len(made.user_ids.by_hash) == 20
         made.extend(table([(user, "i") for user in came[20:]]))
         made.forget([came.index("u7")])
-        in_order.append(made.user_ids.values.take(made.user_ids.in_order).to_pylist())
+        in_order.append(made.user_ids.values.take(made.user_ids.by_hash).to_pylist())
         assert made.user_ids.hashes[came.index("u7")] == 0
     assert in_order[0] == in_order[1]
     assert sorted(in_order[0]) == sorted(set(users) - {"u7"})

@@ -249,7 +249,7 @@ def drawn(ranks: Ranks, folder: Path) -> None:
         return numbers.float()
 
     some = made.every(7)
-    looked_at[0] = [some.user_ids.values[int(n)].as_py() for n in some.user_ids.in_order]
+    looked_at[0] = [some.user_ids.values[int(n)].as_py() for n in some.user_ids.by_hash]
     ndcgs(score, made.subset(~newest), made.subset(newest), most=40)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blend, "score_all", noting)

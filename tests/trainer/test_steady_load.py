@@ -1,5 +1,6 @@
 """Retraining after retraining under a steady load: the gate must not reject or pass them all."""
 
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from consumer.edge.store import Watermark
 from tests.graphs import Row, blocks, pairs, table
 from tests.trainer.test_gate import worthless
-from trainer.fit.fit import Fit, fit
+from trainer.embedding.embeddings import Embeddings
+from trainer.fit.fit import Fit, fit, fit_over
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
 from trainer.lifecycle import candidate as training
@@ -85,6 +87,31 @@ def test_an_event_from_a_clock_that_is_ahead_does_not_silence_the_gate(
 
     monkeypatch.setattr(training, "fit_kept", bad)
     assert "on edges that are new to the live model" in retrained(graph, snapshots).rejected
+
+
+def models() -> int:
+    """How many models are in memory."""
+    gc.collect()
+    return sum(issubclass(type(each), Embeddings) for each in gc.get_objects())
+
+
+def test_no_model_is_in_memory_any_more_when_the_one_over_the_whole_graph_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edges = [(user, item, 1.0, n) for n, (user, item, *_) in enumerate(pairs(blocks()))]
+    graph, snapshots = InteractionGraph(), Snapshots(str(tmp_path))
+    graph.extend(table(edges[::2]))
+    version = retrained(graph, snapshots).version
+    graph.extend(table(edges[1::2]))
+    before, more = models(), []
+
+    def counting(*arguments: object) -> Embeddings:
+        more.append(models() - before)
+        return fit_over(*arguments)  # type: ignore[arg-type]  # passed on as given
+
+    monkeypatch.setattr(training, "fit_over", counting)
+    candidate(graph, SETTINGS, snapshots, snapshots.read(version), quiet, READ)
+    assert more == [0]
 
 
 def test_an_event_from_a_clock_that_is_ahead_does_not_age_all_others() -> None:

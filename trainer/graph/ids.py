@@ -17,7 +17,7 @@ class Ids:
     def __init__(self, ids: pa.Array | None = None) -> None:
         self.values: pa.Array = pa.array([], pa.string()) if ids is None else ids
         self._hashes: UInt32s = np.empty(0, np.uint32)  # of the first ids
-        self._in_order: Int32s | None = None
+        self._by_hash: Int32s | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -30,7 +30,7 @@ class Ids:
         numbers = known.to_numpy(zero_copy_only=False).astype(np.float64)
         numbers[np.isnan(numbers)] = len(self.values) + np.arange(len(new))
         if len(new):
-            self._in_order = None
+            self._by_hash = None
         self.values = pa.concat_arrays([self.values, new])
         grown: Int32s = numbers.astype(np.int32)[coded.indices.to_numpy()]
         return grown
@@ -45,24 +45,24 @@ class Ids:
         return known
 
     @property
-    def in_order(self) -> Int32s:
+    def by_hash(self) -> Int32s:
         """Numbers of the ids that are not blank, by their hashes, equal ones as they were first
         seen; int32 [ids that are not blank].
 
         The order in which ids came is not in it: several ranks, who each have the ids of a range
         of hashes, have the same order one after another as a process that has all ids.
         """
-        made, hashes = self._in_order, self.hashes
+        made, hashes = self._by_hash, self.hashes
         if made is None:
             there = pc.not_equal(self.values, "").to_numpy(zero_copy_only=False)
             made = np.argsort(hashes, kind="stable").astype(np.int32)
             made = made[there[made]]
-            self._in_order = made
+            self._by_hash = made
         return made
 
     def blank(self, numbers: list[int]) -> None:
         """Put the empty string, which is nobody's id, for the ids of these nodes."""
-        self._in_order = None
+        self._by_hash = None
         self._hashes[[n for n in numbers if n < len(self._hashes)]] = 0
         gone = np.zeros(len(self.values), np.bool_)
         gone[numbers] = True

@@ -240,7 +240,7 @@ class InteractionGraph:
         these; all items."""
         if nth == 1:
             return self
-        users = one_in(nth, self.user_ids.in_order.astype(np.int64), self.ranks)
+        users = one_in(nth, self.user_ids.by_hash.astype(np.int64), self.ranks)
         return self._of_users(np.sort(users))
 
     def _of_users(self, numbers: Int64s) -> InteractionGraph:

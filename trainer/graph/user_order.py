@@ -17,7 +17,7 @@ def in_order(ids: Ids, which: Bools, ranks: Ranks) -> Int64s:
     """The numbers of the users `which` (bool [users]) in their order; int64 [n]."""
     if not ranks.several:
         return np.flatnonzero(which)
-    order = ids.in_order
+    order = ids.by_hash
     return order[which[order]].astype(np.int64)
 
 

@@ -49,7 +49,7 @@ def candidate(
             chooses.
 
     Raises:
-        NothingToLearn, NothingJoined, Diverged, TrainingStopped, DeviceMissing: as `fit`.
+        NothingToLearn, NothingJoined, Diverged, TrainingStopped, DeviceMissing: as `fit_kept`.
         StoreAway: the live snapshot cannot be read now.
     """
     timed, edges, users = whole.timed(graph), whole.edges(graph), whole.users(graph)

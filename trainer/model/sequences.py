@@ -51,7 +51,7 @@ class Sequences:
     @classmethod
     def of(cls, graph: InteractionGraph, recency: float) -> Self:
         """The sequences of a graph."""
-        _, users_edges = graph.places_of(graph.user_ids.in_order.astype(np.int64))
+        _, users_edges = graph.places_of(graph.user_ids.by_hash.astype(np.int64))
         order = graph.by_time()[users_edges]
         users, items, strengths = (of[order] for of in (graph.users, graph.items, graph.strengths))
         first = np.concatenate([[True], users[1:] != users[:-1]])[: len(users)]

@@ -21,7 +21,7 @@ StreamGCNError
 ├── OneProcess       trainer/model/gcn.py        the gcn is started in several processes
 ├── RankLost         trainer/group.py            another process of torchrun has ended
 ├── RankEnds         trainer/lifecycle           something went wrong on one process of torchrun
-├── FirstFailed      trainer/lifecycle           the first process of torchrun has failed to write
+├── RankFailed       trainer/lifecycle           a process of torchrun has failed to write
 ├── DeviceMissing    trainer/device.py           a GPU is asked for and there is none
 ├── SnapshotError    trainer/lifecycle         a snapshot cannot be read or written, or is wrong
 │   ├── LiveChanged                            another model went live since the caller looked

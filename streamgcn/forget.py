@@ -20,7 +20,8 @@ from process.errors import StreamGCNError
 from process.settings import SettingsError
 from serving.redis.store import Store
 from serving.settings import ServingSettings
-from trainer.lifecycle.snapshots import USERS, Snapshots
+from trainer.lifecycle.parts import IDS
+from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.storage import State
 
 LOOK_EVERY = 0.5  # seconds, at least, and so many times as long as the last look took:
@@ -82,7 +83,9 @@ class Search:
         self._settings, self._user, self._places = settings, user, places
         self._snapshots = Snapshots(settings.model_store)
         self._redis = Store(settings.redis_url, settings.redis_prefix)
-        self._looked_at: dict[str, State | None] = {}  # snapshot -> state of the file of its users
+        self._looked_at: dict[
+            str, dict[str, State]
+        ] = {}  # snapshot -> states of the files of users
         self._held: list[str] = []  # snapshots with the user, as of then
 
     def verify(self, seconds: float) -> list[Finding]:
@@ -132,13 +135,16 @@ class Search:
         """Which snapshots hold the user; they are read again only when one was written."""
         self._snapshots.check()
         written = {
-            version: self._snapshots.storage.states(version).get(USERS)
-            for version in self._snapshots.every_version()
+            version: self._files_of_users(version) for version in self._snapshots.every_version()
         }
         if written != self._looked_at:
             self._held = self._snapshots.holding(self._user)
             self._looked_at = written
         return Finding("", ", ".join(self._held))
+
+    def _files_of_users(self, version: str) -> dict[str, State]:
+        found = self._snapshots.storage.states(version).items()
+        return {name: state for name, state in found if IDS.fullmatch(name)}
 
     def _list(self) -> Finding:
         return Finding("", "a list" if self._redis.has_user(self._user) else "")

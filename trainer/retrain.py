@@ -29,12 +29,12 @@ from trainer.graph import whole
 from trainer.graph.stored import StoredGraph
 from trainer.group import RankLost, join
 from trainer.lifecycle import metrics
-from trainer.lifecycle.by_first import by_first
+from trainer.lifecycle.by_first import by_each, by_first
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.lease import Lease, LeaseLost
 from trainer.lifecycle.live import LiveModel
-from trainer.lifecycle.live_of_ranks import live_snapshot, read_by_all
+from trainer.lifecycle.live_of_ranks import live_snapshot
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError
 from trainer.lifecycle.progress import shown
 from trainer.lifecycle.promotion import LiveChanged, named, put_live
@@ -43,7 +43,7 @@ from trainer.lifecycle.running_training import RunningTraining
 from trainer.lifecycle.schedule import Schedule
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.together import RankEnds, Together
-from trainer.lifecycle.writing import write_when_it_can_be
+from trainer.lifecycle.writing import Writing
 from trainer.memory import give_back
 from trainer.model.progress import Progress, TrainingStopped
 from trainer.ranks import ALONE, Ranks, number, started
@@ -89,6 +89,7 @@ class Retrain:
         )  # fmt: skip
         place = f"MODEL_STORE {settings.model_store}"
         self._models_away = Outage(log, f"{place} cannot be used", f"{place} can be used again")
+        self._writing = Writing(self._snapshots, ranks, self._models_away, stop)
         self._not_erased = Outage(
             log,
             "Forgotten users cannot be removed from a snapshot",
@@ -241,14 +242,12 @@ class Retrain:
 
     def _train_and_promote(self) -> Manifest:
         """Train, write the snapshot, and put it live unless the gate or an operator is against."""
-        before = read_by_all(lambda: named(self._snapshots), self._ranks)
+        before = by_each(lambda: named(self._snapshots), self._ranks)
         snapshot = self._train_candidate()
-        return by_first(lambda: self._promoted(snapshot, before), self._ranks)
+        self._writing.write(snapshot, self._lease.confirm)
+        return by_first(lambda: self._promoted(snapshot.manifest, before), self._ranks)
 
-    def _promoted(self, snapshot: Snapshot, before: str | None) -> Manifest:
-        manifest = snapshot.manifest
-        self._lease.confirm()
-        write_when_it_can_be(self._snapshots, snapshot, self._models_away, self._stop)
+    def _promoted(self, manifest: Manifest, before: str | None) -> Manifest:
         if not manifest.rejected:
             self._lease.confirm()
             try:

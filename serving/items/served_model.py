@@ -21,12 +21,11 @@ from trainer.embedding.embeddings import Embeddings
 from trainer.embedding.item_fold_in import Folded
 from trainer.graph.arrays import Int64s
 from trainer.lifecycle.manifest import Snapshot
+from trainer.lifecycle.parts import OF_MODEL
 
 ROOM = 1_000  # new items that can be taken up until the next snapshot
 ROOM_FOR_NEIGHBORS = 16  # of each item, for new items; beyond, they take the places of the farthest
 WITH_ROOM = {"incoming", "outgoing", "neighbors", "similarities"}  # tables with a row for each item
-
-OF_USERS = {"base", "user_bias"}  # and with one for each user
 
 
 class UserBlock(NamedTuple):
@@ -54,14 +53,15 @@ class ServedModel:
     def __init__(self, snapshot: Snapshot, device: torch.device) -> None:
         self.manifest = snapshot.manifest
         self.device = device
-        self._tables = _with_room(snapshot.embeddings.tensors, device)
+        embeddings = _with_a_user(snapshot.embeddings)
+        self._tables = _with_room(embeddings.tensors, device)
         self.trained = replace(
-            snapshot.embeddings,
+            embeddings,
             tensors={
                 name: self._tables[name][: len(table), : table.shape[1]]
                 if name in WITH_ROOM
                 else self._tables[name]
-                for name, table in snapshot.embeddings.tensors.items()
+                for name, table in embeddings.tensors.items()
             },
         )
         self.item_ids: list[str] = snapshot.item_ids.to_pylist()
@@ -196,17 +196,16 @@ def has_rows(embeddings: Embeddings) -> bool:
     return embeddings.tensors["base"].shape[1] > 0
 
 
-def without(snapshot: Snapshot, users: Collection[str]) -> Snapshot:
-    """The snapshot without the rows of these users; with one row, if it has no others."""
-    gone = pc.is_in(snapshot.user_ids, value_set=pa.array(list(users), pa.string()))
-    mask = ~gone.to_numpy(zero_copy_only=False)
-    if not mask.any():
-        mask[:1] = True  # what is looked up in a table must not be empty
-    tensors, rows = dict(snapshot.embeddings.tensors), torch.from_numpy(mask)
-    for name in OF_USERS & tensors.keys():
-        tensors[name] = tensors[name][rows]
-    embeddings = replace(snapshot.embeddings, tensors=tensors)
-    return replace(snapshot, embeddings=embeddings, user_ids=snapshot.user_ids.filter(mask))
+def _with_a_user(embeddings: Embeddings) -> Embeddings:
+    """With a row of zeros where there is none: what is looked up in a table must not be empty."""
+    if embeddings.n_users:
+        return embeddings
+    tables = embeddings.tensors
+    more = {
+        name: tables[name].new_zeros(1, *tables[name].shape[1:])
+        for name in OF_MODEL & tables.keys()
+    }
+    return replace(embeddings, tensors=tables | more)
 
 
 def _with_room(tables: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

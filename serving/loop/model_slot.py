@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from consumer.event.json import Event
+from serving.edges.strangers import Strangers
 from serving.edges.user_edges import UserEdges
 from serving.items.new_items import NewItems
 from serving.items.shared_likers import Liker
@@ -155,15 +156,21 @@ class ModelSlot:
             own: users who are held here; None for all. The rows of other processes' users are of
                 no use.
         """
+        left_out = Strangers()
+
+        def read(version: str) -> Snapshot:
+            nonlocal left_out
+            left_out = Strangers()
+            return self._live.snapshots.read(version, self._rows.share(own, left_out))
+
         try:
-            snapshot = self._live.read()
+            snapshot = self._live.read(read)
         except StoreAway:
             return None  # it is tried again
         if snapshot is None or snapshot.manifest.version == in_use:
             return None
-        snapshot, others = self._rows.of_own(snapshot, own)
         recommender = self._prepare(snapshot)
-        recommender.model.left_out.add(others)
+        recommender.model.left_out = left_out
         recommender.model.forget_digests(forgotten)
         return recommender
 

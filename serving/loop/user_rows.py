@@ -10,10 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from serving.edges.steps import Held
+from serving.edges.strangers import Strangers
 from serving.edges.user_edges import UserEdges
-from serving.items.served_model import ServedModel, has_rows, without
-from trainer.lifecycle.manifest import Snapshot
+from serving.items.served_model import ServedModel, has_rows
+from trainer.graph.arrays import Bools
+from trainer.lifecycle.parts import Share
 
 AGAIN_AFTER = 2.0  # seconds from one reading of a model to the next for single users, at least,
 TIMES_AS_LONG = 10.0  # and this many times as long as the last one took
@@ -53,12 +58,21 @@ class UserRows:
         self._begun_at = time.monotonic()
         return None if held is None else set(self._edges.users())
 
-    def of_own(self, snapshot: Snapshot, own: set[str] | None) -> tuple[Snapshot, set[str]]:
-        """On the thread: the snapshot without the rows of other processes' users, and these."""
-        if own is None or not has_rows(snapshot.embeddings):
-            return snapshot, set()
-        others = set(self._edges.strangers(snapshot.user_ids.to_pylist())) - own
-        return without(snapshot, others), others
+    def share(self, own: set[str] | None, left_out: Strangers) -> Share:
+        """On the thread: whose rows of a model are read, a part of all users at a time.
+
+        Args:
+            left_out: other processes' users, whose rows are not, are put in.
+        """
+
+        def keep(ids: pa.Array) -> Bools:
+            others = set(self._edges.strangers(ids.to_pylist())) - (own or set())
+            left_out.add(others)
+            gone = pc.is_in(ids, value_set=pa.array(list(others), pa.string()))
+            kept: Bools = ~gone.to_numpy(zero_copy_only=False)
+            return kept
+
+        return Share(keep=None if own is None else keep, with_rows=True)
 
     def put_in_place(self, model: ServedModel) -> None:
         """The model that was read is the one in use."""

@@ -136,12 +136,12 @@ def test_looking_for_a_user_reads_no_tensor_and_each_file_of_ids_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshots = Snapshots(str(tmp_path))
-    for version in ("20260101T000000.000000Z", "20260102T000000.000000Z"):
+    for version, part in (("20260101T000000.0Z", ""), ("20260102T000000.0Z", "-00000-of-00001")):
         (tmp_path / version).mkdir()
         (tmp_path / version / "manifest.json").write_text("{}")
-        (tmp_path / version / "tables.safetensors").write_bytes(b"no tensors")
+        (tmp_path / version / f"tables{part}.safetensors").write_bytes(b"no tensors")
         table = pa.table({"user_id": ["u1", "u2"]})
-        pq.write_table(table, tmp_path / version / "users.parquet")
+        pq.write_table(table, tmp_path / version / f"users{part}.parquet")
     looked: list[str] = []
     holding = Snapshots.holding
 

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -31,6 +32,8 @@ from trainer.model.progress import quiet
 FIRST_EDITION = Path(__file__).parent.parent / "data" / "first_edition" / "models"
 MODELS = ("blend", "gcn")
 NEXT = "blend with next items"
+PART = "-00000-of-00001"
+USERS = f"users{PART}.parquet"
 OLD, LIVE = "20260101T000000.0Z", "20260102T000000.0Z"
 SMALL = Hyperparameters(dim=8, epochs=5, vectors=4, negatives=32, layers=2)
 SETTINGS = replace(SMALL, learned_order=0.0).usual()
@@ -80,11 +83,15 @@ def manifest(**values: object) -> Callable[[Path], None]:
 
 
 def tables(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
+    """A change of the model's tables: of those of the items, or of those of the users."""
+
     def of(snapshot: Path) -> None:
-        tensors = load_file(snapshot / "tables.safetensors")
-        change(tensors)
-        kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(kept, snapshot / "tables.safetensors")
+        for name in ("tables.safetensors", f"tables{PART}.safetensors"):
+            tensors = load_file(snapshot / name)
+            with suppress(KeyError):  # the tensor is in the other one
+                change(tensors)
+                kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+                save_file(kept, snapshot / name)
 
     return of
 
@@ -110,7 +117,7 @@ def column(file: str, name: str, make: Callable[[list[str]], object]) -> Callabl
 
 
 def users(make: Callable[[list[str]], object]) -> Callable[[Path], None]:
-    return column("users.parquet", "user_id", make)
+    return column(USERS, "user_id", make)
 
 
 def items(make: Callable[[list[str]], object]) -> Callable[[Path], None]:
@@ -151,8 +158,8 @@ def not_utf8(ids: list[str]) -> pa.Array:
 
 
 def pipe(snapshot: Path) -> None:
-    (snapshot / "users.parquet").unlink()
-    os.mkfifo(snapshot / "users.parquet")
+    (snapshot / USERS).unlink()
+    os.mkfifo(snapshot / USERS)
 
 
 EITHER = {
@@ -183,13 +190,19 @@ EITHER = {
     "an item without id": items(lambda ids: [*ids[:-1], None]),
     "an empty item id": items(lambda ids: [*ids[:-1], ""]),
     "another column": lambda s: pq.write_table(pa.table({"x": [1]}), s / "items.parquet"),
-    "ids that are no Parquet": file("users.parquet", b"PAR1\x00\x00PAR1"),
+    "ids that are no Parquet": file(USERS, b"PAR1\x00\x00PAR1"),
     "no ids": file("items.parquet", None),
     "a pipe for a file": pipe,
     "a bit of a table that was turned": turned("tables.safetensors", -1),
-    "a bit of an id that was turned": turned("users.parquet", 20),
+    "a bit of an id that was turned": turned(USERS, 20),
     "tables of another snapshot": of_another("tables.safetensors"),
-    "users of another snapshot": of_another("users.parquet"),
+    "users of another snapshot": of_another(USERS),
+    "tables of users of another snapshot": of_another(f"tables{PART}.safetensors"),
+    "no tables of users": file(f"tables{PART}.safetensors", None),
+    "a bit of a table of users that was turned": turned(f"tables{PART}.safetensors", -1),
+    "more parts than there are": manifest(parts=2),
+    "no part": manifest(parts=0),
+    "parts without number": manifest(parts=10**15),
     "items of another snapshot": of_another("items.parquet"),
     "an id that is no UTF-8": users(lambda ids: not_utf8([*ids[:-1], "?"])),
     "another model": manifest(model="gru4rec"),
@@ -316,8 +329,8 @@ def test_a_rejected_snapshot_never_takes_the_place_of_a_damaged_one(folder: Path
 
 def test_a_newer_format_is_refused_in_words_and_unknown_fields_are_ignored(folder: Path) -> None:
     snapshots = Snapshots(str(folder))
-    manifest(format=2, layers=["of", "a", "kind"])(folder / LIVE)
-    with pytest.raises(SnapshotError, match=r"has format 2, and .* reads up to 1: install"):
+    manifest(format=3, layers=["of", "a", "kind"])(folder / LIVE)
+    with pytest.raises(SnapshotError, match=r"has format 3, and .* reads up to 2: install"):
         snapshots.read(LIVE)
     manifest(aim="to please", newest=1)(folder / OLD)
     assert snapshots.read(OLD).manifest.version == OLD
@@ -336,6 +349,20 @@ STARTS: list[tuple[str, Callable[[dict[str, Tensor]], object]]] = [
 ]
 
 
+def changed_start(
+    snapshot: Path, change: Callable[[dict[str, Tensor]], object], next_items: bool
+) -> Path:
+    """The file that has the tensor that was changed: of next items users have none."""
+    names = ["start"] if next_items else ["start", f"start{PART}"]
+    for path in (snapshot / f"{name}.safetensors" for name in names):
+        tensors = load_file(path)
+        with suppress(KeyError):
+            change(tensors)
+            save_file(tensors, path)
+            return path
+    raise AssertionError("no file has the tensor")
+
+
 @pytest.mark.parametrize(("folder", "change"), STARTS, indirect=["folder"])
 def test_with_a_wrong_start_the_training_begins_from_scratch(
     change: Callable[[dict[str, Tensor]], object],
@@ -345,16 +372,12 @@ def test_with_a_wrong_start_the_training_begins_from_scratch(
 ) -> None:
     snapshots = Snapshots(str(folder))
     live = snapshots.read(LIVE)
-    path = folder / LIVE / "start.safetensors"
-    tensors = load_file(path)
-    next_items = "incoming" in tensors
-    assert next_items or "users" in tensors
-    change(tensors)
-    save_file(tensors, path)
+    next_items = not (folder / LIVE / f"start{PART}.safetensors").exists()
+    changed = changed_start(folder / LIVE, change, next_items)
     settings = OF_MODEL[NEXT if next_items else "blend"]
     made = candidate(graph, settings, snapshots, live, quiet, READ)
     assert made.manifest.edges == len(graph)
-    assert f"{path}" in caplog.text
+    assert f"{changed}" in caplog.text
     assert "training from scratch" in caplog.text
 
 
@@ -376,7 +399,7 @@ def test_with_wrong_edges_of_the_live_snapshot_nothing_is_compared_with_it(
 ) -> None:
     snapshots = Snapshots(str(folder))
     live = snapshots.read(LIVE)
-    path = folder / LIVE / "trained.safetensors"
+    path = folder / LIVE / f"trained{PART}.safetensors"
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)

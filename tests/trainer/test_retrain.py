@@ -28,6 +28,7 @@ from trainer.lifecycle.snapshots import Snapshots
 from trainer.model.gradient_training import Diverged
 from trainer.model.hyperparameters import Hyperparameters
 from trainer.model.model_file import written
+from trainer.ranks import Ranks
 from trainer.retrain import Retrain
 from trainer.settings import TrainerSettings
 
@@ -210,14 +211,14 @@ def test_a_model_is_kept_until_an_object_store_that_is_away_takes_it(
 ) -> None:
     caplog.set_level(logging.INFO)
     store(Path(settings.edge_store), pairs(blocks()))
-    write, tries = Snapshots.write, [1, 2]
+    add, tries = Snapshots.add, [1, 2]
 
-    def late(self: Snapshots, snapshot: Snapshot) -> None:
+    def late(self: Snapshots, snapshot: Snapshot, ranks: Ranks) -> None:
         if tries:
             raise StoreAway(f"cannot write it: try {tries.pop()}")
-        write(self, snapshot)
+        add(self, snapshot, ranks)
 
-    monkeypatch.setattr(Snapshots, "write", late)
+    monkeypatch.setattr(Snapshots, "add", late)
     once(Retrain(settings, threading.Event()))
     assert snapshots.marks.live() == snapshots.versions()[0]
     assert caplog.text.count("cannot be used (cannot write it") == 1

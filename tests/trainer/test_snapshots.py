@@ -22,6 +22,8 @@ from trainer.lifecycle.storage import File
 from trainer.lifecycle.trained_edges import Trained
 
 VERSION = "20260101T000000.0Z"
+PART = "-00000-of-00001"
+OF_USERS = ("tables", "start", "trained")  # besides the ids
 NAMES = [f"202601{day:02}T000000.0Z" for day in range(1, 20)]
 
 
@@ -130,8 +132,8 @@ def test_a_snapshot_is_on_the_disk_before_it_is_named_and_named_before_it_is_liv
     there = done.index(f"{VERSION} is there")
     files = {path.name for path in (tmp_path / "models" / VERSION).iterdir()} - {"promoted"}
     assert files == {
-        "manifest.json", "tables.safetensors", "start.safetensors", "trained.safetensors",
-        "users.parquet", "items.parquet",
+        "manifest.json", "tables.safetensors", "start.safetensors", "items.parquet",
+        f"users{PART}.parquet", *(f"{name}{PART}.safetensors" for name in OF_USERS),
     }  # fmt: skip
     assert files <= set(done[:there])
     live = done.index("live is there")
@@ -208,19 +210,19 @@ def test_a_broken_snapshot_does_not_keep_others_from_being_forgotten(
     model_store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshots = filled(model_store, *NAMES[:4])
-    snapshots.storage.write(f"{NAMES[0]}/users.parquet", b"\x00" * 9)
-    snapshots.storage.write(f"{NAMES[1]}/tables.safetensors", b"\x00" * 9)
+    snapshots.storage.write(f"{NAMES[0]}/users{PART}.parquet", b"\x00" * 9)
+    snapshots.storage.write(f"{NAMES[1]}/tables{PART}.safetensors", b"\x00" * 9)
     snapshots.storage.write(f"{NAMES[2]}/manifest.json", b"{}")
     assert erase(snapshots, {digest("a"): 8}) == NAMES[1:4]
     assert snapshots.versions() == [NAMES[0], *NAMES[2:4]]
-    assert snapshots.user_ids(NAMES[2]).to_pylist() == ["", "b"]
+    assert snapshots.user_ids(NAMES[2], PART).to_pylist() == ["", "b"]
     assert f"delete {snapshots.storage.place(NAMES[0])}" in caplog.text
 
 
 def test_a_disk_that_is_full_in_an_erasure_costs_no_snapshot(tmp_path: Path) -> None:
     snapshots = filled(tmp_path, VERSION)
     before = snapshots.read(VERSION)
-    with full_disk(), pytest.raises(SnapshotError, match=r"tables\.safetensors.*too large"):
+    with full_disk(), pytest.raises(SnapshotError, match=r"tables-.*\.safetensors.*too large"):
         erase(snapshots, {digest("a"): 8})
     torch.testing.assert_close(
         snapshots.read(VERSION).embeddings.tensors, before.embeddings.tensors
@@ -232,7 +234,7 @@ def test_a_disk_that_is_full_in_an_erasure_costs_no_snapshot(tmp_path: Path) -> 
 
 def test_a_snapshot_that_lacks_a_file_is_erased_from_the_others(model_store: str) -> None:
     snapshots = filled(model_store, VERSION)
-    snapshots.storage.delete(f"{VERSION}/start.safetensors")
+    snapshots.storage.delete(f"{VERSION}/start{PART}.safetensors")
     assert erase(snapshots, {digest("a"): 8}) == [VERSION]
     assert snapshots.read(VERSION).user_ids.to_pylist() == ["", "b"]
     assert not snapshots.read(VERSION).embeddings.tensors["base"][0].any()
@@ -255,8 +257,8 @@ def test_a_snapshot_with_a_file_that_does_not_fit_the_users_is_deleted_by_an_era
     tmp_path: Path, name: str, wrong: dict[str, Tensor]
 ) -> None:
     snapshots = filled(tmp_path, *NAMES[:2])
-    path = tmp_path / NAMES[0] / f"{name}.safetensors"
-    save_file(load_file(path) | wrong, path, {"version": NAMES[0]})
+    path = tmp_path / NAMES[0] / f"{name}{PART}.safetensors"
+    save_file(load_file(path) | wrong, path, {"version": NAMES[0] + PART})
     assert erase(snapshots, {digest("a"): 8}) == NAMES[:2]
     assert snapshots.versions() == [NAMES[1]]
 
@@ -268,7 +270,7 @@ def test_a_file_that_cannot_be_opened_now_costs_no_snapshot(
     snapshots, read = filled(tmp_path, VERSION), files.read_tensors
 
     def refused(file: File, version: str) -> dict[str, Tensor]:
-        if file.place.endswith(f"/{name}.safetensors"):
+        if file.place.endswith(f"/{name}{PART}.safetensors"):
             raise RuntimeError("unable to mmap: Cannot allocate memory")
         return read(file, version)
 

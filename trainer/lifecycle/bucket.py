@@ -109,15 +109,19 @@ class Bucket:
         with errors():
             obstore.put(to, name, content, chunk_size=PART)
 
-    def write_folder(self, folder: str, files: Mapping[str, Write]) -> None:
-        """Write one after the other, the last one last; what was begun is deleted if it fails."""
-        try:
-            for name, write in files.items():
-                self.write(f"{folder}/{name}", write)
-        except BaseException:
-            with suppress(OSError):
-                self.delete_folder(folder)
-            raise
+    def add(self, folder: str, files: Mapping[str, Write]) -> None:
+        """Put one object after the other."""
+        for name, write in files.items():
+            self.write(f"{folder}/{name}", write)
+
+    def finish(self, folder: str, name: str, content: bytes) -> None:
+        """Put the last object."""
+        self.write(f"{folder}/{name}", content)
+
+    def abandon(self, folder: str) -> None:
+        """Delete all objects."""
+        with suppress(OSError):
+            self.delete_folder(folder)
 
     def claim(self, name: str, content: bytes, was: State | None) -> bool:
         """Write it on the condition that it is what it was."""

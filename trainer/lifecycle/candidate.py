@@ -12,10 +12,10 @@ from trainer.graph import whole
 from trainer.graph.arrays import Int8s
 from trainer.graph.interactions import InteractionGraph
 from trainer.lifecycle.all_items import with_all_items
-from trainer.lifecycle.all_users import with_all_users
+from trainer.lifecycle.by_first import by_each
 from trainer.lifecycle.gate import objection
-from trainer.lifecycle.live_of_ranks import read_by_all
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, StoreAway, new_version
+from trainer.lifecycle.parts import Share, parts_for
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.trained_edges import Trained
 from trainer.lifecycle.warm import aligned, aligned_start, chosen, goes_on, tensors
@@ -39,8 +39,8 @@ def candidate(
 ) -> Snapshot:
     """Train, going on from the live snapshot where that is possible. Nothing is written.
 
-    Of several ranks the first one has the whole snapshot, the others that of their own users and
-    items.
+    Each of several ranks has the snapshot of its own users, the first one with all items, the others
+    with their own.
 
     Args:
         read: up to where of the edge store the graph is.
@@ -81,7 +81,7 @@ def candidate(
         embeddings = fit_over(graph, learned, progress)
     newest = max(read.logs, default=0)
     manifest = Manifest(
-        version=new_version(snapshots.versions()),
+        version=graph.ranks.said(new_version(snapshots.versions()).encode()).decode(),
         model=settings.model,
         layers=embeddings.layers,
         cosine=embeddings.cosine,
@@ -98,6 +98,7 @@ def candidate(
         metrics=learned.metrics,
         seconds=learned.seconds,
         rejected=rejected,
+        parts=parts_for(users, graph.ranks),
     )
     made = Snapshot(
         manifest,
@@ -107,12 +108,13 @@ def candidate(
         tensors(learned.start),
         Trained.of(graph, learned.newest),
     )
-    return with_all_users(with_all_items(made, graph.ranks), graph.ranks)
+    return with_all_items(made, graph.ranks)
 
 
 def _start(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> State | None:
     try:
-        kept = read_by_all(lambda: snapshots.start(live.manifest), graph.ranks)
+        share = Share(graph.ranks)
+        kept = by_each(lambda: snapshots.start(live.manifest, share), graph.ranks)
         return aligned_start(live, kept, graph)
     except StoreAway:
         raise
@@ -123,7 +125,8 @@ def _start(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> Sta
 
 def _novelty(snapshots: Snapshots, live: Snapshot, graph: InteractionGraph) -> Int8s | None:
     try:
-        trained = read_by_all(lambda: snapshots.trained(live.manifest), graph.ranks)
+        share = Share(graph.ranks)
+        trained = by_each(lambda: snapshots.trained(live.manifest, share), graph.ranks)
     except StoreAway:
         raise
     except SnapshotError as error:

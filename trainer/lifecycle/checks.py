@@ -21,7 +21,8 @@ from trainer.lifecycle.storage import File
 from trainer.model.hyperparameters import MODELS, AnyPart
 
 MOST_LAYERS = 64
-START_TABLES = ({"users", "items"}, {"incoming", "outgoing"})  # of LightGCN, of next items
+MOST_PARTS = 99_999  # what the names of files have room for
+START_TABLES = ({"items"}, {"incoming", "outgoing"})  # of LightGCN, of next items
 COUNTS = ("users", "items", "edges", "chosen_at", "log", "stamp")
 FLOATS, INTS = (torch.float32,), (torch.int32,)
 
@@ -35,6 +36,8 @@ def check_manifest(place: str, manifest: Manifest) -> None:
         wrong.append(f"model={manifest.model!r}")
     elif not KINDS[manifest.model].fewest_layers <= manifest.layers <= MOST_LAYERS:
         wrong.append(f"layers={manifest.layers}")
+    if not min(1, manifest.format - 1) <= manifest.parts <= MOST_PARTS:
+        wrong.append(f"parts={manifest.parts}")
     wrong += [f"no number for {name}" for name in _needed(manifest) if not _number(manifest, name)]
     if wrong:
         raise SnapshotError(f"{place} cannot be right: {', '.join(wrong)}")
@@ -71,24 +74,29 @@ def read_ids(
     return ids
 
 
-def read_tables(file: File, manifest: Manifest) -> dict[str, Tensor]:
+def read_tables(
+    file: File, manifest: Manifest, of_users: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The tensors that the manifest's model has; others in the file are left out.
+
+    Args:
+        of_users: those with a row a user, which `users_checked` has read.
 
     Raises:
         SnapshotError: they are not what the model needs.
         OSError, SafetensorError: the file cannot be read.
     """
-    found = files.read_tensors(file, manifest.version)
-    sizes = manifest.users, manifest.items, manifest.layers
+    found = {**files.read_tensors(file, manifest.version), **of_users}
+    sizes = len(of_users["base"]), manifest.items, manifest.layers
     shapes = KINDS[manifest.model].shapes(found, *sizes)
     for name in _tables(manifest) - shapes.keys():
         raise SnapshotError(f"{file} lacks the tensor {name}")
     kept = {
-        name: _shaped(file, found, name, shape, INTS if name == "neighbors" else FLOATS)
+        name: shaped(file, found, name, shape, INTS if name == "neighbors" else FLOATS)
         for name, shape in shapes.items()
     }
     if "neighbors" in kept:
-        _within(file, "neighbors", kept["neighbors"], manifest.items)
+        within(file, "neighbors", kept["neighbors"], manifest.items)
     for name in ("strengths", "squares", "scales"):
         if name in kept and bool((kept[name] < 0).any()):
             raise SnapshotError(f"{file}: {name} has a negative value")
@@ -98,62 +106,34 @@ def read_tables(file: File, manifest: Manifest) -> dict[str, Tensor]:
 
 
 def read_start(file: File, manifest: Manifest) -> dict[str, Tensor]:
-    """What the next training can go on from.
+    """What the next training can go on from, without the rows of users.
 
     Raises:
         SnapshotError: it does not fit the manifest.
         OSError, SafetensorError: the file cannot be read.
     """
     found = files.read_tensors(file, manifest.version)
-    dim = manifest.settings.get("dim")
-    shapes: dict[str, Shape] = {}
+    kept: dict[str, Tensor] = {}
     for names in START_TABLES:
         if names & found.keys():
-            if not isinstance(dim, int):
-                raise SnapshotError(f"{file} has tables, and its manifest no dim")
-            sizes = {name: manifest.users if name == "users" else manifest.items for name in names}
-            shapes = {name: (size, dim) for name, size in sizes.items()}
-    kept = {name: _shaped(file, found, name, shape) for name, shape in shapes.items()}
+            shape = manifest.items, columns(file, manifest)
+            kept = {name: shaped(file, found, name, shape) for name in names}
     if "basis" in found:
         shape = (manifest.items, _columns(found, "basis"))
-        kept["basis"] = _shaped(file, found, "basis", shape, (torch.float16, torch.float32))
+        kept["basis"] = shaped(file, found, "basis", shape, (torch.float16, torch.float32))
     return kept
 
 
-def read_trained(file: File, manifest: Manifest) -> dict[str, Tensor]:
-    """The edges that the snapshot was trained on, as `Trained` has them.
+def columns(file: File, manifest: Manifest) -> int:
+    """Of the tables that a training goes on from.
 
     Raises:
-        SnapshotError: they do not fit the manifest.
-        OSError, SafetensorError: the file cannot be read.
+        SnapshotError: the manifest does not say how many.
     """
-    edges = edges_of_users(file, files.read_tensors(file, manifest.version), manifest.users)
-    _within(file, "items", edges["items"], manifest.items)
-    return edges
-
-
-def edges_of_users(file: File, found: Mapping[str, Tensor], users: int) -> dict[str, Tensor]:
-    """The tensors of `Trained` among others that were read from a file.
-
-    Raises:
-        SnapshotError: they are not the edges of so many users.
-    """
-    starts = _shaped(file, found, "starts", (users + 1,), (torch.int64,))
-    n = int(starts[-1])
-    if starts[0] != 0 or bool((starts.diff() < 0).any()):
-        raise SnapshotError(f"{file}: starts does not ascend from 0")
-    items = _shaped(file, found, "items", (n,), INTS)
-    held_out = _shaped(file, found, "held_out", (n,), (torch.bool,))
-    return {"starts": starts, "items": items, "held_out": held_out}
-
-
-def table_of_users(file: File, found: Mapping[str, Tensor], name: str, users: int) -> Tensor:
-    """A tensor with a row for each user, float32 [users, ...].
-
-    Raises:
-        SnapshotError: it has another type, or is not of so many users.
-    """
-    return _shaped(file, found, name, (users, *found[name].shape[1:]))
+    dim = manifest.settings.get("dim")
+    if not isinstance(dim, int):
+        raise SnapshotError(f"{file} has tables, and its manifest no dim")
+    return dim
 
 
 def _weighed(manifest: Manifest) -> list[AnyPart]:
@@ -183,7 +163,7 @@ def _columns(found: Mapping[str, Tensor], name: str) -> int:
     return found[name].shape[1] if name in found and found[name].dim() == 2 else 0
 
 
-def _shaped(
+def shaped(
     file: File,
     found: Mapping[str, Tensor],
     name: str,
@@ -205,7 +185,7 @@ def _shaped(
     return tensor
 
 
-def _within(file: File, name: str, numbers: Tensor, n: int) -> None:
+def within(file: File, name: str, numbers: Tensor, n: int) -> None:
     """Raises SnapshotError unless all numbers are from 0 up to and without n."""
     if numbers.numel():
         least, largest = map(int, numbers.aminmax())

@@ -13,19 +13,18 @@ from torch import Tensor
 from consumer.edge.traces import matching
 from trainer.graph.ids import Ids
 from trainer.lifecycle import files
-from trainer.lifecycle.checks import edges_of_users, table_of_users
 from trainer.lifecycle.manifest import SnapshotError, StoreAway
 from trainer.lifecycle.marks import Changing
+from trainer.lifecycle.parts import OF_USERS, mark
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.storage import File, Storage, Write
-from trainer.lifecycle.trained_edges import Trained
 from trainer.lifecycle.troubles import trouble
+from trainer.lifecycle.users_checked import edges_of_users, table_of_users
 
 log = logging.getLogger("trainer")
 
-TRAINED = "trained.safetensors"
-FILES = "tables.safetensors", "start.safetensors", TRAINED
-USER_TABLES = {"base", "user_bias", "users"}  # tensors with a row a user
+FILES = "tables", "start", "trained"  # of a part, besides the ids
+Held = dict[str, list[int]]  # name of a part -> numbers of users in it
 BROKEN = (SnapshotError, SafetensorError, ValueError, IndexError, TypeError)
 
 
@@ -48,26 +47,44 @@ def erase(snapshots: Snapshots, forgotten: Mapping[str, int]) -> list[str]:
     """
     touched = []
     for version in snapshots.every_version():
-        try:
-            users = snapshots.user_ids(version)
-        except StoreAway:
-            raise
-        except SnapshotError as error:
-            log.warning(
-                "%s; if it holds users who were forgotten, delete %s.",
-                error, snapshots.storage.place(version),
-            )  # fmt: skip
-            continue
-        numbers = matching(users, _meant(snapshots, version, forgotten))
-        if not numbers:
+        held = _held(snapshots, version, _meant(snapshots, version, forgotten))
+        if not held:
             continue
         try:
-            snapshots.marks.change(partial(_take_out, snapshots, version, users, numbers))
+            snapshots.marks.change(partial(_take_out, snapshots, version, held))
         except OSError as error:
             place = snapshots.storage.place(version)
             raise SnapshotError(f"cannot take a user out of {place}: {error}") from error
         touched.append(version)
     return touched
+
+
+def _held(snapshots: Snapshots, version: str, digests: set[str]) -> Held:
+    """The parts that hold such users, and these users' numbers in the part."""
+    held: Held = {}
+    try:
+        for part in snapshots.parts(version):
+            try:
+                numbers = matching(snapshots.user_ids(version, part), digests)
+            except StoreAway:
+                raise
+            except SnapshotError as error:
+                _warn(snapshots, version, error)
+            else:
+                if numbers:
+                    held[part] = numbers
+    except StoreAway:
+        raise
+    except SnapshotError as error:
+        _warn(snapshots, version, error)
+    return held
+
+
+def _warn(snapshots: Snapshots, version: str, error: SnapshotError) -> None:
+    log.warning(
+        "%s; if it holds users who were forgotten, delete %s.",
+        error, snapshots.storage.place(version),
+    )  # fmt: skip
 
 
 def _meant(snapshots: Snapshots, version: str, forgotten: Mapping[str, int]) -> set[str]:
@@ -81,12 +98,11 @@ def _meant(snapshots: Snapshots, version: str, forgotten: Mapping[str, int]) -> 
     return {digest for digest, at in forgotten.items() if at > stamp or not stamp}
 
 
-def _take_out(
-    snapshots: Snapshots, version: str, users: pa.Array, numbers: list[int], marks: Changing
-) -> None:
+def _take_out(snapshots: Snapshots, version: str, held: Held, marks: Changing) -> None:
     """Take them out of what is needed, as a part of a change of the marks: so nothing is deleted
     that is about to go live."""
-    if not _may_be_needed(marks, version) or not _blank(snapshots.storage, version, users, numbers):
+    needed = _may_be_needed(marks, version)
+    if not needed or not all(_blank(snapshots, version, *of) for of in held.items()):
         marks.drop(version)
 
 
@@ -99,34 +115,35 @@ def _may_be_needed(marks: Changing, version: str) -> bool:
     return version == live or marks.promoted_at(version) is not None
 
 
-def _blank(storage: Storage, version: str, users: pa.Array, numbers: list[int]) -> bool:
+def _blank(snapshots: Snapshots, version: str, part: str, numbers: list[int]) -> bool:
     """Zero the users' rows and put the empty string for their ids, each file replaced at once.
 
     Returns:
         False for a snapshot with a broken file; what the disk refuses does not say that it is
         broken.
     """
-    for name in FILES:
+    storage, told = snapshots.storage, mark(version, part)
+    ids = Ids(snapshots.user_ids(version, part))
+    for stem in FILES:
+        name = f"{version}/{stem}{part}.safetensors"
         try:
-            file = storage.file(f"{version}/{name}")
+            file = storage.file(name)
         except FileNotFoundError:
             continue
         try:
-            tensors = _without(file, name, version, numbers, len(users))
+            tensors = _without(file, stem, told, numbers, len(ids))
         except BROKEN:
             return False
-        write = partial(files.write_tensors, tensors=tensors, version=version)
-        _replace(storage, f"{version}/{name}", write)
+        _replace(storage, name, partial(files.write_tensors, tensors=tensors, version=told))
     # The ids last: as long as they are there, it is seen that there is something to be done.
-    ids = Ids(users)
     ids.blank(numbers)
-    write = partial(files.write_ids, column="user_id", ids=ids.values, version=version)
-    _replace(storage, f"{version}/users.parquet", write)
+    write = partial(files.write_ids, column="user_id", ids=ids.values, version=told)
+    _replace(storage, f"{version}/users{part}.parquet", write)
     return True
 
 
 def _without(
-    file: File, name: str, version: str, numbers: list[int], n_users: int
+    file: File, stem: str, version: str, numbers: list[int], n_users: int
 ) -> dict[str, Tensor]:
     """The tensors of a file, without what they tell of the users.
 
@@ -137,10 +154,9 @@ def _without(
         BROKEN: the file is broken.
     """
     tensors = files.read_tensors(file, version)
-    if name == TRAINED:
-        edges = edges_of_users(file, tensors, n_users)
-        return Trained(**edges).without(numbers).tensors()
-    for table in USER_TABLES & tensors.keys():
+    if stem == "trained":
+        return edges_of_users(file, tensors, n_users).without(numbers).tensors()
+    for table in OF_USERS & tensors.keys():
         table_of_users(file, tensors, table, n_users)[numbers] = 0
     return tensors
 

@@ -102,20 +102,25 @@ class Folder:
             draft.unlink(missing_ok=True)
             raise
 
-    def write_folder(self, folder: str, files: Mapping[str, Write]) -> None:
-        """Write a draft of the folder, sync it, and rename it."""
-        draft = self.root / f".{folder}.draft"
-        try:
-            self.root.mkdir(PRIVATE, parents=True, exist_ok=True)
-            draft.mkdir(PRIVATE)
-            for name, write in files.items():
-                write(draft / name)
-            for file in draft.iterdir():
-                atomic.sync(file)
-            atomic.replace(draft, self.root / folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
+    def add(self, folder: str, files: Mapping[str, Write]) -> None:
+        """Write to a draft of the folder, and sync what was written."""
+        draft = self._draft(folder)
+        self.root.mkdir(PRIVATE, parents=True, exist_ok=True)
+        draft.mkdir(PRIVATE, exist_ok=True)
+        for name, write in files.items():
+            write(draft / name)
+            atomic.sync(draft / name)
+
+    def finish(self, folder: str, name: str, content: bytes) -> None:
+        """Rename the draft."""
+        draft = self._draft(folder)
+        (draft / name).write_bytes(content)
+        atomic.sync(draft / name)
+        atomic.replace(draft, self.root / folder)
+
+    def abandon(self, folder: str) -> None:
+        """Delete the draft."""
+        shutil.rmtree(self._draft(folder), ignore_errors=True)
 
     def claim(self, name: str, content: bytes, was: State | None) -> bool:  # noqa: ARG002
         """Write it in any case: a folder knows no condition, so the caller looks a second time."""
@@ -137,6 +142,9 @@ class Folder:
         with suppress(FileNotFoundError):
             (self.root / folder / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(self.root / folder)
+
+    def _draft(self, folder: str) -> Path:
+        return self.root / f".{folder}.draft"
 
     def tidy(self, seconds: float) -> None:
         """Delete abandoned drafts: another trainer may be at work on one that changes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from process.outage import Outage
 from trainer.lifecycle.manifest import Snapshot, SnapshotError, StoreAway
@@ -13,10 +14,13 @@ Files = tuple[tuple[str, State], ...]  # name and state of each file of a snapsh
 
 
 class LiveModel:
-    """Passes over a damaged snapshot with one line of the log, and reads it again if it changes."""
+    """Passes over a damaged snapshot with one line of the log, and reads it again if it changes.
+
+    snapshots: among which it is.
+    """
 
     def __init__(self, snapshots: Snapshots, log: logging.Logger) -> None:
-        self._snapshots = snapshots
+        self.snapshots = snapshots
         self._log = log
         self._damaged: dict[str, Files] = {}
         self._last: str | None = None  # that the pointer named
@@ -34,7 +38,7 @@ class LiveModel:
     def version(self) -> str | None:
         """The version to use, None where there is none. Cheap: reads the live pointer alone."""
         try:
-            live = self._snapshots.marks.live()
+            live = self.snapshots.marks.live()
         except SnapshotError as error:
             self._pointer.failed(error)
             live = self._last
@@ -48,17 +52,21 @@ class LiveModel:
         others = self._before(live)
         return next((version for version in others if not self._is_damaged(version)), None)
 
-    def read(self) -> Snapshot | None:
+    def read(self, read: Callable[[str], Snapshot] | None = None) -> Snapshot | None:
         """The snapshot to use, None where there is none.
+
+        Args:
+            read: reads a version as `Snapshots.read` does, if not the whole of it is needed.
 
         Raises:
             StoreAway: an object store did not answer, which is said.
         """
+        read = read or self.snapshots.read
         while version := self.version():
             try:
-                read = self._snapshots.read(version)
+                found = read(version)
                 self._reading.worked()
-                return read
+                return found
             except StoreAway as error:
                 self._reading.failed(error)
                 raise
@@ -75,9 +83,9 @@ class LiveModel:
         """What may take the place of the live one, best first: older ones, then newer ones; where
         none is known, as they went live. What the gate or an operator has rejected may not.
         """
-        versions = self._snapshots.versions()
+        versions = self.snapshots.versions()
         try:
-            marks = self._snapshots.marks.now()
+            marks = self.snapshots.marks.now()
         except SnapshotError:
             return []
         if live:
@@ -92,7 +100,7 @@ class LiveModel:
 
     def _has_passed(self, version: str) -> bool:
         try:
-            return not self._snapshots.manifest(version).rejected
+            return not self.snapshots.manifest(version).rejected
         except SnapshotError:
             return False
 
@@ -101,6 +109,6 @@ class LiveModel:
 
     def _state(self, version: str) -> Files:
         try:
-            return tuple(sorted(self._snapshots.storage.states(version).items()))
+            return tuple(sorted(self.snapshots.storage.states(version).items()))
         except OSError:
             return ()

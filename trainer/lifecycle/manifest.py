@@ -14,7 +14,8 @@ from process.errors import StreamGCNError
 from trainer.embedding.embeddings import Embeddings
 from trainer.lifecycle.trained_edges import Trained
 
-FORMAT = 1  # of a snapshot; raised when what is written cannot be read by older code
+FORMAT = 2  # of a snapshot; raised when what is written cannot be read by older code
+PARTS_SINCE = 2  # users lie in parts
 STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
@@ -47,11 +48,12 @@ class Manifest(msgspec.Struct):
     stamp: int = 0  # ingest time of the newest edge in it, epoch microseconds
     chosen_at: int = 0  # edges when what the settings leave open was chosen
     rejected: str = ""  # why it did not go live
+    parts: int = 1  # in which the users lie; 0 in format 1, where they lie with the items
     format: int = FORMAT
 
 
 class _Format(msgspec.Struct):
-    format: int = FORMAT
+    format: int = 1  # the first version did not say
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ def parse(place: str, content: bytes, version: str) -> Manifest:
         manifest = msgspec.json.decode(content, type=Manifest)
     except msgspec.MsgspecError as error:
         raise SnapshotError(f"{place} is no manifest: {error}") from error
+    manifest.format = made_by
+    if made_by < PARTS_SINCE:
+        manifest.parts = 0
     if manifest.version != version:
         raise SnapshotError(f"{place} is of another snapshot, {manifest.version!r}")
     return manifest

@@ -11,6 +11,7 @@ from functools import partial
 
 from trainer.lifecycle.manifest import SnapshotError, StoreAway
 from trainer.lifecycle.marks import Changing, Marks, Seen
+from trainer.lifecycle.parts import NOBODY
 from trainer.lifecycle.snapshots import Snapshots
 
 
@@ -60,7 +61,7 @@ def promote(snapshots: Snapshots, version: str) -> None:
                 f"there is no snapshot {version} in {snapshots.storage}; `streamgcn models list` "
                 "shows all"
             )
-        snapshots.read(version)
+        snapshots.read(version, NOBODY)
         marks.promote(version)
 
     snapshots.marks.change(act)
@@ -88,7 +89,7 @@ def _roll_back(snapshots: Snapshots, marks: Changing) -> tuple[str, str]:
         raise SnapshotError(f"no model is live in {snapshots.storage}")
     for version in before(snapshots, marks, live):
         try:
-            snapshots.read(version)
+            snapshots.read(version, NOBODY)
         except StoreAway:
             raise
         except SnapshotError:

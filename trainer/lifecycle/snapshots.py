@@ -1,17 +1,10 @@
 """Versioned snapshots of the model: written whole, checked when read, one of them live.
 
-<MODEL_STORE>/<version>/tables.safetensors, users.parquet, items.parquet, manifest.json
-<MODEL_STORE>/<version>/start.safetensors    what the next training goes on from
-<MODEL_STORE>/<version>/trained.safetensors  the edges that it was trained on
-
-Beside them are the marks (marks.py), which say what is live and what was.
+Each is a folder of MODEL_STORE (snapshot_files.py says what lies in it). Beside the folders are the
+marks (marks.py), which say what is live and what was.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 
 import msgspec
 import pyarrow as pa
@@ -19,16 +12,18 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from trainer.embedding.kinds import KINDS
-from trainer.lifecycle import checks, files
+from trainer.lifecycle import checks, snapshot_files
 from trainer.lifecycle.folder import Folder
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, parse
 from trainer.lifecycle.marks import Changing, FolderMarks, Marks
 from trainer.lifecycle.object_marks import ObjectMarks
-from trainer.lifecycle.storage import MANIFEST, VERSION, File, Write, opened
+from trainer.lifecycle.parts import EVERYBODY, Share, mark, names
+from trainer.lifecycle.parts_read import Users
+from trainer.lifecycle.storage import MANIFEST, VERSION, opened
 from trainer.lifecycle.trained_edges import Trained
-from trainer.lifecycle.troubles import UNWRITABLE, named, trouble
+from trainer.lifecycle.troubles import UNWRITABLE, named, reading, trouble
+from trainer.ranks import ALONE, Ranks
 
-USERS = "users.parquet"
 MOST = 10_000_000  # bytes of a manifest
 
 
@@ -84,24 +79,40 @@ class Snapshots:
             SnapshotError: the storage refuses; what was begun is deleted.
             StoreAway: an object store does not answer.
         """
-        version = snapshot.manifest.version
-        tensors = {"tables": snapshot.embeddings.tensors, "start": snapshot.start}
-        if snapshot.trained:
-            tensors["trained"] = snapshot.trained.tensors()
-        made: dict[str, Write] = {
-            f"{name}.safetensors": partial(files.write_tensors, tensors=of, version=version)
-            for name, of in tensors.items()
-        }
-        for name, column, ids in (
-            ("users", "user_id", snapshot.user_ids),
-            ("items", "item_id", snapshot.item_ids),
-        ):
-            write = partial(files.write_ids, column=column, ids=ids, version=version)
-            made[f"{name}.parquet"] = write
-        made[MANIFEST] = partial(files.write_bytes, content=_as_text(snapshot.manifest))
         try:
-            self.storage.write_folder(version, made)
+            self.add(snapshot)
+            self.finish(snapshot.manifest)
+        except BaseException:
+            self.storage.abandon(snapshot.manifest.version)
+            raise
+
+    def add(self, snapshot: Snapshot, ranks: Ranks = ALONE) -> None:
+        """Write what this rank has of it: the users, and on the first rank the items.
+
+        Raises:
+            SnapshotError: the storage refuses.
+            StoreAway: an object store does not answer.
+        """
+        version = snapshot.manifest.version
+        made = snapshot_files.of_items(snapshot) if ranks.first else {}
+        made |= snapshot_files.of_users(snapshot, ranks)
+        try:
+            self.storage.add(version, made)
         except UNWRITABLE as error:
+            place = self.storage.place(version)
+            raise trouble(f"cannot write snapshot {place}", error) from error
+
+    def finish(self, manifest: Manifest) -> None:
+        """Make it whole, once all ranks have added what they have.
+
+        Raises:
+            SnapshotError: the storage refuses.
+            StoreAway: an object store does not answer.
+        """
+        version = manifest.version
+        try:
+            self.storage.finish(version, MANIFEST, _as_text(manifest))
+        except OSError as error:
             place = self.storage.place(version)
             raise trouble(f"cannot write snapshot {place}", error) from error
 
@@ -137,7 +148,9 @@ class Snapshots:
         Raises:
             SnapshotError: it is missing, broken, or of a newer format.
         """
-        place = self._place(version, MANIFEST)
+        if not VERSION.fullmatch(version):
+            raise SnapshotError(f"{version!r} is not the name of a snapshot")
+        place = self.storage.place(f"{version}/{MANIFEST}")
         with named(place):
             found = self.storage.look(f"{version}/{MANIFEST}", MOST)
             if not found:
@@ -146,18 +159,20 @@ class Snapshots:
             checks.check_manifest(place, manifest)
         return manifest
 
-    def read(self, version: str) -> Snapshot:
+    def read(self, version: str, share: Share = EVERYBODY) -> Snapshot:
         """Load a snapshot to the CPU.
+
+        Args:
+            share: whose rows are kept, of the users.
 
         Raises:
             SnapshotError: it is missing, broken or wrong.
         """
         manifest = self.manifest(version)
-        with self._file(version, "tables.safetensors") as file:
-            tensors = checks.read_tables(file, manifest)
-        with self._file(version, USERS) as file:
-            users = checks.read_ids(file, "user_id", version, manifest.users, blanks=True)
-        with self._file(version, "items.parquet") as file:
+        users, of_users = Users(self.storage, manifest, share).tables()
+        with reading(self.storage, f"{version}/tables.safetensors") as file:
+            tensors = checks.read_tables(file, manifest, of_users)
+        with reading(self.storage, f"{version}/items.parquet") as file:
             items = checks.read_ids(file, "item_id", version, manifest.items)
         recency = float(manifest.settings.get("recency") or 0.0)
         embeddings = KINDS[manifest.model](
@@ -170,39 +185,58 @@ class Snapshots:
         )
         return Snapshot(manifest, embeddings, users, items)
 
-    def start(self, manifest: Manifest) -> dict[str, Tensor]:
-        """What a training can go on from, as it was written.
+    def start(self, manifest: Manifest, share: Share = EVERYBODY) -> dict[str, Tensor]:
+        """What a training can go on from, as it was written; of these users alone.
 
         Raises:
             SnapshotError: it is missing, broken or wrong.
         """
-        with self._file(manifest.version, "start.safetensors") as file:
-            return checks.read_start(file, manifest)
+        name, users = f"{manifest.version}/start.safetensors", Users(self.storage, manifest, share)
+        with reading(self.storage, name) as file:
+            kept = checks.read_start(file, manifest)
+        with named(self.storage.place(name)):
+            of_users = manifest.parts > 0 and self.storage.exists(users.first("start"))
+        if of_users and "items" not in kept:
+            raise SnapshotError(f"{self.storage.place(name)} lacks the tensor items")
+        return kept | {"users": users.start()} if "items" in kept else kept
 
-    def trained(self, manifest: Manifest) -> Trained | None:
-        """The edges that the snapshot was trained on; None where it does not say.
+    def trained(self, manifest: Manifest, share: Share = EVERYBODY) -> Trained | None:
+        """The edges that the snapshot was trained on, of these users; None where it does not say.
 
         Raises:
-            SnapshotError: the file is broken or wrong.
+            SnapshotError: a file is broken or wrong.
         """
-        name = f"{manifest.version}/trained.safetensors"
-        with named(self.storage.place(name)):
-            if not self.storage.exists(name):
+        users = Users(self.storage, manifest, share)
+        with named(self.storage.place(users.first("trained"))):
+            if not self.storage.exists(users.first("trained")):
                 return None  # the first version wrote none
-        with self._file(manifest.version, "trained.safetensors") as file:
-            return Trained(**checks.read_trained(file, manifest))
+        return users.trained()
 
-    def user_ids(self, version: str) -> pa.Array:
-        """The ids of a snapshot's user rows, "" for one who was forgotten; reads nothing else.
+    def parts(self, version: str) -> list[str]:
+        """The names of the parts in which a snapshot's users lie, by the files that are there: the
+        manifest may be damaged.
+
+        Raises:
+            SnapshotError: the files cannot be listed, or none has users.
+        """
+        place = self.storage.place(version)
+        with named(place):
+            found = names(self.storage.states(version))
+        if not found:
+            raise SnapshotError(f"{place} has no file of users")
+        return found
+
+    def user_ids(self, version: str, part: str) -> pa.Array:
+        """The ids of a part's user rows, "" for one who was forgotten; reads nothing else.
 
         Raises:
             SnapshotError: the file is missing, broken or wrong.
         """
-        with self._file(version, USERS) as file:
-            return checks.read_ids(file, "user_id", version, blanks=True)
+        with reading(self.storage, f"{version}/users{part}.parquet") as file:
+            return checks.read_ids(file, "user_id", mark(version, part), blanks=True)
 
     def holding(self, user: str) -> list[str]:
-        """Versions that hold the user; reads their files of ids alone.
+        """Versions that hold the user; reads their files of ids alone, one at a time.
 
         Raises:
             SnapshotError: a snapshot's users cannot be read, or the snapshots cannot be listed.
@@ -210,23 +244,11 @@ class Snapshots:
         return [
             version
             for version in self.every_version()
-            if pc.any(pc.equal(self.user_ids(version), user)).as_py()
+            if any(
+                pc.any(pc.equal(self.user_ids(version, part), user)).as_py()
+                for part in self.parts(version)
+            )
         ]
-
-    @contextmanager
-    def _file(self, version: str, name: str) -> Iterator[File]:
-        """A file of a snapshot; what reading raises inside becomes SnapshotError, with the place.
-
-        Raises:
-            SnapshotError: it cannot be read.
-        """
-        with named(self._place(version, name)):
-            yield self.storage.file(f"{version}/{name}")
-
-    def _place(self, version: str, name: str) -> str:
-        if not VERSION.fullmatch(version):
-            raise SnapshotError(f"{version!r} is not the name of a snapshot")
-        return self.storage.place(f"{version}/{name}")
 
 
 def _as_text(manifest: Manifest) -> bytes:

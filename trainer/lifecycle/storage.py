@@ -84,8 +84,16 @@ class Storage(Protocol):
         """Put a file there, whole or not at all, in the place of the one that is there."""
         ...
 
-    def write_folder(self, folder: str, files: Mapping[str, Write]) -> None:
-        """Write files that are seen together: the last of them makes a folder count as whole."""
+    def add(self, folder: str, files: Mapping[str, Write]) -> None:
+        """Write files of a folder that does not count as whole yet; several processes may do so."""
+        ...
+
+    def finish(self, folder: str, name: str, content: bytes) -> None:
+        """Write the last file, with which a folder counts as whole and all its files are seen."""
+        ...
+
+    def abandon(self, folder: str) -> None:
+        """Delete what was added to a folder that is not finished, as far as that can be done."""
         ...
 
     def claim(self, name: str, content: bytes, was: State | None) -> bool:

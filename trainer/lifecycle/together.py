@@ -12,7 +12,7 @@ from process.health import Health
 from process.outage import Outage
 from trainer.fit.check import NothingToLearn
 from trainer.graph.stored import StoredGraph
-from trainer.lifecycle.by_first import FirstFailed
+from trainer.lifecycle.by_first import RankFailed
 from trainer.lifecycle.lease import LeaseLost
 from trainer.lifecycle.manifest import SnapshotError
 from trainer.model.gradient_training import Diverged
@@ -21,7 +21,7 @@ from trainer.ranks import Ranks
 
 LOOKS = 3  # that a rank takes to read as much as the first one, which takes none meanwhile
 # What a training raises on all ranks, where it does so on one.
-ON_ALL = (NothingToLearn, Diverged, SnapshotError, FirstFailed)
+ON_ALL = (NothingToLearn, Diverged, SnapshotError, RankFailed)
 
 
 class RankEnds(StreamGCNError):

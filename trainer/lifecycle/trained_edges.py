@@ -6,6 +6,7 @@ come again. So a snapshot keeps the pairs themselves, five bytes an edge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +50,15 @@ class Trained:
         gone[users] = True
         kept = ~gone.repeat_interleave(counts)
         counts[gone] = 0
-        starts = torch.cat([self.starts[:1], counts.cumsum(0)])
-        return Trained(starts, self.items[kept], self.held_out[kept])
+        return Trained(_starts(counts), self.items[kept], self.held_out[kept])
+
+    def of_users(self, users: Tensor) -> Trained:
+        """The edges of these users alone, int64 [n] ascending, renumbered."""
+        counts = self.starts.diff()
+        there = torch.zeros(len(counts), dtype=torch.bool)
+        there[users] = True
+        kept = there.repeat_interleave(counts)
+        return Trained(_starts(counts[users]), self.items[kept], self.held_out[kept])
 
     def novelty(self, users: pa.Array, items: pa.Array, graph: InteractionGraph) -> Int8s:
         """How new each edge of the graph is to the snapshot: KNOWN, PUT_ASIDE or UNSEEN.
@@ -73,6 +81,20 @@ class Trained:
         made[contained(np.sort(keys), own)] = KNOWN
         made[contained(np.sort(keys[was_held_out]), own)] = PUT_ASIDE
         return made
+
+
+def joined(parts: Sequence[Trained]) -> Trained:
+    """The edges of several groups of users, one group behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = _starts(torch.cat([part.starts.diff() for part in parts]))
+    items = torch.cat([part.items for part in parts])
+    return Trained(starts, items, torch.cat([part.held_out for part in parts]))
+
+
+def _starts(counts: Tensor) -> Tensor:
+    """Where the edges of each user begin, and where all end, int64 [users + 1]."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 def places(ids: pa.Array, among: pa.Array) -> Int64s:

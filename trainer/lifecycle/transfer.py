@@ -84,9 +84,15 @@ def _copy(source: Storage, target: Storage, version: str) -> None:
     names = [name for name in source.states(version) if name.endswith(SUFFIXES)]
     if MANIFEST not in names:
         raise FileNotFoundError(source.place(f"{version}/{MANIFEST}"))
-    names.sort(key=lambda name: name == MANIFEST)  # which makes the copy whole
+    names.remove(MANIFEST)
     made: dict[str, Write] = {name: partial(_write, source, f"{version}/{name}") for name in names}
-    target.write_folder(version, made)
+    try:
+        target.add(version, made)
+        content = source.file(f"{version}/{MANIFEST}").content
+        target.finish(version, MANIFEST, _bytes(content))
+    except BaseException:
+        target.abandon(version)
+        raise
 
 
 def _write(source: Storage, name: str, target: Target) -> None:
@@ -94,4 +100,8 @@ def _write(source: Storage, name: str, target: Target) -> None:
     if isinstance(content, Path) and isinstance(target, Path):
         shutil.copyfile(content, target)
     else:
-        files.write_bytes(target, content.read_bytes() if isinstance(content, Path) else content)
+        files.write_bytes(target, _bytes(content))
+
+
+def _bytes(content: Path | bytes) -> bytes:
+    return content.read_bytes() if isinstance(content, Path) else content

@@ -10,7 +10,7 @@ import pyarrow as pa
 from safetensors import SafetensorError
 
 from trainer.lifecycle.manifest import SnapshotError, StoreAway
-from trainer.lifecycle.storage import StoreTrouble
+from trainer.lifecycle.storage import File, Storage, StoreTrouble
 
 UNREADABLE = (OSError, SafetensorError, msgspec.MsgspecError, pa.ArrowException, ValueError)
 UNWRITABLE = (OSError, SafetensorError, pa.ArrowException)
@@ -25,6 +25,13 @@ def named(place: str) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         raise trouble(f"cannot read {place}", error) from error
+
+
+@contextmanager
+def reading(storage: Storage, name: str) -> Iterator[File]:
+    """A file of a snapshot; what reading it raises inside becomes SnapshotError, with the place."""
+    with named(storage.place(name)):
+        yield storage.file(name)
 
 
 def trouble(what: str, error: Exception) -> SnapshotError:

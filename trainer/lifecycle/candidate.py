@@ -39,8 +39,8 @@ def candidate(
 ) -> Snapshot:
     """Train, going on from the live snapshot where that is possible. Nothing is written.
 
-    Each of several ranks has the snapshot of its own users, the first one with all items, the others
-    with their own.
+    Each of several ranks has the snapshot of its own users; the first one has it with all items,
+    the others with their own.
 
     Args:
         read: up to where of the edge store the graph is.

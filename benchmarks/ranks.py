@@ -29,6 +29,7 @@ from trainer.graph.weights import Weighing
 from trainer.group import join
 from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.manifest import Snapshot
+from trainer.lifecycle.parts import Share
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.memory import give_back
 from trainer.model import next_item
@@ -97,12 +98,14 @@ def memory(ranks: Ranks, folder: Path) -> Found:
     for name in ("first", "again"):
         made = candidate(stored.graph, given, snapshots, live, quiet, stored.watermark)
         seconds[name] = sum(made.manifest.seconds.values())
+        snapshots.add(made, ranks)
+        ranks.any(True)  # all have written
         if ranks.first:
-            snapshots.write(made)
+            snapshots.finish(made.manifest)
         version = ranks.said(made.manifest.version.encode()).decode()
         del made
         peaks[name] = _peak()
-        live = snapshots.read(version) if name == "first" else None
+        live = snapshots.read(version, Share(ranks)) if name == "first" else None
     return {
         "edges": len(stored.graph), "items": stored.graph.n_items, "peaks_mb": peaks,
         "peak_mb": _peak(), "peak_over_empty_mb": _peak() - empty,

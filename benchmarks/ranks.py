@@ -101,7 +101,7 @@ def memory(ranks: Ranks, folder: Path) -> Found:
         snapshots.add(made, ranks)
         ranks.any(True)  # all have written
         if ranks.first:
-            snapshots.finish(made.manifest)
+            snapshots.finish(made)
         version = ranks.said(made.manifest.version.encode()).decode()
         del made
         peaks[name] = _peak()

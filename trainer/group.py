@@ -142,21 +142,6 @@ class Group(Ranks):
             distributed.all_to_all_single(made, torch.cat(given), sizes, leaving.tolist())
         return [_array([part], parts[0]) for part in torch.split(made, sizes)]
 
-    def brought(self, values: Array) -> Array:
-        """By send and recv of bytes: only the first rank needs memory for all."""
-        own = _bytes(values)
-        sizes = self._sizes(len(own))
-        if not self.first:
-            with _others():
-                distributed.send(own, 0)
-            return values[:0]
-        found = [own]
-        for rank, size in enumerate(sizes[1:], 1):
-            found.append(torch.empty(size, dtype=torch.uint8))
-            with _others():
-                distributed.recv(found[-1], rank)
-        return _array(found, values)
-
     def firsts(self, values: Tensor) -> Tensor:
         """By broadcast."""
         made = values.contiguous()

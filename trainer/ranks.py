@@ -93,10 +93,6 @@ class Ranks:
         """Give each rank the part of its number; returns what each rank gave to this one."""
         return list(parts)
 
-    def brought(self, values: Array) -> Array:
-        """As `joined`, on the first rank alone; on the others an array without rows."""
-        return values
-
     def firsts(self, values: Tensor) -> Tensor:
         """What the first rank has, in the place of this rank's values of the same shape."""
         return values

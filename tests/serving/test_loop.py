@@ -106,7 +106,7 @@ class Loop:
         embeddings = fitted.embeddings
         manifest = Manifest(
             version, embeddings.model, embeddings.layers, embeddings.cosine, 7, GRAPH.n_users,
-            GRAPH.n_items, len(GRAPH), 1, {}, asdict(fitted.settings), {}, {},
+            GRAPH.n_items, len(GRAPH), 1, {}, asdict(fitted.settings), {}, {}, parts=3,
         )  # fmt: skip
         ids = GRAPH.user_ids.values, GRAPH.item_ids.values
         self.snapshots.write(Snapshot(manifest, embeddings, *ids))

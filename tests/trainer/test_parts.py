@@ -22,22 +22,26 @@ from consumer.edge.traces import digest
 from process.outage import Outage
 from tests.ranks import ROOT, environment, together
 from tests.services import PATIENCE
-from tests.trainer.test_damage import FIRST_EDITION, log
+from tests.trainer.test_damage import FIRST_EDITION, READ, log
+from tests.trainer.test_ranks import walks
 from trainer.embedding.blend import BlendEmbeddings
 from trainer.graph.arrays import Bools
 from trainer.group import RankLost
 from trainer.lifecycle import files, pruning
 from trainer.lifecycle.by_first import RankFailed, by_each
+from trainer.lifecycle.candidate import candidate
 from trainer.lifecycle.erasure import erase
 from trainer.lifecycle.live import LiveModel
 from trainer.lifecycle.live_of_ranks import live_snapshot
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, StoreAway
-from trainer.lifecycle.parts import NOBODY, Share, names, numbers, parts_for
+from trainer.lifecycle.parts import NOBODY, Share, part_names, part_numbers, parts_for
 from trainer.lifecycle.pruning import prune
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.storage import File, Storage, Target
 from trainer.lifecycle.trained_edges import Trained
 from trainer.lifecycle.writing import Writing
+from trainer.model.hyperparameters import Hyperparameters
+from trainer.model.progress import quiet
 from trainer.ranks import Ranks
 
 USERS, ITEMS, DIM = 60, 7, 3
@@ -118,7 +122,7 @@ def test_any_number_of_ranks_reads_each_user_once(tmp_path: Path, parts: int, si
     found = [users_of(snapshots, Share(Rank(rank, size))) for rank in range(size)]
     assert sorted(user for each in found for user in each) == sorted(IDS)
     for rank, each in enumerate(found):
-        assert (numbers(pa.array(each, pa.string()), size) == rank).all()
+        assert (part_numbers(pa.array(each, pa.string()), size) == rank).all()
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, storage: Storage) -> list[str]:
@@ -215,7 +219,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "missing": Path.unlink,
     "turned": damaged,
     "of another part": lambda path: shutil.copy(
-        path.with_name(path.name.replace("-00002-", "-00001-")), path
+        path.with_name(path.name.replace(path.name.split("-")[1], "00001")), path
     ),
     "of another snapshot": lambda path: shutil.copy(path.parent.parent / OLD / path.name, path),
 }
@@ -223,16 +227,17 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("stem", ["tables", "users", "start", "trained"])
-def test_a_part_that_is_wrong_is_named(tmp_path: Path, fault: str, stem: str) -> None:
+@pytest.mark.parametrize("part", [0, 2])
+def test_a_part_that_is_wrong_is_named(tmp_path: Path, fault: str, stem: str, part: int) -> None:
     snapshots = Snapshots(str(tmp_path))
     snapshots.write(snapshot(OLD, 4))
     filled(tmp_path, 4)
-    name = f"{stem}-00002-of-00004.{'parquet' if stem == 'users' else 'safetensors'}"
+    name = f"{stem}-{part:05}-of-00004.{'parquet' if stem == 'users' else 'safetensors'}"
     FAULTS[fault](tmp_path / VERSION / name)
     with pytest.raises(SnapshotError, match=name):
         users_of(snapshots, Share())
     for rank in range(4):  # who does not need it does not mind
-        if rank != 2:
+        if rank != part:
             users_of(snapshots, Share(Rank(rank, 4)))
 
 
@@ -241,10 +246,10 @@ def test_a_part_more_or_less_is_told(tmp_path: Path) -> None:
     path = tmp_path / VERSION / "users-00003-of-00004.parquet"
     told = VERSION + "-00003-of-00004"
     files.write_ids(path, "user_id", pa.array(["one"]), told)
-    with pytest.raises(SnapshotError, match="users, and the manifest says 60"):
+    with pytest.raises(SnapshotError, match="users in all; the manifest says 60"):
         snapshots.read(VERSION)
-    assert names(["users.parquet", "users-00001-of-00002.parquet", "users.parquet.1"]) == [
-        "", "-00000-of-00002", "-00001-of-00002"
+    assert part_names(["users.parquet", "users-00001-of-00002.parquet", "users.parquet.1"]) == [
+        "", "-00001-of-00002"
     ]  # fmt: skip
 
 
@@ -258,7 +263,7 @@ def test_who_is_forgotten_leaves_whichever_part_it_is(model_store: str, user: st
     left = ["" if each == user else each for each in IDS]
     assert sorted(users_of(snapshots, Share())) == sorted(left)
     changed = [name for name, of in snapshots.storage.states(VERSION).items() if of != before[name]]
-    part = f"-{numbers(pa.array([user]), 4)[0]:05}-of-00004"
+    part = f"-{part_numbers(pa.array([user]), 4)[0]:05}-of-00004"
     assert changed
     assert all(part in name for name in changed), changed
 
@@ -267,13 +272,21 @@ def test_the_other_parts_of_a_snapshot_with_a_broken_part_are_erased(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshots = filled(tmp_path, 4)
-    user = next(user for user in IDS if numbers(pa.array([user]), 4)[0] == 3)
-    (tmp_path / VERSION / "users-00001-of-00004.parquet").unlink()
+    user = next(user for user in IDS if part_numbers(pa.array([user]), 4)[0] == 3)
+    damaged(tmp_path / VERSION / "users-00001-of-00004.parquet")
     assert erase(snapshots, {digest(user): 1}) == [VERSION]
     assert "users-00001-of-00004.parquet" in caplog.text
     assert user not in snapshots.user_ids(VERSION, "-00003-of-00004").to_pylist()
     with pytest.raises(SnapshotError, match="users-00001-of-00004"):
         snapshots.holding(user)  # nobody knows
+
+
+def test_users_are_found_where_a_file_goes_away_while_the_folder_is_listed(tmp_path: Path) -> None:
+    snapshots = filled(tmp_path, 4)
+    (tmp_path / VERSION / ".promoted.1.draft").symlink_to("gone")  # listed, and then not there
+    assert snapshots.holding("user-0") == [VERSION]
+    assert erase(snapshots, {digest("user-0"): 1}) == [VERSION]
+    assert snapshots.holding("user-0") == []
 
 
 def test_there_is_a_part_for_each_million_users_and_as_many_of_each_rank() -> None:
@@ -287,7 +300,7 @@ def test_there_is_a_part_for_each_million_users_and_as_many_of_each_rank() -> No
 
 
 def own(ranks: Ranks) -> Bools:
-    made: Bools = numbers(pa.array(IDS), ranks.size) == ranks.rank
+    made: Bools = part_numbers(pa.array(IDS), ranks.size) == ranks.rank
     return made
 
 
@@ -350,6 +363,70 @@ def refused_on_one(ranks: Ranks, folder: Path) -> None:
 
 def test_where_the_disk_refuses_one_rank_all_know_and_nothing_is_left(tmp_path: Path) -> None:
     together("tests.trainer.test_parts:refused_on_one", tmp_path)
+
+
+def on_disks_of_their_own(ranks: Ranks, folder: Path) -> None:
+    snapshots, writer = writing(ranks, folder / str(ranks.rank))
+    made = snapshot(VERSION, parts_for(USERS, ranks), own(ranks))
+    with pytest.raises(SnapshotError, match="must have the same MODEL_STORE"):
+        writer.write(made, lambda: None)
+    assert snapshots.storage.folders() == []
+
+
+def test_ranks_whose_stores_are_not_one_place_write_nothing(tmp_path: Path) -> None:
+    together("tests.trainer.test_parts:on_disks_of_their_own", tmp_path)
+
+
+def with_an_outage(ranks: Ranks, folder: Path) -> None:
+    """One rank's object store is away at first, and a signal to stop comes when all is added."""
+    snapshots = Snapshots(str(folder / "models"))
+    stop, tries, add = threading.Event(), 0, snapshots.add
+
+    def away(made: Snapshot, ranks: Ranks) -> None:
+        nonlocal tries
+        tries += 1
+        if (ranks.rank, tries) == (1, 1):
+            raise StoreAway("slow")
+        add(made, ranks)
+        if ranks.rank == 1:
+            stop.set()
+
+    snapshots.add = away  # type: ignore[method-assign,assignment]
+    writer = Writing(snapshots, ranks, Outage(log, "away", "back", limit=0.1), stop)
+    made = snapshot(VERSION, parts_for(USERS, ranks), own(ranks))
+    writer.write(made, lambda: None)
+    assert tries == 1 + ranks.rank  # who has written waits for the others
+    assert sorted(users_of(snapshots, Share())) == sorted(IDS)
+
+
+def test_a_rank_that_cannot_write_at_first_keeps_nobody_from_a_whole_snapshot(
+    tmp_path: Path,
+) -> None:
+    together("tests.trainer.test_parts:with_an_outage", tmp_path)
+
+
+def trained_again(ranks: Ranks, folder: Path) -> None:
+    """Trainings that go on from a snapshot of which one file is missing, then another one too."""
+    snapshots, writer = writing(ranks, folder)
+    made = walks().shared(ranks)
+    given = Hyperparameters(epochs=1, dim=8, negatives=32, vectors=4, learned_order=0.0)
+    first = candidate(made, given.usual(), snapshots, None, quiet, READ)
+    writer.write(first, lambda: None)
+    for number, stem in enumerate(["start", "trained"]):
+        name = f"{stem}-00001-of-00002.safetensors"
+        if ranks.first:
+            (folder / "models" / first.manifest.version / name).unlink()
+        ranks.said(b"")
+        live = snapshots.read(first.manifest.version, Share(ranks))
+        second = candidate(made, given.usual(), snapshots, live, quiet, READ)
+        (folder / f"{ranks.rank}-{number}").write_text(second.manifest.rejected)
+
+
+def test_a_training_of_ranks_goes_on_where_one_part_of_the_live_model_is_missing(
+    tmp_path: Path,
+) -> None:
+    together("tests.trainer.test_parts:trained_again", tmp_path)
+    assert {path.name for path in tmp_path.glob("?-?")} == {"0-0", "1-0", "0-1", "1-1"}
 
 
 def what_is_told(ranks: Ranks, folder: Path) -> None:

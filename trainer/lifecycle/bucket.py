@@ -8,7 +8,7 @@ one is written last and deleted first. Credentials come from the usual environme
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -20,7 +20,16 @@ from consumer.edge.answers import plain, setting_to_mend
 from consumer.edge.bucket import client
 from process.settings import SettingsError
 from trainer.lifecycle.bucket_client import LARGE, LATER, SMALL, SOON, Changed, errors
-from trainer.lifecycle.storage import MANIFEST, VERSION, File, Found, State, StoreTrouble, Write
+from trainer.lifecycle.storage import (
+    MANIFEST,
+    VERSION,
+    File,
+    Found,
+    State,
+    StoreTrouble,
+    Write,
+    see_added,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
@@ -114,8 +123,9 @@ class Bucket:
         for name, write in files.items():
             self.write(f"{folder}/{name}", write)
 
-    def finish(self, folder: str, name: str, content: bytes) -> None:
+    def finish(self, folder: str, name: str, content: bytes, added: Collection[str]) -> None:
         """Put the last object."""
+        see_added(self.place(folder), added, self.states(folder))
         self.write(f"{folder}/{name}", content)
 
     def abandon(self, folder: str) -> None:

@@ -21,8 +21,9 @@ class RankFailed(StreamGCNError):
     """What a rank tried has failed; all ranks know, and go on."""
 
 
-# Of several errors at once the first kind counts; any other error is a RankFailed.
-KINDS: tuple[type[StreamGCNError | Stopped], ...] = (
+# What all ranks raise alike. Of several errors at once the first kind counts; any error of another
+# kind becomes a RankFailed.
+ALIKE: tuple[type[StreamGCNError | Stopped], ...] = (
     LeaseLost, Stopped, RankFailed, SnapshotError, StoreAway,
 )  # fmt: skip
 
@@ -53,7 +54,7 @@ def by_each(act: Callable[[], T], ranks: Ranks) -> T:
     line = np.frombuffer(msgspec.json.encode(own) + b"\n", np.uint8)
     lines = ranks.joined(line).tobytes().splitlines()
     ended = [msgspec.json.decode(each, type=_Ended) for each in lines]
-    for kind in KINDS:
+    for kind in ALIKE:
         for each in ended:
             if each.kind == kind.__name__:
                 if error and own.kind == each.kind and kind is not RankFailed:
@@ -75,5 +76,5 @@ def by_first(act: Callable[[], Manifest], ranks: Ranks) -> Manifest:
 
 
 def _kind(error: Exception) -> str:
-    found = next((kind for kind in reversed(KINDS) if isinstance(error, kind)), RankFailed)
+    found = next((kind for kind in reversed(ALIKE) if isinstance(error, kind)), RankFailed)
     return found.__name__

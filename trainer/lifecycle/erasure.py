@@ -15,7 +15,7 @@ from trainer.graph.ids import Ids
 from trainer.lifecycle import files
 from trainer.lifecycle.manifest import SnapshotError, StoreAway
 from trainer.lifecycle.marks import Changing
-from trainer.lifecycle.parts import OF_USERS, mark
+from trainer.lifecycle.parts import OF_USERS, origin
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.storage import File, Storage, Write
 from trainer.lifecycle.troubles import trouble
@@ -122,7 +122,7 @@ def _blank(snapshots: Snapshots, version: str, part: str, numbers: list[int]) ->
         False for a snapshot with a broken file; what the disk refuses does not say that it is
         broken.
     """
-    storage, told = snapshots.storage, mark(version, part)
+    storage, told = snapshots.storage, origin(version, part)
     ids = Ids(snapshots.user_ids(version, part))
     for stem in FILES:
         name = f"{version}/{stem}{part}.safetensors"

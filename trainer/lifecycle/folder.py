@@ -7,13 +7,13 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from process import atomic
 from process.settings import SettingsError
-from trainer.lifecycle.storage import MANIFEST, File, Found, State, Write
+from trainer.lifecycle.storage import MANIFEST, File, Found, State, Write, see_added
 
 PRIVATE = 0o700  # of folders
 
@@ -57,11 +57,13 @@ class Folder:
 
     def states(self, folder: str) -> dict[str, State]:
         """Name -> size and time of change in nanoseconds."""
-        try:
-            found = {path.name: path.stat() for path in (self.root / folder).iterdir()}
-        except FileNotFoundError:
-            return {}
-        return {name: (of.st_size, of.st_mtime_ns) for name, of in found.items()}
+        found: dict[str, State] = {}
+        with suppress(FileNotFoundError):
+            for path in (self.root / folder).iterdir():
+                with suppress(FileNotFoundError):  # of a draft that was finished meanwhile
+                    of = path.stat()
+                    found[path.name] = of.st_size, of.st_mtime_ns
+        return found
 
     def exists(self, name: str) -> bool:
         """Whether there is anything of this name."""
@@ -111,9 +113,10 @@ class Folder:
             write(draft / name)
             atomic.sync(draft / name)
 
-    def finish(self, folder: str, name: str, content: bytes) -> None:
+    def finish(self, folder: str, name: str, content: bytes, added: Collection[str]) -> None:
         """Rename the draft."""
         draft = self._draft(folder)
+        see_added(str(draft), added, self.states(draft.name))
         (draft / name).write_bytes(content)
         atomic.sync(draft / name)
         atomic.replace(draft, self.root / folder)

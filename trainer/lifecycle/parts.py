@@ -22,7 +22,7 @@ from trainer.ranks import ALONE, Ranks
 OF_MODEL = {"base", "user_bias"}  # tensors of a model that have a row a user
 OF_USERS = OF_MODEL | {"users"}  # and of what the next training goes on from
 USERS_OF_PART = 1_000_000  # about; a reader holds one part beside what it keeps
-IDS = re.compile(r"users(-\d{5}-of-(\d{5}))?\.parquet", re.ASCII)
+IDS = re.compile(r"users(-\d{5}-of-\d{5})?\.parquet", re.ASCII)
 
 
 def parts_for(users: int, ranks: Ranks) -> int:
@@ -30,26 +30,23 @@ def parts_for(users: int, ranks: Ranks) -> int:
     return ranks.size * max(1, -(-users // (ranks.size * USERS_OF_PART)))
 
 
-def name(part: int, of: int) -> str:
+def part_name(part: int, of: int) -> str:
     """What stands behind a file's stem: "-00000-of-00004"; "" where there are 0 parts."""
     return f"-{part:05}-of-{of:05}" if of else ""
 
 
-def names(files: Iterable[str]) -> list[str]:
-    """The names of all parts that a snapshot has had, by those of its files that are there."""
-    found = [match for file in files if (match := IDS.fullmatch(file))]
-    return [
-        name(part, of) for of in sorted({int(match[2] or 0) for match in found})
-        for part in range(of or 1)
-    ]  # fmt: skip
+def part_names(files: Iterable[str]) -> list[str]:
+    """The names of the parts whose ids are among the files of a snapshot."""
+    found = (IDS.fullmatch(file) for file in files)
+    return sorted(match[1] or "" for match in found if match)
 
 
-def mark(version: str, part: str) -> str:
+def origin(version: str, part: str) -> str:
     """What a part's files say of where they belong."""
     return version + part
 
 
-def numbers(ids: pa.Array, of: int) -> Int64s:
+def part_numbers(ids: pa.Array, of: int) -> Int64s:
     """The part of each user, int64 [users]."""
     if of <= 1:
         return np.zeros(len(ids), np.int64)
@@ -79,7 +76,7 @@ class Share:
         rank, size = self.ranks.rank, self.ranks.size
         if part * size < rank * of or (part + 1) * size > (rank + 1) * of:
             there = pc.not_equal(ids, "").to_numpy(zero_copy_only=False)
-            own: Bools = there & (numbers(ids, size) == rank)
+            own: Bools = there & (part_numbers(ids, size) == rank)
             return own
         return self.keep(ids) if self.keep else None
 

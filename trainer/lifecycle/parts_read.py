@@ -15,10 +15,10 @@ from torch import Tensor
 
 from trainer.lifecycle import checks, users_checked
 from trainer.lifecycle.manifest import Manifest, SnapshotError
-from trainer.lifecycle.parts import Share, mark, name
+from trainer.lifecycle.parts import Share, origin, part_name
 from trainer.lifecycle.storage import Storage
 from trainer.lifecycle.trained_edges import Trained, joined
-from trainer.lifecycle.troubles import reading
+from trainer.lifecycle.troubles import named, reading
 
 Tables = dict[str, Tensor]
 
@@ -46,13 +46,13 @@ class Users:
 
     def first(self, stem: str) -> str:
         """The name of a file of the first part that is read."""
-        return self._name(stem, name(self._numbers[0], self._manifest.parts))
+        return self._name(stem, part_name(self._numbers[0], self._manifest.parts))
 
     def tables(self) -> tuple[pa.Array, Tables]:
         """The ids, string [users], and the model's tensors with a row for each of these."""
         ahead: Tables | None = None
         if self._share.with_rows:
-            ahead = self._rows(name(self._numbers[0], self._manifest.parts))
+            ahead = self._rows(part_name(self._numbers[0], self._manifest.parts))
             if not ahead["base"].shape[1]:
                 return pa.array([], pa.string()), {key: of[:0] for key, of in ahead.items()}
         parts = self._parts()
@@ -62,7 +62,8 @@ class Users:
             found, ahead = ahead or self._rows(part.name), None
             made.put(self._place("tables", part.name), part, found)
             del found  # before the next part is read
-        return pa.concat_arrays([part.ids for part in parts]), made.tables
+        with named(self._place("users", parts[-1].name)):
+            return pa.concat_arrays([part.ids for part in parts]), made.tables
 
     def start(self) -> Tensor:
         """The users' rows of what the next training goes on from, float32 [users, dim]."""
@@ -87,9 +88,9 @@ class Users:
     def _parts(self) -> list[Part]:
         made = []
         for number in self._numbers:
-            part = name(number, self._manifest.parts)
+            part = part_name(number, self._manifest.parts)
             with reading(self._storage, self._name("users", part)) as file:
-                told = mark(self._manifest.version, part)
+                told = origin(self._manifest.version, part)
                 ids = checks.read_ids(file, "user_id", told, blanks=True)
             own = self._share.among(ids, number, self._of)
             if own is None:
@@ -103,7 +104,10 @@ class Users:
         found, said = sum(part.users for part in parts), self._manifest.users
         if found > said or (len(parts) == self._of and found < said):
             place = self._place("users", parts[-1].name)
-            raise SnapshotError(f"up to {place} are {found} users, and the manifest says {said}")
+            raise SnapshotError(
+                f"the files of users up to {place} hold {found} users in all; "
+                f"the manifest says {said}"
+            )
 
     def _rows(self, part: str) -> Tables:
         with reading(self._storage, self._name("tables", part)) as file:

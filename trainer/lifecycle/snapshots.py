@@ -17,7 +17,7 @@ from trainer.lifecycle.folder import Folder
 from trainer.lifecycle.manifest import Manifest, Snapshot, SnapshotError, parse
 from trainer.lifecycle.marks import Changing, FolderMarks, Marks
 from trainer.lifecycle.object_marks import ObjectMarks
-from trainer.lifecycle.parts import EVERYBODY, Share, mark, names
+from trainer.lifecycle.parts import EVERYBODY, Share, origin, part_names
 from trainer.lifecycle.parts_read import Users
 from trainer.lifecycle.storage import MANIFEST, VERSION, opened
 from trainer.lifecycle.trained_edges import Trained
@@ -81,7 +81,7 @@ class Snapshots:
         """
         try:
             self.add(snapshot)
-            self.finish(snapshot.manifest)
+            self.finish(snapshot)
         except BaseException:
             self.storage.abandon(snapshot.manifest.version)
             raise
@@ -102,16 +102,16 @@ class Snapshots:
             place = self.storage.place(version)
             raise trouble(f"cannot write snapshot {place}", error) from error
 
-    def finish(self, manifest: Manifest) -> None:
+    def finish(self, snapshot: Snapshot) -> None:
         """Make it whole, once all ranks have added what they have.
 
         Raises:
-            SnapshotError: the storage refuses.
+            SnapshotError: the storage refuses, or lacks what another rank has added.
             StoreAway: an object store does not answer.
         """
-        version = manifest.version
+        version, added = snapshot.manifest.version, snapshot_files.names(snapshot)
         try:
-            self.storage.finish(version, MANIFEST, _as_text(manifest))
+            self.storage.finish(version, MANIFEST, _as_text(snapshot.manifest), added)
         except OSError as error:
             place = self.storage.place(version)
             raise trouble(f"cannot write snapshot {place}", error) from error
@@ -194,37 +194,34 @@ class Snapshots:
         name, users = f"{manifest.version}/start.safetensors", Users(self.storage, manifest, share)
         with reading(self.storage, name) as file:
             kept = checks.read_start(file, manifest)
-        with named(self.storage.place(name)):
-            of_users = manifest.parts > 0 and self.storage.exists(users.first("start"))
-        if of_users and "items" not in kept:
-            raise SnapshotError(f"{self.storage.place(name)} lacks the tensor items")
-        return kept | {"users": users.start()} if "items" in kept else kept
+            if "items" in kept:
+                return kept | {"users": users.start()}
+            if manifest.parts and self.storage.exists(users.first("start")):
+                raise SnapshotError(f"{file} lacks the tensor items")
+            return kept
 
     def trained(self, manifest: Manifest, share: Share = EVERYBODY) -> Trained | None:
-        """The edges that the snapshot was trained on, of these users; None where it does not say.
+        """The edges that the snapshot was trained on, of these users; None where it does not say,
+        on all ranks alike.
 
         Raises:
             SnapshotError: a file is broken or wrong.
         """
         users = Users(self.storage, manifest, share)
-        with named(self.storage.place(users.first("trained"))):
-            if not self.storage.exists(users.first("trained")):
-                return None  # the first version wrote none
+        if manifest.parts == 0:
+            with named(self.storage.place(users.first("trained"))):
+                if not self.storage.exists(users.first("trained")):
+                    return None  # the first version wrote none
         return users.trained()
 
     def parts(self, version: str) -> list[str]:
-        """The names of the parts in which a snapshot's users lie, by the files that are there: the
-        manifest may be damaged.
+        """The names of the parts whose ids are there: the manifest may be damaged.
 
         Raises:
-            SnapshotError: the files cannot be listed, or none has users.
+            SnapshotError: the files cannot be listed.
         """
-        place = self.storage.place(version)
-        with named(place):
-            found = names(self.storage.states(version))
-        if not found:
-            raise SnapshotError(f"{place} has no file of users")
-        return found
+        with named(self.storage.place(version)):
+            return part_names(self.storage.states(version))
 
     def user_ids(self, version: str, part: str) -> pa.Array:
         """The ids of a part's user rows, "" for one who was forgotten; reads nothing else.
@@ -233,7 +230,7 @@ class Snapshots:
             SnapshotError: the file is missing, broken or wrong.
         """
         with reading(self.storage, f"{version}/users{part}.parquet") as file:
-            return checks.read_ids(file, "user_id", mark(version, part), blanks=True)
+            return checks.read_ids(file, "user_id", origin(version, part), blanks=True)
 
     def holding(self, user: str) -> list[str]:
         """Versions that hold the user; reads their files of ids alone, one at a time.

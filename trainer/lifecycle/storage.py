@@ -1,13 +1,13 @@
 """Where model snapshots lie: a folder, or a place in an object store, behind one interface.
 
-A name is relative to MODEL_STORE: "live", or "<version>/users.parquet". All reading and writing
+A name is relative to MODEL_STORE: "live", or "<version>/items.parquet". All reading and writing
 of the models goes through here: folder.py and bucket.py are the two kinds.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
@@ -43,6 +43,15 @@ class Found(NamedTuple):
 
 class StoreTrouble(OSError):
     """The object store does not answer, or refuses: that tells nothing of what it holds."""
+
+
+def see_added(place: str, added: Iterable[str], there: Collection[str]) -> None:
+    """Raises FileNotFoundError where a file that was added to a folder is not there."""
+    for name in sorted(set(added).difference(there)):
+        raise FileNotFoundError(
+            f"{place}/{name} is not there; all processes of a training must have the same "
+            "MODEL_STORE"
+        )
 
 
 class Storage(Protocol):
@@ -88,8 +97,15 @@ class Storage(Protocol):
         """Write files of a folder that does not count as whole yet; several processes may do so."""
         ...
 
-    def finish(self, folder: str, name: str, content: bytes) -> None:
-        """Write the last file, with which a folder counts as whole and all its files are seen."""
+    def finish(self, folder: str, name: str, content: bytes, added: Collection[str]) -> None:
+        """Write the last file, with which a folder counts as whole and all its files are seen.
+
+        Args:
+            added: names of the files that must be there.
+
+        Raises:
+            FileNotFoundError: one is not, so this is not the place to which it was added.
+        """
         ...
 
     def abandon(self, folder: str) -> None:

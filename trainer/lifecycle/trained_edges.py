@@ -54,11 +54,12 @@ class Trained:
 
     def of_users(self, users: Tensor) -> Trained:
         """The edges of these users alone, int64 [n] ascending, renumbered."""
-        counts = self.starts.diff()
-        there = torch.zeros(len(counts), dtype=torch.bool)
-        there[users] = True
-        kept = there.repeat_interleave(counts)
-        return Trained(_starts(counts[users]), self.items[kept], self.held_out[kept])
+        firsts = self.starts[users]
+        counts = self.starts[users + 1] - firsts
+        starts = _starts(counts)
+        kept = (firsts - starts[:-1]).repeat_interleave(counts)  # how far each edge moves
+        kept += torch.arange(len(kept))
+        return Trained(starts, self.items[kept], self.held_out[kept])
 
     def novelty(self, users: pa.Array, items: pa.Array, graph: InteractionGraph) -> Int8s:
         """How new each edge of the graph is to the snapshot: KNOWN, PUT_ASIDE or UNSEEN.

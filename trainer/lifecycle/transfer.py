@@ -89,7 +89,7 @@ def _copy(source: Storage, target: Storage, version: str) -> None:
     try:
         target.add(version, made)
         content = source.file(f"{version}/{MANIFEST}").content
-        target.finish(version, MANIFEST, _bytes(content))
+        target.finish(version, MANIFEST, _bytes(content), names)
     except BaseException:
         target.abandon(version)
         raise

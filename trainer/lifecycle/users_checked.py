@@ -11,7 +11,7 @@ from trainer.embedding.kinds import KINDS
 from trainer.lifecycle import files
 from trainer.lifecycle.checks import INTS, columns, shaped, within
 from trainer.lifecycle.manifest import Manifest, SnapshotError
-from trainer.lifecycle.parts import OF_MODEL, mark
+from trainer.lifecycle.parts import OF_MODEL, origin
 from trainer.lifecycle.storage import File
 from trainer.lifecycle.trained_edges import Trained
 
@@ -23,7 +23,7 @@ def read_rows(file: File, manifest: Manifest, part: str) -> dict[str, Tensor]:
         SnapshotError: they are not what the model needs.
         OSError, SafetensorError: the file cannot be read.
     """
-    found = files.read_tensors(file, mark(manifest.version, part))
+    found = files.read_tensors(file, origin(manifest.version, part))
     if "base" not in found:
         raise SnapshotError(f"{file} lacks the tensor base")
     users = len(found["base"]) if found["base"].dim() else 0
@@ -40,7 +40,7 @@ def read_start(file: File, manifest: Manifest, part: str, users: int) -> Tensor:
         SnapshotError: they do not fit the manifest.
         OSError, SafetensorError: the file cannot be read.
     """
-    found = files.read_tensors(file, mark(manifest.version, part))
+    found = files.read_tensors(file, origin(manifest.version, part))
     return shaped(file, found, "users", (users, columns(file, manifest)))
 
 
@@ -51,7 +51,7 @@ def read_trained(file: File, manifest: Manifest, part: str, users: int) -> Train
         SnapshotError: they do not fit the manifest.
         OSError, SafetensorError: the file cannot be read.
     """
-    found = files.read_tensors(file, mark(manifest.version, part))
+    found = files.read_tensors(file, origin(manifest.version, part))
     edges = edges_of_users(file, found, users)
     within(file, "items", edges.items, manifest.items)
     return edges

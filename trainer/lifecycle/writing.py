@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from process.outage import Outage
 from process.shutdown import Stopped
-from trainer.lifecycle.by_first import by_each, by_first
+from trainer.lifecycle.by_first import ALIKE, by_each, by_first
 from trainer.lifecycle.manifest import Manifest, Snapshot, StoreAway
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.troubles import trouble
@@ -36,29 +36,35 @@ class Writing:
             Stopped: told to stop before it was written.
         """
 
+        added = False
+
         def add() -> None:
-            self._go_on()
+            nonlocal added
+            if self._stop.is_set():
+                raise Stopped("writing a snapshot")
             if self._ranks.first:
                 self._see(confirm)
-            self._snapshots.add(snapshot, self._ranks)
+            if not added:  # else it waits for another rank
+                self._snapshots.add(snapshot, self._ranks)
+            added = True
 
         def finish() -> Manifest:
-            self._go_on()
+            if self._outage.lasts and self._stop.is_set():
+                raise Stopped("writing a snapshot")
             self._see(confirm)
-            self._snapshots.finish(snapshot.manifest)
+            self._snapshots.finish(snapshot)
             return snapshot.manifest
 
         try:
             self._when_it_can_be(lambda: by_each(add, self._ranks))
             self._when_it_can_be(lambda: by_first(finish, self._ranks))
+        except ALIKE:
+            self._snapshots.storage.abandon(snapshot.manifest.version)
+            raise
         except BaseException:
-            if self._ranks.first:  # no other rank that lives is writing any more
+            if self._ranks.first:  # what another rank is still writing goes after an hour
                 self._snapshots.storage.abandon(snapshot.manifest.version)
             raise
-
-    def _go_on(self) -> None:
-        if self._stop.is_set():
-            raise Stopped("waiting for MODEL_STORE")
 
     @staticmethod
     def _see(confirm: Callable[[], None]) -> None:

@@ -99,8 +99,7 @@ class Snapshots:
         try:
             self.storage.add(version, made)
         except UNWRITABLE as error:
-            place = self.storage.place(version)
-            raise trouble(f"cannot write snapshot {place}", error) from error
+            raise trouble(f"cannot write {self.storage.place(version)}", error) from error
 
     def finish(self, snapshot: Snapshot) -> None:
         """Make it whole, once all ranks have added what they have.
@@ -113,8 +112,7 @@ class Snapshots:
         try:
             self.storage.finish(version, MANIFEST, _as_text(snapshot.manifest), added)
         except OSError as error:
-            place = self.storage.place(version)
-            raise trouble(f"cannot write snapshot {place}", error) from error
+            raise trouble(f"cannot write {self.storage.place(version)}", error) from error
 
     def describe(self, manifest: Manifest) -> None:
         """Write the manifest of a snapshot anew.

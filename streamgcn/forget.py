@@ -83,9 +83,8 @@ class Search:
         self._settings, self._user, self._places = settings, user, places
         self._snapshots = Snapshots(settings.model_store)
         self._redis = Store(settings.redis_url, settings.redis_prefix)
-        self._looked_at: dict[
-            str, dict[str, State]
-        ] = {}  # snapshot -> states of the files of users
+        # Snapshot -> the files of its users' ids, and their states.
+        self._looked_at: dict[str, dict[str, State]] = {}
         self._held: list[str] = []  # snapshots with the user, as of then
 
     def verify(self, seconds: float) -> list[Finding]:

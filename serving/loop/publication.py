@@ -13,6 +13,7 @@ from serving.lists.recommender import Recommender
 from serving.loop.all_lists import AllLists, describe_model
 from serving.loop.list_block import ListBlock
 from serving.redis.store import Store
+from trainer.memory import trim
 
 NEW_ITEMS = "items that are newer than the model can be recommended now"
 OTHER_EDGES = "the whole edge store was read again"
@@ -139,6 +140,7 @@ class Publication:
             self._editions |= dict.fromkeys(lists.partitions, lists.edition)
             self._lists, self._progress, self._ended_at = None, 1.0, time.monotonic()
             version = lists.recommender.model.version
+            trim()  # what the lists took; some milliseconds
             self._log.info(
                 "Wrote all lists of model %s for the users of partitions %s.",
                 version, sorted(lists.partitions),

@@ -25,6 +25,7 @@ POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, t
 FETCH_BYTES, FETCH_MS = 64 * 1024, 50  # the broker answers at so many bytes or after so long
 METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
 STUCK_SECONDS = 30.0  # a rebalance ends when the members that are gone have timed out, SESSION_MS
+POLL_SECONDS = 1.0  # between two polls, unless the loop is busy with other things
 PARTITIONS_SECONDS = 30.0  # a created topic is known to every broker within this
 
 
@@ -53,7 +54,8 @@ class Member:
         self._stop = stop
         self._log = log
         self._health = health
-        self._joining_since: float | None = None  # None while a member
+        self._joining_since: float | None = None  # None while a member; later by busy seconds
+        self._polled_at = 0.0
         self.admitted = False  # whether the group ever gave partitions to this process
         self._join()
 
@@ -70,11 +72,19 @@ class Member:
     def join_anew_if_stuck(self) -> None:
         """Join with a new client where a rebalance does not end; it was seen to hang for good.
 
+        To be called at each poll. A loop that is busy, as with reading the edge store, leaves the
+        group's answer to its next poll: these seconds do not count.
+
         Raises:
             Stopped: told to stop before the broker answered.
         """
-        since = self._joining_since
-        if since is None or time.monotonic() - since < STUCK_SECONDS:
+        now = time.monotonic()
+        busy = max(0.0, now - self._polled_at - POLL_SECONDS)
+        self._polled_at = now
+        if self._joining_since is None:
+            return
+        self._joining_since = min(now, self._joining_since + busy)
+        if now - self._joining_since < STUCK_SECONDS:
             return
         self._log.warning(
             "The consumer group has not answered for %.0f s; joining it again.", STUCK_SECONDS
@@ -120,7 +130,8 @@ class Member:
             self.client = until_it_answers(
                 self._connect, self._settings, self._stop, self._log, running=self.admitted
             )
-        self._joining_since = time.monotonic()  # before that, the group was asked for nothing
+        # Before that, the group was asked for nothing.
+        self._joining_since = self._polled_at = time.monotonic()
         self.client.subscribe([self._topic], listener=_Listener(self))
 
     def _connect(self) -> KafkaConsumer:

@@ -14,6 +14,7 @@ from consumer.kafka.reading import Reader
 from process.errors import StreamGCNError
 from process.health import Health
 from serving.edges.user_edges import UserEdges
+from serving.loop.beating import beating
 from serving.loop.due import DueUsers
 from serving.loop.growing import Growing
 
@@ -109,9 +110,9 @@ class Partitions:
         if not has:
             return  # they are another process's by now: the next poll tells
         every = 0 < self._reader.n_partitions <= len(has)
-        with self._health.busy("reading the edge store"):
+        with self._health.busy("reading the edge store"), beating(self._reader):
             for _ in self._growing.hold(None if every else frozenset(has)):
-                self._reader.heartbeat()
+                pass
         if edges.held != before:
             self._log.info(
                 "Holding %d edges (pairs of user and item) of %d users: those of %s.",

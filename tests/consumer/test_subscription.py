@@ -175,6 +175,30 @@ def test_a_member_that_has_waited_long_for_the_broker_gives_the_group_time_to_an
     assert "has not answered" not in caplog.text
 
 
+def test_a_member_that_was_busy_while_the_group_shares_anew_polls_before_it_calls_that_stuck(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    client = SimpleNamespace(
+        subscribe=lambda *_, **__: None,
+        close=lambda **_: None,
+        _coordinator=SimpleNamespace(request_rejoin=lambda: None),
+    )
+    monkeypatch.setattr("consumer.kafka.member.until_it_answers", lambda *_, **__: client)
+    monkeypatch.setattr("consumer.kafka.member.time", SimpleNamespace(monotonic=lambda: now[0]))
+    member = Member(ConsumerSettings(), "g", Assignment(), threading.Event(), log, Health())
+    member.assigned(set())
+    now[0] = 10.0  # a heartbeat in the middle of a long reading tells that others have joined
+    member.revoked(set())
+    now[0] = 100.0  # the reading is over
+    member.join_anew_if_stuck()
+    assert "has not answered" not in caplog.text
+    for _ in range(70):
+        now[0] += 0.5
+        member.join_anew_if_stuck()
+    assert caplog.text.count("has not answered") == 1
+
+
 def test_messages_of_partitions_that_wait_for_a_start_count_as_they_did_before(
     apache: str,
 ) -> None:

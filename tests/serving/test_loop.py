@@ -24,6 +24,7 @@ from consumer.kafka.client import Headers
 from process.health import Health
 from process.log import Figures
 from process.running import Running
+from serving.edges.steps import Held
 from serving.edges.user_edges import UserEdges
 from serving.items.served_model import ServedModel
 from serving.lists.recommender import Recommender
@@ -347,6 +348,24 @@ def test_a_list_that_was_begun_before_a_rebalance_in_a_polls_midst_is_not_writte
     assert not loop.store.user("one")  # it is another process's now
     loop.reader.assign(0)
     loop.go_on("both lists", lambda: loop.store.user("one") and loop.store.user("another"))
+
+
+def test_a_process_stays_a_member_of_the_group_while_one_window_of_the_edge_store_takes_long(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.loop.beating.BEAT_EVERY", 0.001)
+    beats = threading.Semaphore(0)
+    monkeypatch.setattr(loop.reader, "heartbeat", beats.release)
+    in_time: list[bool] = []
+    hold = Growing.hold
+
+    def long_read(self: Growing, held: Held) -> Iterator[None]:
+        in_time.append(all(beats.acquire(timeout=PATIENCE) for _ in range(3)))
+        yield from hold(self, held)
+
+    monkeypatch.setattr(Growing, "hold", long_read)
+    loop.start()
+    assert in_time == [True]
 
 
 def test_where_the_edge_store_cannot_tell_the_place_the_log_is_told_to_ask_again(

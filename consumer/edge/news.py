@@ -18,6 +18,8 @@ from consumer.edge.table import Replaced, Table
 from consumer.edge.traces import rows_of
 from consumer.event.rules import FORGET
 
+PART = 10_000  # ids
+
 
 class Shared(NamedTuple):
     """What a window has for a reader of some partitions.
@@ -27,7 +29,14 @@ class Shared(NamedTuple):
     """
 
     rows: pa.Table
-    others: list[str]
+    others: pa.Array
+
+
+def in_parts(ids: pa.Array) -> Iterator[list[str]]:
+    """Ids, some at a time: as strings of Python all at once they leave holes in its memory, where
+    longer-lived ones were made among them."""
+    for begin in range(0, len(ids), PART):
+        yield ids[begin : begin + PART].to_pylist()
 
 
 class Files:
@@ -64,7 +73,7 @@ class Files:
         with self._table.errors():
             return self.scan(paths, rows, columns).to_table()
 
-    def users(self, paths: Collection[str], rows: pc.Expression) -> list[str]:
+    def users(self, paths: Collection[str], rows: pc.Expression) -> pa.Array:
         """The users of the rows of a scan, none twice; ids of many rows are never held together.
 
         Raises:
@@ -73,8 +82,7 @@ class Files:
         with self._table.errors():
             batches = self.scan(paths, rows, ["user_id"]).to_batches()
             parts = [batch["user_id"].unique() for batch in batches]
-        names: list[str] = pa.chunked_array(parts, pa.string()).unique().to_pylist()
-        return names
+        return pa.chunked_array(parts, pa.string()).unique()
 
 
 class News:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -16,6 +16,8 @@ from trainer.graph.interactions import InteractionGraph
 
 Held = frozenset[int] | None  # partitions whose users a process holds; None: all, and any to come
 
+NOBODY = pa.array([], pa.string())
+
 
 class Step(NamedTuple):
     """Rows that the graph has taken in.
@@ -27,7 +29,7 @@ class Step(NamedTuple):
     rows: pa.Table
     digests: Set[str]
     watermark: Watermark
-    others: Sequence[str] = ()
+    others: pa.Array = NOBODY
 
 
 def steps(

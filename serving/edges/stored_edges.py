@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from consumer.edge.news import in_parts
 from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import split
 from serving.edges.changes import Positions, are_before
@@ -161,8 +162,8 @@ class StoredEdges:
             self.graph.extend(rows)
             self._note_partitions(rows)
             self._number_users(self._numbered)
-            others = (u for u in shared.others if self.numbers.get(u, first) >= first)
-            self.strangers.add(others)
+            for part in in_parts(shared.others):
+                self.strangers.add(u for u in part if self.numbers.get(u, first) >= first)
             yield
         new = [user for user, number in self.numbers.items() if number >= first]
         self._read_again(store, set(self.strangers.among(new)), wanted)
@@ -234,12 +235,13 @@ class StoredEdges:
         edges = map(Edge._make, zip(times[order].tolist(), weights, strict=True))
         return dict(zip(items, edges, strict=True))
 
-    def _meet(self, others: Collection[str], wanted: Set[str]) -> None:
+    def _meet(self, others: pa.Array, wanted: Set[str]) -> None:
         """Find who has rows both of partitions that are held and of others."""
         new = self._number_users(self._numbered)
-        known = {user for user in others if user in self.numbers or user in wanted}
-        self.strangers.add(user for user in others if user not in known)
-        self._mixed |= known
+        for part in in_parts(others):
+            known = {user for user in part if user in self.numbers or user in wanted}
+            self.strangers.add(user for user in part if user not in known)
+            self._mixed |= known
         self._mixed.update(self.strangers.among(new))
 
     def _read_again(self, store: EdgeStore, users: Collection[str], wanted: Set[str]) -> None:

@@ -46,6 +46,7 @@ from tests.rooms import Process, Rooms
 from tests.services import Broker
 from trainer.model.model_file import written
 
+PATIENCE = 3_600.0  # seconds until the consumer has taken all edges, and until all lists are there
 LEFT_SECONDS = 60.0  # that the events of one rate have to be answered after the last was sent
 NEW, NEW_USERS, NEW_ITEMS = 0.05, 1_000, 200
 WARM_UP_RATE, WARM_UP_SECONDS = 100, 3.0
@@ -156,8 +157,9 @@ class Running:
 
 
 @contextmanager
-def running(sizes: Sizes, shop: Path) -> Iterator[Running]:
-    """Everything started, all lists published and a few events answered."""
+def running(sizes: Sizes, shop: Path, serving: bool = True) -> Iterator[Running]:
+    """Everything started, all lists published and a few events answered; without `serving` the
+    edges stored alone."""
     if "KAFKA_HOME" not in os.environ:
         sys.exit("KAFKA_HOME does not name an Apache Kafka 4 distribution")
     synthetic.prepare(sizes, shop)
@@ -172,44 +174,54 @@ def running(sizes: Sizes, shop: Path) -> Iterator[Running]:
         rooms = OwnProcesses(folder, broker.address, url)
         rooms.env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
         stack.enter_context(rooms)
-        ready = start(rooms, url, shop, sizes)
+        store_edges(rooms, shop)
+        ready = start(rooms, url, sizes) if serving else 0.0
         seen = Observer(url, rooms.settings.redis_prefix)
         seen.start()
         producer = KafkaProducer(bootstrap_servers=broker.address, acks="all", linger_ms=5)
         shown = Running(rooms, server, seen, producer, Events(shop, sizes), ready)
-        shown.send(WARM_UP_RATE, WARM_UP_SECONDS)
-        services.wait_for("the warm-up's lists", lambda: not seen.left())
-        seen.take()
+        if serving:
+            shown.send(WARM_UP_RATE, WARM_UP_SECONDS)
+            services.wait_for("the warm-up's lists", lambda: not seen.left())
+            seen.take()
         yield shown
         seen.stop.set()
         seen.join()
         producer.close()
 
 
-def start(rooms: Rooms, url: str, shop: Path, sizes: Sizes) -> float:
-    """Edges through Kafka and the consumer, then serving; seconds until all lists are there."""
+def store_edges(rooms: Rooms, shop: Path) -> None:
+    """The edges through Kafka and the consumer."""
     rooms.start("consumer")
     published = rooms.run("publish", str(shop / "edges.parquet"))
     assert published.returncode == 0, published.stderr
     edges = pq.read_metadata(shop / "edges.parquet").num_rows
-    services.wait_for("the edges", lambda: rooms.rows() == edges)
+    services.wait_for("the edges", lambda: rooms.rows() == edges, PATIENCE)
+
+
+def start(rooms: Rooms, url: str, sizes: Sizes) -> float:
+    """Serving; seconds until all lists are there."""
     begun = time.monotonic()
     rooms.start("serving")
     client = redis.Redis.from_url(url)
     services.wait_for(
         "the first publish",
         lambda: rooms.store.model() and client.dbsize() >= sizes.users + sizes.items,
-        900,
+        PATIENCE,
     )
     return round(time.monotonic() - begun, 1)
 
 
 def measure(
-    shown: Running, rate: int, seconds: float, over: Callable[[], bool] = lambda: True
+    shown: Running,
+    rate: int,
+    seconds: float,
+    over: Callable[[], bool] = lambda: True,
+    serving: str = "serving",
 ) -> Result:
-    """One rate: what the observer saw, what serving logged meanwhile, what the processes used."""
+    """One rate: what the observer saw, what `serving` logged meanwhile, what the processes used."""
     rooms, seen = shown.rooms, shown.observer
-    logged, before, begun = len(rooms.log("serving")), used(), time.monotonic()
+    logged, before, begun = len(rooms.log(serving)), used(), time.monotonic()
     sent_per_s = shown.send(rate, seconds, over)
     deadline = time.monotonic() + LEFT_SECONDS
     while seen.left() and time.monotonic() < deadline:
@@ -228,7 +240,7 @@ def measure(
         "p99_s": finite(p99),
         "worst_s": finite(waits[-1]),
         "p99_over_limit": finite(p99 / LIMIT_SECONDS),
-        "logged_ms": logged_figures(rooms.log("serving")[logged:]),
+        "logged_ms": logged_figures(rooms.log(serving)[logged:]),
         "cores": {n: round((after[n] - before[n]) / lasted, 2) for n in before if n in after},
     }
 

@@ -100,7 +100,7 @@ class InteractionGraph:
         self._read += len(rows)
         removals = pc.equal(rows["type"], REMOVE).combine_chunks().to_numpy(zero_copy_only=False)
         old = Pairs(self.keys, self.weights, self.timestamps, self.places)
-        touched = contained(np.unique(new.keys), old.keys)
+        touched = contained(np.sort(new.keys), old.keys)
         events = old.where(touched).then(new)
         removed = np.concatenate([np.zeros(touched.sum(), np.bool_), removals])
         merged = self.weighing.merge(events, removed)

@@ -31,6 +31,7 @@ def run():
     import torch
     from consumer.edge.store import EdgeStore
     from serving.edges.user_edges import UserEdges
+    from serving.loop.looking import Looking
     from tests.memory import memory
     from trainer.graph.weights import Weighing
 
@@ -38,7 +39,15 @@ def run():
     before = memory("RssAnon")
     for _ in edges.hold(store, frozenset({1}), set()):
         pass
-    print(edges.n_users, len(edges.graph), (memory("RssAnon") - before) / 1e6)
+    held = memory("RssAnon") - before
+    reads = types.SimpleNamespace(mine=frozenset({1}), are_shared=True)
+    looking = Looking(sys.argv[2], "t", edges, reads)  # who wrote the users' lists before
+    looking.begin()
+    while looking._looks_back:
+        looking.step()
+    looking._thread.shutdown()
+    looked_back = memory("RssAnon") - before
+    print(edges.n_users, len(edges.graph), held / 1e6, looked_back / 1e6)
     sys.exit()
 
 command = types.ModuleType("streamgcn.cli.main")
@@ -61,13 +70,13 @@ print((memory("RssAnon") - before[0]) / 1e6, (memory("RssFile") - before[1]) / 1
 """
 
 
-def read_as(command: str, folder: Path) -> tuple[int, int, float]:
+def read_as(command: str, folder: Path) -> tuple[int, int, float, float]:
     """Users, edges, and what they take in MB, in a process that was started with this command and
-    holds a hundredth of the users of the store."""
+    holds a hundredth of the users of the store; the last figure is of after it has looked back."""
     made = [sys.executable, "-c", OF_ONE_SHARE, command, str(folder)]
     ended = subprocess.run(made, capture_output=True, text=True, check=True)
-    users, edges, megabytes = ended.stdout.split()
-    return int(users), int(edges), float(megabytes)
+    users, edges, held, looked_back = ended.stdout.split()
+    return int(users), int(edges), float(held), float(looked_back)
 
 
 def test_what_serving_has_read_of_users_whom_others_hold_goes_back_to_the_system(
@@ -90,9 +99,10 @@ def test_what_serving_has_read_of_users_whom_others_hold_goes_back_to_the_system
     n_of_one = int(of_one.sum())
     after = {0: ROWS - n_of_one, 1: n_of_one}
     store.append(taken(rows, 1), {0: 0, 1: 0}, after, store.newest())
-    users, edges, megabytes = read_as("serving", tmp_path)
+    users, edges, held, looked_back = read_as("serving", tmp_path)
     assert (users, edges) == (USERS // 100, ROWS // 100)
-    assert megabytes < 25
+    assert held < 25
+    assert looked_back < 50
 
 
 def test_the_tables_of_a_model_are_in_memory_once(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ Needs an Apache Kafka, named by KAFKA_HOME. A synthetic shop and a model of it, 
 its edges go through Kafka (four partitions) and the consumer. Then, for each number of serving
 processes over the same edge store, with an empty Redis at first:
 
-memory    MB of each process when all lists are written, as proportional set size (PSS): a page that
-          n processes share counts for 1/n in each. Interpreter, libraries and the model's items are
-          in every process, so `more` is what a process has more than one that serves the same
-          model over an empty edge store. Of that only anonymous memory counts: with PSS alone the
-          libraries' files, shared by more processes, would make each one look smaller.
+memory    MB of each process ten seconds after all lists are written, as proportional set size
+          (PSS): a page that n processes share counts for 1/n in each. Interpreter, libraries and
+          the model's items are in every process, so `more` is what a process has more than one that
+          serves the same model over an empty edge store. Of that only anonymous memory counts: with
+          PSS alone the libraries' files, shared by more processes, would make each one look
+          smaller.
 rate      events/s that are sent, seconds from an event to its user's new list, cores of each
           process meanwhile.
 takeover  the worst of these seconds when one of the processes is killed (SIGKILL).
@@ -39,6 +40,7 @@ from consumer.edge.store import EdgeStore
 from tests.services import wait_for
 
 ALL_WRITTEN = "Wrote all lists"  # a line of the log
+SETTLING = 10.0  # seconds in which a new process may still read the edge store's last rows
 
 
 def started(shown: Running, n: int, **settings: str) -> list[str]:
@@ -97,6 +99,7 @@ def several(shown: Running, n: int, rate: int, seconds: float, nothing: float) -
     """The figures of so many processes; `nothing`: anonymous memory of one over no edges."""
     names = started(shown, n)
     of = processes(shown, names)
+    time.sleep(SETTLING)
     memory = sorted((megabytes(process) for process in of.values()), reverse=True)
     before, begun = seconds_used(of), time.monotonic()
     made = measure(shown, rate, seconds, serving=names[0])

@@ -12,8 +12,8 @@ from typing import cast
 
 import redis
 
+from benchmarks.events import NEW_ITEMS
 from benchmarks.freshness import (
-    NEW_ITEMS,
     WARM_UP_SECONDS,
     finite,
     measure,

@@ -1,18 +1,13 @@
 """How soon an event is readable in Redis as its user's new list, seen from outside.
 
 A broker, a Redis, `streamgcn consumer` and `streamgcn serving` run as they would; in `retraining` a
-trainer as well. One
-JSON event a message is sent at an even pace, stamped with the moment of sending. Nine of ten are of
-a known user and item, drawn as those of two edges of the shop's graph, so by power laws; four of
-five of these items are then of the user's taste, as in the graph. One of twenty is of one of 1,000
-new users, one of twenty is to one of 200 new items. The observer (observer.py) sees when an event
-of a sampled user can be read.
+trainer as well. One JSON event a message (events.py) is sent at an even pace, stamped with the
+moment of sending. The observer (observer.py) sees when an event of a sampled user can be read.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -35,6 +30,7 @@ from kafka import KafkaProducer
 
 from benchmarks import synthetic
 from benchmarks.bench_gowalla import published
+from benchmarks.events import Events
 from benchmarks.observer import Observer, logged_figures
 from benchmarks.synthetic import Result, Sizes
 from process.log import FIGURES_EVERY
@@ -48,39 +44,11 @@ from trainer.model.model_file import written
 
 PATIENCE = 3_600.0  # seconds until the consumer has taken all edges, and until all lists are there
 LEFT_SECONDS = 60.0  # that the events of one rate have to be answered after the last was sent
-NEW, NEW_USERS, NEW_ITEMS = 0.05, 1_000, 200
 WARM_UP_RATE, WARM_UP_SECONDS = 100, 3.0
 LIMIT_SECONDS = 1.0
 LOOK_SECONDS = 0.5  # between two looks whether it is over
 LISTS = r"(?:New lists are made from|Wrote all lists of) model (\S+?)[; ]"  # of serving's log
 EPOCHS, VECTORS = 30, 256  # of the training in `retraining`, which is measured to its end
-
-
-class Events:
-    """Draws user and item of one event after another."""
-
-    def __init__(self, shop: Path, sizes: Sizes) -> None:
-        self._sizes = sizes
-        edges = pq.read_table(shop / "edges.parquet")
-        self._users, self._items = (
-            edges["user_id"].combine_chunks(),
-            edges["item_id"].combine_chunks(),
-        )
-        self._draw = random.Random(1)
-
-    def next(self) -> tuple[str, str]:
-        """User and item."""
-        draw, n = self._draw, len(self._users)
-        user = self._users[draw.randrange(n)].as_py()
-        item = self._items[draw.randrange(n)].as_py()
-        if draw.random() < synthetic.OF_ONES_TASTE:
-            item = synthetic.of_taste(user, item, self._sizes)
-        chance = draw.random()
-        if chance < NEW:
-            user = f"new{draw.randrange(NEW_USERS)}"
-        elif chance < 2 * NEW:
-            item = f"new{draw.randrange(NEW_ITEMS)}"
-        return user, item
 
 
 class OwnProcesses(Rooms):

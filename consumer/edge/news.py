@@ -18,8 +18,6 @@ from consumer.edge.table import Replaced, Table
 from consumer.edge.traces import rows_of
 from consumer.event.rules import FORGET
 
-PART = 10_000  # ids
-
 
 class Shared(NamedTuple):
     """What a window has for a reader of some partitions.
@@ -30,13 +28,6 @@ class Shared(NamedTuple):
 
     rows: pa.Table
     others: pa.Array
-
-
-def in_parts(ids: pa.Array) -> Iterator[list[str]]:
-    """Ids, some at a time: as strings of Python all at once they leave holes in its memory, where
-    longer-lived ones were made among them."""
-    for begin in range(0, len(ids), PART):
-        yield ids[begin : begin + PART].to_pylist()
 
 
 class Files:

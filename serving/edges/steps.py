@@ -17,6 +17,7 @@ from trainer.graph.interactions import InteractionGraph
 Held = frozenset[int] | None  # partitions whose users a process holds; None: all, and any to come
 
 NOBODY = pa.array([], pa.string())
+IDS_AT_ONCE = 10_000
 
 
 class Step(NamedTuple):
@@ -30,6 +31,13 @@ class Step(NamedTuple):
     digests: Set[str]
     watermark: Watermark
     others: pa.Array = NOBODY
+
+
+def in_parts(ids: pa.Array) -> Iterator[list[str]]:
+    """Ids, some at a time: strings of Python that are made all at once leave holes in Python's
+    memory when they go, as others that stay were made between them."""
+    for begin in range(0, len(ids), IDS_AT_ONCE):
+        yield ids[begin : begin + IDS_AT_ONCE].to_pylist()
 
 
 def steps(

@@ -18,12 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumer.edge.news import in_parts
 from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import split
 from serving.edges.changes import Positions, are_before
 from serving.edges.edge import Edge, Edges
-from serving.edges.steps import Held, gained, steps
+from serving.edges.steps import Held, gained, in_parts, steps
 from serving.edges.strangers import Strangers
 from trainer.graph.arrays import Int32s, Int64s
 from trainer.graph.growth import read_again

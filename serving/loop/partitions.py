@@ -14,9 +14,9 @@ from consumer.kafka.reading import Reader
 from process.errors import StreamGCNError
 from process.health import Health
 from serving.edges.user_edges import UserEdges
-from serving.loop.beating import beating
 from serving.loop.due import DueUsers
 from serving.loop.growing import Growing
+from serving.loop.heartbeats import heartbeats
 
 COMMIT_EVERY = 1.0  # seconds between two times that Kafka is told what is answered
 
@@ -110,7 +110,7 @@ class Partitions:
         if not has:
             return  # they are another process's by now: the next poll tells
         every = 0 < self._reader.n_partitions <= len(has)
-        with self._health.busy("reading the edge store"), beating(self._reader):
+        with self._health.busy("reading the edge store"), heartbeats(self._reader):
             for _ in self._growing.hold(None if every else frozenset(has)):
                 pass
         if edges.held != before:

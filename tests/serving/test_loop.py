@@ -353,7 +353,7 @@ def test_a_list_that_was_begun_before_a_rebalance_in_a_polls_midst_is_not_writte
 def test_a_process_stays_a_member_of_the_group_while_one_window_of_the_edge_store_takes_long(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.loop.beating.BEAT_EVERY", 0.001)
+    monkeypatch.setattr("serving.loop.heartbeats.HEARTBEAT_EVERY", 0.001)
     beats = threading.Semaphore(0)
     monkeypatch.setattr(loop.reader, "heartbeat", beats.release)
     in_time: list[bool] = []

@@ -130,7 +130,8 @@ def with_an_outage(ranks: Ranks, folder: Path) -> None:
         if ranks.rank == 1:
             stop.set()
 
-    snapshots.add = away  # type: ignore[method-assign,assignment]
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(snapshots, "add", away)
     writer = Writing(snapshots, ranks, Outage(log, "away", "back", limit=0.1), stop)
     made = snapshot(VERSION, parts_for(USERS, ranks), own(ranks))
     writer.write(made, lambda: None)

@@ -23,7 +23,7 @@ class RankFailed(StreamGCNError):
 
 # What all ranks raise alike. Of several errors at once the first kind counts; any error of another
 # kind becomes a RankFailed.
-ALIKE: tuple[type[StreamGCNError | Stopped], ...] = (
+RAISED_BY_ALL: tuple[type[StreamGCNError | Stopped], ...] = (
     LeaseLost, Stopped, RankFailed, SnapshotError, StoreAway,
 )  # fmt: skip
 
@@ -54,7 +54,7 @@ def by_each(act: Callable[[], T], ranks: Ranks) -> T:
     line = np.frombuffer(msgspec.json.encode(own) + b"\n", np.uint8)
     lines = ranks.joined(line).tobytes().splitlines()
     ended = [msgspec.json.decode(each, type=_Ended) for each in lines]
-    for kind in ALIKE:
+    for kind in RAISED_BY_ALL:
         for each in ended:
             if each.kind == kind.__name__:
                 if error and own.kind == each.kind and kind is not RankFailed:
@@ -76,5 +76,5 @@ def by_first(act: Callable[[], Manifest], ranks: Ranks) -> Manifest:
 
 
 def _kind(error: Exception) -> str:
-    found = next((kind for kind in reversed(ALIKE) if isinstance(error, kind)), RankFailed)
+    found = next((kind for kind in reversed(RAISED_BY_ALL) if isinstance(error, kind)), RankFailed)
     return found.__name__

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from process.outage import Outage
 from process.shutdown import Stopped
-from trainer.lifecycle.by_first import ALIKE, by_each, by_first
+from trainer.lifecycle.by_first import RAISED_BY_ALL, by_each, by_first
 from trainer.lifecycle.manifest import Manifest, Snapshot, StoreAway
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.lifecycle.troubles import trouble
@@ -58,7 +58,7 @@ class Writing:
         try:
             self._when_it_can_be(lambda: by_each(add, self._ranks))
             self._when_it_can_be(lambda: by_first(finish, self._ranks))
-        except ALIKE:
+        except RAISED_BY_ALL:
             self._snapshots.storage.abandon(snapshot.manifest.version)
             raise
         except BaseException:

@@ -1,4 +1,4 @@
-"""Signs of life to the consumer group while the loop is busy for long.
+"""Heartbeats to the consumer group while the loop is busy for long.
 
 A group drops a member whose client was not polled for six seconds after the others have joined or
 left. To read a million rows of the edge store takes longer on a busy machine. Each member that is
@@ -15,20 +15,20 @@ from contextlib import contextmanager
 
 from consumer.kafka.reading import Reader
 
-BEAT_EVERY = 0.5  # seconds
+HEARTBEAT_EVERY = 0.5  # seconds
 
 
 @contextmanager
-def beating(reader: Reader) -> Iterator[None]:
-    """Send them on a thread of its own; nobody else may use the reader meanwhile.
+def heartbeats(reader: Reader) -> Iterator[None]:
+    """Send them on a thread of their own; nobody else may use the reader meanwhile.
 
     Raises:
-        StreamGCNError: what a sign of life raised, at the end.
+        StreamGCNError: what a heartbeat raised, at the end.
     """
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(BEAT_EVERY):
+        while not over.wait(HEARTBEAT_EVERY):
             reader.heartbeat()
 
     with ThreadPoolExecutor(1, "heartbeat") as thread:

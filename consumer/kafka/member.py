@@ -9,6 +9,8 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.errors import UnknownTopicOrPartitionError
 
 from consumer.kafka.assignment import Assignment
@@ -24,6 +26,8 @@ SESSION_MS = 6_000  # a dead member's partitions move on after this long
 POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, the next one comes
 FETCH_BYTES, FETCH_MS = 64 * 1024, 50  # the broker answers at so many bytes or after so long
 METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
+# Who stays keeps partitions; range is for a group that has members of an older version too.
+ASSIGNORS = (StickyPartitionAssignor, RangePartitionAssignor)
 STUCK_SECONDS = 30.0  # a rebalance ends when the members that are gone have timed out, SESSION_MS
 POLL_SECONDS = 1.0  # between two polls, unless the loop is busy with other things
 PARTITIONS_SECONDS = 30.0  # a created topic is known to every broker within this
@@ -142,6 +146,7 @@ class Member:
             enable_auto_commit=False,
             auto_offset_reset="none",  # every start is given; one that is not there is told
             isolation_level="read_committed",
+            partition_assignment_strategy=ASSIGNORS,
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=SESSION_MS // 3,
             max_poll_records=POLL_RECORDS,

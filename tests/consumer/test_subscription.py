@@ -4,10 +4,14 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.coordinator.base import Generation, MemberState
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import KafkaTimeoutError
@@ -197,6 +201,56 @@ def test_a_member_that_was_busy_while_the_group_shares_anew_polls_before_it_call
         now[0] += 0.5
         member.join_anew_if_stuck()
     assert caplog.text.count("has not answered") == 1
+
+
+def test_members_that_stay_keep_the_partitions_that_they_have(kafka: str) -> None:
+    settings = ConsumerSettings(kafka_bootstrap_servers=kafka, kafka_topic=f"t{uuid.uuid4().hex}")
+    wait_for_topics(settings, threading.Event(), log)
+    group = uuid.uuid4().hex
+    with ExitStack() as stack:
+        members = [
+            stack.enter_context(Subscription(settings, group, log, threading.Event()))
+            for _ in range(3)
+        ]
+
+        def shares() -> list[set[int]]:
+            """What each member reads, if all partitions are read."""
+            for member in members:
+                read(member)
+            found = [member.partitions() for member in members]
+            return found if all(found) and sorted(chain(*found)) == [0, 1, 2, 3] else []
+
+        before = wait_for("four partitions of three members", shares)
+        gone = max(range(3), key=lambda number: len(before[number]))
+        members.pop(gone).close()
+        before.pop(gone)
+        after = wait_for("four partitions of two members", shares)
+    assert [len(share) for share in before] == [1, 1]
+    assert all(own < share for own, share in zip(before, after, strict=True))
+
+
+def test_a_member_of_an_older_version_shares_the_partitions_with_others(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ConsumerSettings(kafka_bootstrap_servers=kafka, kafka_topic=f"t{uuid.uuid4().hex}")
+    wait_for_topics(settings, threading.Event(), log)
+    group = uuid.uuid4().hex
+    with ExitStack() as stack:
+        with monkeypatch.context() as patch:  # what kafka-python takes where it is told nothing
+            older = (RangePartitionAssignor, RoundRobinPartitionAssignor)
+            patch.setattr("consumer.kafka.member.ASSIGNORS", older)
+            first = Subscription(settings, group, log, threading.Event())
+        members = [
+            stack.enter_context(first),
+            stack.enter_context(Subscription(settings, group, log, threading.Event())),
+        ]
+
+        def are_shared() -> bool:
+            for member in members:
+                read(member)
+            return sorted(map(sorted, (m.partitions() for m in members))) == [[0, 1], [2, 3]]
+
+        wait_for("two partitions of each member", are_shared)
 
 
 def test_messages_of_partitions_that_wait_for_a_start_count_as_they_did_before(

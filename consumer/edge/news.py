@@ -18,16 +18,18 @@ from consumer.edge.table import Replaced, Table
 from consumer.edge.traces import rows_of
 from consumer.event.rules import FORGET
 
+USERS = pa.schema([TABLE.field("user_id"), TABLE.field("kafka_partition")])
+
 
 class Shared(NamedTuple):
     """What a window has for a reader of some partitions.
 
-    rows: those of these partitions, and all of type `forget`, in the order; others: the users of
-    all other rows, none twice.
+    rows: those of these partitions, and all of type `forget`, in the order; others: user_id and
+    kafka_partition of all other rows, no pair twice.
     """
 
     rows: pa.Table
-    others: pa.Array
+    others: pa.Table
 
 
 class Files:
@@ -64,16 +66,17 @@ class Files:
         with self._table.errors():
             return self.scan(paths, rows, columns).to_table()
 
-    def users(self, paths: Collection[str], rows: pc.Expression) -> pa.Array:
-        """The users of the rows of a scan, none twice; ids of many rows are never held together.
+    def users(self, paths: Collection[str], rows: pc.Expression) -> pa.Table:
+        """user_id and kafka_partition of the rows of a scan, no pair twice; ids of many rows are
+        never held together.
 
         Raises:
             StoreError: as `read`.
         """
         with self._table.errors():
-            batches = self.scan(paths, rows, ["user_id"]).to_batches()
-            parts = [batch["user_id"].unique() for batch in batches]
-        return pa.chunked_array(parts, pa.string()).unique()
+            batches = self.scan(paths, rows, USERS.names).to_batches()
+            parts = [_distinct(pa.Table.from_batches([batch])) for batch in batches]
+        return _distinct(pa.concat_tables(parts)) if parts else USERS.empty_table()
 
 
 class News:
@@ -159,14 +162,30 @@ class News:
             self._refuse_known(shared.rows)
             yield shared
 
-    def shared_before(self, inside: pc.Expression) -> Iterator[Shared]:
-        """The same of the rows that are not new.
+    def shared_before(self, inside: pc.Expression) -> Iterator[pa.Table]:
+        """The `rows` of the same that are not new, those of several windows together where they
+        are few: who takes them up in parts goes over all edges for each part.
+
+        Raises:
+            StoreError: the table cannot be read.
+        """
+        parts: list[pa.Table] = []
+        for window in self._windows_before():
+            parts.append(self._inside(window, inside))
+            if sum(map(len, parts)) >= windows.WINDOW_ROWS:
+                yield pa.concat_tables(parts)
+                parts = []
+        if parts:
+            yield pa.concat_tables(parts)
+
+    def others_before(self, inside: pc.Expression) -> Iterator[pa.Table]:
+        """The `others` of the rows that are not new.
 
         Raises:
             StoreError: the table cannot be read.
         """
         for window in self._windows_before():
-            yield self._shared(window, inside)
+            yield self._files.users(window.paths, window.rows & ~inside)
 
     def rows_before(self, users: Collection[str]) -> Iterator[pa.Table]:
         """As `read_before`, a window at a time.
@@ -179,9 +198,12 @@ class News:
             yield ordered(self._own(self._files.read(window.paths, window.rows & wanted)))
 
     def _shared(self, window: windows.Window, inside: pc.Expression) -> Shared:
+        others = self._files.users(window.paths, window.rows & ~inside)
+        return Shared(self._inside(window, inside), others)
+
+    def _inside(self, window: windows.Window, inside: pc.Expression) -> pa.Table:
         wanted = inside | (pc.field("type") == FORGET)
-        rows = self._own(self._files.read(window.paths, window.rows & wanted))
-        return Shared(ordered(rows), self._files.users(window.paths, window.rows & ~inside))
+        return ordered(self._own(self._files.read(window.paths, window.rows & wanted)))
 
     def _own(self, rows: pa.Table) -> pa.Table:
         return foreign.only_valid(rows, self._table.uri, self._logs.next_offset, self._newest)
@@ -202,6 +224,10 @@ class News:
         for (log, partition), (first, _) in spans(rows).items():
             if first < self.watermark.offsets(log).get(partition, 0):
                 raise Replaced(f"the edge store {self._table.uri} was put back and filled anew")
+
+
+def _distinct(pairs: pa.Table) -> pa.Table:
+    return pairs.group_by(USERS.names).aggregate([])
 
 
 def refuse_replaced(table: Table, newest: int, watermark: Watermark) -> None:

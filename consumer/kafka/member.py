@@ -22,7 +22,8 @@ from consumer.settings import ConsumerSettings
 from process.health import Health
 from process.shutdown import Stopped
 
-SESSION_MS = 6_000  # a dead member's partitions move on after this long
+SESSION_MS = 6_000  # a dead member's partitions move on after this long; brokers allow no less
+HEARTBEAT_MS = 500  # the other members hear that soon that partitions move
 POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, the next one comes
 FETCH_BYTES, FETCH_MS = 64 * 1024, 50  # the broker answers at so many bytes or after so long
 METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
@@ -148,7 +149,7 @@ class Member:
             isolation_level="read_committed",
             partition_assignment_strategy=ASSIGNORS,
             session_timeout_ms=SESSION_MS,
-            heartbeat_interval_ms=SESSION_MS // 3,
+            heartbeat_interval_ms=HEARTBEAT_MS,
             max_poll_records=POLL_RECORDS,
             # A fetch for each message would cost client and broker more than all that follows.
             fetch_min_bytes=FETCH_BYTES,

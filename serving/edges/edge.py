@@ -37,8 +37,7 @@ def ages(starts: Sequence[int] | Int64s, times: Sequence[int] | Int64s) -> Int64
     begins, at = np.asarray(starts, np.int64), np.asarray(times, np.int64)
     n_users = len(begins) - 1
     users = np.repeat(np.arange(n_users, dtype=np.int32), np.diff(begins))
-    by_time = order.by_time(users, at, np.arange(len(at)))
-    return order.ages(begins, by_time, users, order.timed(users, at, n_users))
+    return order.ages(users, at, np.arange(len(at)), n_users)
 
 
 def columns(

@@ -8,15 +8,17 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from consumer.edge.news import USERS
 from consumer.edge.schema import TABLE
 from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import notices, split
+from serving.edges.strangers import SEVERAL
+from trainer.graph.arrays import Int32s
 from trainer.graph.growth import grow, take_out
 from trainer.graph.interactions import InteractionGraph
 
 Held = frozenset[int] | None  # partitions whose users a process holds; None: all, and any to come
 
-NOBODY = pa.array([], pa.string())
 IDS_AT_ONCE = 10_000
 
 
@@ -24,20 +26,23 @@ class Step(NamedTuple):
     """Rows that the graph has taken in.
 
     digests: of users who were forgotten; watermark: how far the graph is after this step; others:
-    users with rows in this step that the graph has not taken in.
+    as `Shared.others`, of rows that the graph has not taken in.
     """
 
     rows: pa.Table
     digests: Set[str]
     watermark: Watermark
-    others: pa.Array = NOBODY
+    others: pa.Table = USERS.empty_table()
 
 
-def in_parts(ids: pa.Array) -> Iterator[list[str]]:
-    """Ids, some at a time: strings of Python that are made all at once leave holes in Python's
-    memory when they go, as others that stay were made between them."""
-    for begin in range(0, len(ids), IDS_AT_ONCE):
-        yield ids[begin : begin + IDS_AT_ONCE].to_pylist()
+def in_parts(others: pa.Table) -> Iterator[tuple[list[str], Int32s]]:
+    """Users and the partitions of their rows, int32, some at a time: strings of Python that are
+    made all at once leave holes in Python's memory when they go, as others that stay were made
+    between them."""
+    for begin in range(0, len(others), IDS_AT_ONCE):
+        part = others.slice(begin, IDS_AT_ONCE)
+        partitions = pc.fill_null(part["kafka_partition"], SEVERAL)  # of another writer's rows
+        yield part["user_id"].to_pylist(), partitions.to_numpy()
 
 
 def steps(

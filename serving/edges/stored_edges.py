@@ -10,20 +10,22 @@ This file is longer than 250 lines because a user's number, partition and edges 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Set
+from collections.abc import Collection, Generator, Iterator, Mapping, Set
 from dataclasses import replace
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from consumer.edge.news import News
 from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import split
 from serving.edges.changes import Positions, are_before
 from serving.edges.edge import Edge, Edges
 from serving.edges.steps import Held, gained, in_parts, steps
-from serving.edges.strangers import Strangers
+from serving.edges.strangers import SEVERAL, Strangers
 from trainer.graph.arrays import Int32s, Int64s
 from trainer.graph.growth import read_again
 from trainer.graph.ids import Ids
@@ -111,13 +113,14 @@ class StoredEdges:
             StoreError: the store cannot be read; what was read until then stays, and the next
                 call returns the digests with others.
         """
-        self.is_half_read = True
+        self.is_half_read, has_read = True, bool(self.watermark.table)
         try:
             for step in steps(self.graph, store, self.watermark, self.held):
                 self._digests |= step.digests
                 self._note_partitions(step.rows)
                 if self.held is not None:
                     self._meet(step.others, wanted)
+                    self.strangers.are_old |= has_read and bool(step.digests)
                 self.watermark = step.watermark
                 yield
             offsets = self.watermark.offsets(log)
@@ -153,19 +156,22 @@ class StoredEdges:
             return digests
         news, known, first = store.news(self.watermark), self.graph.user_ids.values, self._numbered
         inside = gained(self.held, held)
-        self.held, self.strangers = held, Strangers()
-        for shared in news.shared_before(inside):
-            rows, forgotten = split(shared.rows)
+        had = self.strangers.partitions() if held is None else held
+        self.strangers = self.strangers.without(had - self.held)
+        self.held = held
+        for found in news.shared_before(inside):
+            rows, forgotten = split(found)
             digests |= forgotten
             rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=known)))
-            self.graph.extend(rows)
-            self._note_partitions(rows)
+            self._note_partitions(rows, self.graph.extend(rows))
             self._number_users(self._numbered)
-            for part in in_parts(shared.others):
-                self.strangers.add(u for u in part if self.numbers.get(u, first) >= first)
             yield
+        if self.strangers.are_old and self.strangers.have_several():
+            yield from self._find_strangers(news, inside, first)
         new = [user for user, number in self.numbers.items() if number >= first]
         self._read_again(store, set(self.strangers.among(new)), wanted)
+        if held is None:
+            self.strangers = Strangers()
         self._derive()
         return digests
 
@@ -173,8 +179,11 @@ class StoredEdges:
         """Hold these users no more."""
         if not users:
             return
-        self._take_out(users)
-        self.strangers.add(users)
+        there = [user for user in users if user in self.numbers]
+        numbers = [self.numbers[user] for user in there]
+        of = np.where(self._several[numbers], SEVERAL, self._partitions[numbers])
+        self._take_out(there)
+        self.strangers.add(there, of.astype(np.int32))
         self._derive()
 
     def is_used(self) -> None:
@@ -234,14 +243,31 @@ class StoredEdges:
         edges = map(Edge._make, zip(times[order].tolist(), weights, strict=True))
         return dict(zip(items, edges, strict=True))
 
-    def _meet(self, others: pa.Array, wanted: Set[str]) -> None:
+    def _meet(self, others: pa.Table, wanted: Set[str]) -> None:
         """Find who has rows both of partitions that are held and of others."""
         new = self._number_users(self._numbered)
-        for part in in_parts(others):
-            known = {user for user in part if user in self.numbers or user in wanted}
-            self.strangers.add(user for user in part if user not in known)
+        for users, partitions in in_parts(others):
+            known = {user for user in users if user in self.numbers or user in wanted}
             self._mixed |= known
+            if known:
+                unknown = np.array([user not in known for user in users])
+                users, partitions = [*compress(users, unknown)], partitions[unknown]
+            self.strangers.add(users, partitions)
         self._mixed.update(self.strangers.among(new))
+
+    def _find_strangers(self, news: News, inside: pc.Expression, first: int) -> Iterator[None]:
+        """Read who has rows of other partitions: some of the strangers may have none any more.
+
+        Args:
+            inside: the condition for rows that were read just now; first: users of these rows have
+                this number or a later one.
+        """
+        self.strangers = Strangers()
+        for others in news.others_before(inside):
+            for users, partitions in in_parts(others):
+                new = np.array([self.numbers.get(user, first) >= first for user in users])
+                self.strangers.add([*compress(users, new)], partitions[new])
+            yield
 
     def _read_again(self, store: EdgeStore, users: Collection[str], wanted: Set[str]) -> None:
         """Take all edges of these users from the store, as of the watermark."""
@@ -255,8 +281,7 @@ class StoredEdges:
         self._mixed.update(users)  # where that fails half way, all of it is read once more
         self._take_out(users)
         for rows in parts:
-            self.graph.extend(rows)
-            self._note_partitions(rows)
+            self._note_partitions(rows, self.graph.extend(rows))
         self._number_users(self._numbered)
         found = [user for user in users if user in self.numbers]
         own = {u for u in found if u in wanted or self.partition(u) in self.held}
@@ -288,14 +313,19 @@ class StoredEdges:
         self._items += self.graph.item_ids.values[len(self._items) :].to_pylist()
         self.starts = self.graph.starts
 
-    def _note_partitions(self, rows: pa.Table) -> None:
-        """Remember the partition of each user's newest row, and who has rows in several."""
+    def _note_partitions(self, rows: pa.Table, users: Int32s | None = None) -> None:
+        """Remember the partition of each user's newest row, and who has rows in several.
+
+        Args:
+            users: int32 [rows], the number of each row's user, if that is known.
+        """
         more = self.graph.n_users - len(self._partitions)
         before = np.concatenate([self._partitions, np.full(more, -1, np.int32)])
         self._partitions = before.copy()
         self._several = np.concatenate([self._several, np.zeros(more, np.bool_)])
         if len(rows):
-            users = self.graph.user_ids.grow(rows["user_id"])
+            if users is None:
+                users = self.graph.user_ids.grow(rows["user_id"])
             of_rows = rows["kafka_partition"].to_numpy()
             self._partitions[users] = of_rows  # of several rows the last one counts
             new = np.flatnonzero(before[users] < 0)[::-1]

@@ -13,6 +13,8 @@ from __future__ import annotations
 import time
 from collections.abc import Set
 
+import numpy as np
+
 from consumer.event.json import FORGET, REMOVE, Event
 from consumer.event.rules import HERE
 from consumer.ingest.decode import Position
@@ -117,12 +119,19 @@ class UnstoredChanges:
         """Users who are here by the newest event, whatever the store says so far."""
         return {user for user, change in self.changed.items() if not change.gone}
 
-    def leave(self, partitions: Set[int]) -> None:
-        """Drop users whose newest event is of none of these partitions, which alone are held."""
+    def leave(self, partitions: Set[int]) -> list[str]:
+        """Drop users whose newest event is of none of these partitions, which alone are held.
+
+        Returns:
+            Those of them who were forgotten and may have rows that the forget does not mean.
+        """
         kept = {user: c for user, c in self.changed.items() if c.partition in partitions}
+        gone = self.changed.keys() - kept.keys()
+        cut = self._cut & gone
         for users in (self.unsettled, self.missing, self._cut):
-            users -= self.changed.keys() - kept.keys()
+            users -= gone
         self.changed = kept
+        return [*cut]
 
     def read_whole(self, moved: Set[str], missing: Set[str]) -> None:
         """The store was read for users with rows of partitions that other processes read.
@@ -147,8 +156,9 @@ class UnstoredChanges:
         Those of them whose newest rows are of partitions read here are unsettled.
         """
         if self.stored.held is not None:
-            others = {user for user in seen.partitions if not self.has(user)}
-            self.stored.strangers.add(others)
+            others = {user: p for user, p in seen.partitions.items() if not self.has(user)}
+            partitions = np.fromiter(others.values(), np.int32, len(others))
+            self.stored.strangers.add([*others], partitions)
             known = {user: p for user, p in seen.partitions.items() if user not in others}
             seen = seen._replace(partitions=known)
         self.elsewhere.see(seen)

@@ -347,7 +347,7 @@ class UserEdges:
         digests |= yield from stored.gain(store, held, told)
         stored.held = held
         if held is not None:
-            self._unstored.leave(held)
+            stored.strangers.add(self._unstored.leave(held))
             gone = told - self.changed.keys()
             own = (set(stored.users_of(held)) - gone) | self.changed.keys()
             stored.leave(stored.numbers.keys() - own)

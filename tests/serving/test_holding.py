@@ -10,120 +10,13 @@ import pytest
 
 from consumer.edge import windows
 from consumer.edge.news import News
-from consumer.edge.order import taken
-from consumer.edge.schema import SCHEMA, TABLE
-from consumer.edge.store import EdgeStore, StoreError
+from consumer.edge.store import StoreError
 from consumer.edge.traces import digest
-from consumer.event.json import FORGET, Event
+from consumer.event.json import Event
 from consumer.ingest.decode import Position
 from serving.edges.popularity import together
-from serving.edges.steps import Held
-from serving.edges.strangers import Strangers
-from serving.edges.user_edges import UserEdges
-from tests.graphs import append, table
-from trainer.graph.weights import Weighing
-
-PARTITIONS = 4
-
-
-def hold(edges: UserEdges, rows: EdgeStore, held: Held) -> set[str]:
-    digests: set[str] = set()
-    for _ in edges.hold(rows, held, digests):
-        pass
-    return digests
-
-
-class Topic:
-    """Events of users that are stored one after another, and processes that read them.
-
-    moves: the share of events that come by a partition that is not the user's usual one.
-    """
-
-    def __init__(self, folder: Path, seed: int, moves: float) -> None:
-        self.random = np.random.default_rng(seed)
-        self.moves = moves
-        self.rows = EdgeStore.begin(str(folder), "t")
-        self.events: list[tuple[int, int, Event]] = []  # partition, offset, in the one order
-        self.stored = 0  # of the events
-        self.ends = [0] * PARTITIONS
-        self.weighing = Weighing(events="sum")
-
-    def publish(self, n: int) -> None:
-        for _ in range(n):
-            number = int(self.random.integers(60))
-            partition = number % PARTITIONS
-            if self.random.random() < self.moves:
-                partition = int(self.random.integers(PARTITIONS))
-            kind = "remove" if self.random.random() < 0.1 else "view"
-            event = Event(f"u{number}", f"i{self.random.integers(20)}", 1.0, len(self.events), kind)
-            self.events.append((partition, self.ends[partition], event))
-            self.ends[partition] += 1
-
-    def store(self, n: int) -> None:
-        """The consumer commits the next events, in their order."""
-        events = self.events[self.stored : self.stored + n]
-        if not events:
-            return
-        made = table([(e.user_id, e.item_id, 1.0, e.timestamp, e.type) for *_, e in events])
-        for name, column in (
-            ("kafka_partition", [partition for partition, *_ in events]),
-            ("kafka_offset", [offset for _, offset, _ in events]),
-        ):
-            made = made.append_column(name, pa.array(column, TABLE.field(name).type))
-        made = taken(made.select(SCHEMA.names).cast(SCHEMA), 0)
-        polls = pa.array(range(1, len(events) + 1)).cast(TABLE.field("ingested_at").type)
-        at = TABLE.get_field_index("ingested_at")
-        made = made.set_column(at, TABLE.field("ingested_at"), polls)
-        first = {partition: offset for partition, offset, _ in reversed(events)}
-        after = {partition: offset + 1 for partition, offset, _ in events}
-        self.rows.append(made, first, after, self.rows.newest())
-        self.stored += len(events)
-
-    def owner(self, user: str) -> int:
-        """The partition of the user's newest event."""
-        return next(p for p, _, event in reversed(self.events) if event.user_id == user)
-
-    def users(self) -> set[str]:
-        return {event.user_id for _, _, event in self.events}
-
-
-class Process:
-    """What a serving process does with its edges."""
-
-    def __init__(self, topic: Topic) -> None:
-        self.topic = topic
-        self.edges = UserEdges(topic.weighing, held=frozenset())
-        self.mine: set[int] = set()
-        self._read = 0
-
-    def assign(self, *mine: int) -> None:
-        self.mine = set(mine)
-        stored = [0] * PARTITIONS
-        for partition, offset, _ in self.topic.events[: self.topic.stored]:
-            stored[partition] = offset + 1
-        hold(self.edges, self.topic.rows, None if len(mine) == PARTITIONS else frozenset(mine))
-        for partition in mine:
-            self.edges.begin(0, partition, stored[partition])
-        self._read = 0  # as it goes on where nobody has answered
-
-    def read(self) -> None:
-        for partition, offset, event in self.topic.events[self._read :]:
-            if partition in self.mine:
-                self.edges.apply(event, partition, Position(offset, 0))
-        self._read = len(self.topic.events)
-
-    def grow(self) -> None:
-        growth = self.edges.begin_growth()
-        growth.run(self.topic.rows)
-        assert self.edges.finish_growth(growth) is not None
-
-    def check(self, whole: UserEdges) -> None:
-        for user in self.topic.users():
-            mine = self.topic.owner(user) in self.mine
-            assert self.edges.has(user) == mine, user
-            if mine:
-                assert self.edges.items(user) == whole.items(user), user
-                assert list(self.edges.items(user)) == list(whole.items(user))
+from tests.graphs import append
+from tests.holding import Process, Topic, hold
 
 
 @pytest.mark.parametrize("moves", [0.0, 0.05, 1.0])
@@ -159,8 +52,7 @@ def test_processes_hold_together_what_one_holds_however_users_and_partitions_mov
         for process in processes:
             process.grow()
             process.grow()  # who left a process that had an event of the user leaves now
-        whole = UserEdges(topic.weighing)
-        whole.grow(topic.rows)
+        whole = topic.whole()
         for process in processes:
             assert not process.edges.changed
             process.check(whole)
@@ -244,9 +136,7 @@ def test_a_holding_that_fails_half_way_is_made_good_by_the_next_one(
         with pytest.raises(StoreError):
             process.assign(*held)
     process.assign(*held)
-    whole = UserEdges(topic.weighing)
-    whole.grow(topic.rows)
-    process.check(whole)
+    process.check(topic.whole())
 
 
 def test_a_user_whose_edges_were_read_half_way_has_all_of_them_after_the_next_reading(
@@ -294,9 +184,7 @@ def test_what_a_process_holds_depends_on_its_last_partitions_alone(
     process = Process(topic)
     for mine in sequence:
         process.assign(*mine)
-    whole = UserEdges(topic.weighing)
-    whole.grow(topic.rows)
-    process.check(whole)
+    process.check(topic.whole())
 
 
 def test_partitions_that_are_lost_are_no_reason_to_read_the_store(
@@ -313,9 +201,7 @@ def test_partitions_that_are_lost_are_no_reason_to_read_the_store(
 
     monkeypatch.setattr(News, "shared_before", fail)
     process.assign(0, 1)
-    whole = UserEdges(topic.weighing)
-    whole.grow(topic.rows)
-    process.check(whole)
+    process.check(topic.whole())
 
 
 def test_who_takes_a_partition_over_hears_who_was_forgotten_while_another_process_had_it(
@@ -327,25 +213,8 @@ def test_who_takes_a_partition_over_hears_who_was_forgotten_while_another_proces
     process = Process(topic)
     process.assign(0)
     assert process.edges.unknown(["gone"]) == []  # another process's to delete
-    forgets = table([("gone", "", 1.0, 0, FORGET)])
-    for name, number in (("kafka_partition", 1), ("kafka_offset", 2)):
-        forgets = forgets.append_column(name, pa.array([number], TABLE.field(name).type))
-    made = taken(forgets.select(SCHEMA.names).cast(SCHEMA), 0)
-    topic.rows.erase(made, {1: 2}, topic.rows.newest())
+    topic.erase("gone", 1)
     process.grow()
     assert process.edges.unknown(["gone"]) == []  # that process may be gone by now
     assert hold(process.edges, topic.rows, frozenset({0, 1})) == {digest("gone")}
     assert process.edges.unknown(["gone", "other"]) == ["gone"]
-
-
-def test_strangers_are_all_that_were_added_and_not_taken_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("serving.edges.strangers.FEWEST", 3)
-    made = Strangers()
-    made.add(f"u{n}" for n in range(50))
-    made.discard(["u1", "u49", "nobody"])
-    made.add(["u1"])
-    users = [f"u{n}" for n in range(60)]
-    assert made.among(users) == [user for user in users[:50] if user != "u49"]
-    assert [user for user in users if user in made] == made.among(users)

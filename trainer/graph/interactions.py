@@ -38,6 +38,10 @@ def _int32s() -> Int32s:
     return np.empty(0, np.int32)
 
 
+def _int64s() -> Int64s:
+    return np.empty(0, np.int64)
+
+
 @dataclass
 class InteractionGraph:
     """Edges sorted by user, then item; no pair twice.
@@ -53,13 +57,15 @@ class InteractionGraph:
     users: Int32s = field(default_factory=_int32s)
     items: Int32s = field(default_factory=_int32s)
     weights: Float32s = field(default_factory=lambda: np.empty(0, np.float32))
-    timestamps: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
-    places: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
+    timestamps: Int64s = field(default_factory=_int64s)
+    places: Int64s = field(default_factory=_int64s)
     weighing: Weighing = field(default_factory=Weighing)
     until: int | None = None
     ranks: Ranks = field(default=ALONE, repr=False, compare=False)
     _read: int = field(default=0, repr=False)  # events so far
     _starts: Int64s | None = field(default=None, init=False, repr=False, compare=False)
+    # `ages` before the last change, -1 where a user has changed: to make all anew is to sort all.
+    _aged: Int64s | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.places) != len(self):
@@ -84,22 +90,32 @@ class InteractionGraph:
         """One number for each edge, ascending; int64 [edges]."""
         return keys_of(self.users, self.items)
 
-    def extend(self, rows: pa.Table) -> None:
-        """Add rows of the edge store's schema, in their order, to the graph in place."""
+    def extend(self, rows: pa.Table) -> Int32s:
+        """Add rows of the edge store's schema, in their order, to the graph in place.
+
+        Returns:
+            The number of the user of each row that is not of type `forget`, int32.
+        """
         rows, digests = split(rows)
         self.forget(matching(self.user_ids.values, digests))
+        users = self.user_ids.grow(rows["user_id"])
         if not len(rows):
-            return
+            return users
         interactions = np.clip(rows["interaction"].to_numpy(), -LARGEST, LARGEST)
         new = Pairs(
-            keys_of(self.user_ids.grow(rows["user_id"]), self.item_ids.grow(rows["item_id"])),
+            keys_of(users, self.item_ids.grow(rows["item_id"])),
             interactions.astype(np.float32) * self.weighing.factors(rows["type"]),
             happened_at(rows),
             self._read + np.arange(len(rows)),
         )
         self._read += len(rows)
         removals = pc.equal(rows["type"], REMOVE).combine_chunks().to_numpy(zero_copy_only=False)
-        old = Pairs(self.keys, self.weights, self.timestamps, self.places)
+        # The edges of users before the first of these stay as they are.
+        same = int(np.searchsorted(self.users, users.min()))
+        old = Pairs(
+            keys_of(self.users[same:], self.items[same:]),
+            self.weights[same:], self.timestamps[same:], self.places[same:],
+        )  # fmt: skip
         touched = contained(np.sort(new.keys), old.keys)
         events = old.where(touched).then(new)
         removed = np.concatenate([np.zeros(touched.sum(), np.bool_), removals])
@@ -108,12 +124,23 @@ class InteractionGraph:
         grown = old.where(~touched).then(merged)
         by_key = np.argsort(grown.keys, kind="stable")
         keys = grown.keys[by_key]
-        self._drop_derived()
-        self.users = (keys >> 32).astype(np.int32)
-        self.items = (keys & 0xFFFFFFFF).astype(np.int32)
-        self.weights = grown.weights[by_key]
-        self.timestamps = grown.timestamps[by_key]
-        self.places = grown.places[by_key]
+        aged = self._drop_derived()
+        if aged is not None:
+            changed = np.zeros(self.n_users, np.bool_)
+            changed[users] = True
+            rest = np.where(changed[self.users[same:]], -1, aged[same:])[~touched]
+            rest = np.concatenate([rest, np.full(len(merged.keys), -1)])[by_key]
+            self._aged = np.concatenate([aged[:same], rest])
+        made = {
+            "users": (keys >> 32).astype(np.int32),
+            "items": (keys & 0xFFFFFFFF).astype(np.int32),
+            "weights": grown.weights[by_key],
+            "timestamps": grown.timestamps[by_key],
+            "places": grown.places[by_key],
+        }
+        for name, column in made.items():
+            setattr(self, name, np.concatenate([getattr(self, name)[:same], column]))
+        return users
 
     @cached_property
     def strengths(self) -> Float32s:
@@ -131,11 +158,9 @@ class InteractionGraph:
             return
         self.user_ids.blank(users)
         kept, newest = ~np.isin(self.users, users), self.timestamps.max(initial=0)
-        ages, strengths = self.__dict__.get("ages"), self.__dict__.get("strengths")
-        self._keep(kept)
-        # A user's ages do not depend on other users. To make them anew is to sort all edges.
-        if ages is not None:
-            self.ages = ages[kept]
+        strengths = self.__dict__.get("strengths")
+        aged = self._keep(kept)
+        self._aged = None if aged is None else aged[kept]
         if strengths is not None and self.timestamps.max(initial=0) == newest:
             self.strengths = strengths[kept]
 
@@ -149,7 +174,7 @@ class InteractionGraph:
         """Make it so in place."""
         if self.weighing.dampened != on:
             self.weighing = replace(self.weighing, dampened=on)
-            self._drop_derived()
+            self._aged = self._drop_derived()
 
     def keep_users(self, numbers: Int64s) -> None:
         """Renumber these users from 0 on in their order, in place; no other user has an edge.
@@ -159,12 +184,10 @@ class InteractionGraph:
         """
         places = np.full(self.n_users, -1, np.int32)
         places[numbers] = np.arange(len(numbers), dtype=np.int32)
-        ages, strengths = self.__dict__.get("ages"), self.__dict__.get("strengths")
-        self._drop_derived()
+        strengths = self.__dict__.get("strengths")
+        self._aged = self._drop_derived()
         self.users = places[self.users]
         self.user_ids = Ids(self.user_ids.values.take(pa.array(numbers)))
-        if ages is not None:
-            self.ages = ages
         if strengths is not None:
             self.strengths = strengths
 
@@ -174,16 +197,19 @@ class InteractionGraph:
             self.until = until
             self.__dict__.pop("strengths", None)
 
-    def _keep(self, mask: Bools) -> None:
-        """Take out the edges where `mask` (bool [edges]) is false."""
-        self._drop_derived()
+    def _keep(self, mask: Bools) -> Int64s | None:
+        """Take out the edges where `mask` (bool [edges]) is false; as `_drop_derived`."""
+        aged = self._drop_derived()
         for name in COLUMNS:
             setattr(self, name, getattr(self, name)[mask])
+        return aged
 
-    def _drop_derived(self) -> None:
-        self._starts = None
-        for name in ("strengths", "ages"):
-            self.__dict__.pop(name, None)
+    def _drop_derived(self) -> Int64s | None:
+        """Drop what depends on the edges; returns what is known of their ages, as `_aged`."""
+        aged: Int64s | None = self.__dict__.pop("ages", self._aged)
+        self.__dict__.pop("strengths", None)
+        self._starts = self._aged = None
+        return aged
 
     def renumber_items(self, first: int, numbers: Int32s, ids: Ids) -> None:
         """Give items other numbers, in place.
@@ -259,7 +285,14 @@ class InteractionGraph:
     def ages(self) -> Int64s:
         """How many newer edges the user of each edge has, int64 [edges]; 0 where order says
         nothing, as `timed` tells."""
-        return order.ages(self.starts, self.by_time(), self.users, self.timed)
+        known, self._aged = self._aged, None
+        if known is None:
+            return order.ages(self.users, self.timestamps, self.places, self.n_users)
+        new = np.flatnonzero(known < 0)
+        columns = self.users[new], self.timestamps[new], self.places[new]
+        made = known.copy()
+        made[new] = order.ages(*columns, self.n_users)
+        return made
 
     @property
     def timed(self) -> Bools:

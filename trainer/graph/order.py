@@ -16,17 +16,16 @@ def by_time(users: Int32s, timestamps: Int64s, places: Int64s) -> Int64s:
     return np.lexsort((places, timestamps, users))
 
 
-def ages(starts: Int64s, order: Int64s, users: Int32s, timed: Bools) -> Int64s:
+def ages(users: Int32s, timestamps: Int64s, places: Int64s, n_users: int) -> Int64s:
     """How many newer edges the user of each edge has, int64 [edges]; 0 for a user not `timed`.
 
     Args:
-        starts: int64 [users + 1], where each user's edges begin.
-        order: the edges' numbers, as `by_time` gives them.
-        timed: bool [users].
+        users, timestamps, places: as for `by_time`.
     """
+    ends = np.cumsum(np.bincount(users, minlength=n_users))
     rank = np.empty(len(users), np.int64)
-    rank[order] = np.arange(len(users))
-    return np.where(timed[users], starts[1:][users] - 1 - rank, 0)
+    rank[by_time(users, timestamps, places)] = np.arange(len(users))
+    return np.where(timed(users, timestamps, n_users)[users], ends[users] - 1 - rank, 0)
 
 
 def timed(users: Int32s, timestamps: Int64s, n_users: int) -> Bools:

@@ -1,0 +1,160 @@
+"""Who has rows in the store and is not held: known also after partitions have come and gone."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from consumer.edge.news import USERS, Files, News
+from consumer.event.json import FORGET
+from consumer.event.rules import HERE
+from serving.edges.steps import in_parts
+from serving.edges.strangers import SEVERAL, Strangers
+from tests.holding import Process, Topic, hold
+
+
+@pytest.fixture
+def topic(tmp_path: Path) -> Topic:
+    """With a user in each of the partitions 1 to 3."""
+    made = Topic(tmp_path, 0, 0.0)
+    for user, partition in (("y", 1), ("z", 2), ("w", 3)):
+        made.put(user, "a", partition)
+    return made
+
+
+def test_strangers_are_all_that_were_added_and_not_taken_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.edges.strangers.FEWEST", 3)
+    made = Strangers()
+    made.add([f"u{n}" for n in range(50)])
+    made.discard(["u1", "u49", "nobody"])
+    made.add(["u1"])
+    users = [f"u{n}" for n in range(60)]
+    assert made.among(users) == [user for user in users[:50] if user != "u49"]
+    assert [user for user in users if user in made] == made.among(users)
+
+
+def test_strangers_of_a_partition_alone_leave_with_it_and_those_of_several_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.edges.strangers.FEWEST", 3)
+    made, of = Strangers(), dict[str, set[int]]()
+    draw = random.Random(0)
+    for _ in range(300):
+        user, partition = f"u{draw.randrange(200)}", draw.randrange(4)
+        made.add([user], partition)
+        of.setdefault(user, set()).add(partition)
+    made.add(["u0", "unknown"])
+    of["unknown"] = of["u0"] = {0, 1}
+    assert made.partitions() == {0, 1, 2, 3}
+    for partitions in ({0}, {1, 2}, {0, 1, 2, 3}):
+        kept = made.without(partitions)
+        expected = {user for user, own in of.items() if len(own) > 1 or not own <= partitions}
+        assert set(kept.among([*of])) == expected
+        assert kept.partitions().isdisjoint(partitions)
+        assert kept.have_several()
+    assert set(made.among([*of])) == of.keys()
+    alone = Strangers()
+    alone.add(["u"], 1)
+    assert not alone.have_several()
+
+
+def test_a_partition_is_taken_over_without_a_look_at_the_users_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = Topic(tmp_path, 5, 0.1)
+    topic.publish(300)
+    topic.store(300)
+    process = Process(topic)
+    process.assign(0)
+
+    def users(*_: object) -> None:
+        raise AssertionError("the users of other partitions are read")
+
+    monkeypatch.setattr(Files, "users", users)
+    process.assign(0, 2)
+    process.assign(0, 1, 2)
+    process.assign(0, 1, 2, 3)
+    process.check(topic.whole())
+    assert not process.edges.strangers([*topic.users()])
+
+
+def test_a_partition_that_comes_with_all_others_costs_no_second_reading_of_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = Topic(tmp_path, 5, 0.0)
+    topic.publish(300)
+    topic.store(300)
+    process = Process(topic)
+    process.assign(0)
+
+    def again(*_: object) -> Iterator[pa.Table]:
+        raise AssertionError("users are read again")
+
+    monkeypatch.setattr(News, "read_before", again)
+    process.assign(0, 1, 2, 3)
+    process.check(topic.whole())
+
+
+@pytest.mark.parametrize("gained", [(0, 1), (0, 2)])
+def test_a_user_who_left_a_partition_that_stays_here_is_known_when_others_come(
+    topic: Topic, gained: tuple[int, ...]
+) -> None:
+    topic.put("u", "a", 0)
+    topic.store(99)
+    process = Process(topic)
+    process.assign(0, 1)
+    topic.put("u", "b", 1)  # which the store does not have yet
+    process.read()
+    process.assign(0)
+    assert not process.edges.has("u")
+    process.assign(*gained)
+    topic.put("u", "c", 0)
+    process.read()
+    assert process.edges.is_missing("u")
+    topic.store(99)
+    process.grow()
+    process.grow()
+    assert list(process.edges.items("u")) == ["a", "b", "c"]
+
+
+def test_a_user_who_was_forgotten_in_one_partition_that_is_lost_has_the_edges_of_the_others(
+    topic: Topic,
+) -> None:
+    topic.put("u", "of 1", 1)
+    topic.put("u", "of 0", 0)
+    topic.store(99)
+    process = Process(topic)
+    process.assign(0, 2)
+    topic.put("u", HERE, 0, FORGET)  # which the consumer has not taken up yet
+    process.read()
+    assert not process.edges.has("u")
+    process.assign(2)
+    assert process.edges.unknown(["u", "nobody"]) == ["nobody"]
+
+
+def test_a_user_who_was_forgotten_is_no_stranger_to_who_takes_the_partitions_over(
+    topic: Topic,
+) -> None:
+    topic.put("gone", "a", 1)
+    topic.put("gone", "b", 2)
+    topic.put("u", "a", 2)
+    topic.put("u", "b", 3)
+    topic.store(99)
+    process = Process(topic)
+    process.assign(0)
+    topic.erase("gone", 1)
+    process.grow()
+    hold(process.edges, topic.rows, frozenset({0, 1, 2}))
+    assert process.edges.unknown(["gone", "u", "nobody"]) == ["gone", "nobody"]
+    hold(process.edges, topic.rows, frozenset({0, 1, 2, 3}))
+    assert process.edges.has("u")
+
+
+def test_users_of_rows_without_a_partition_stay_strangers() -> None:
+    rows = pa.table({"user_id": ["a", "b"], "kafka_partition": [1, None]}, USERS)
+    (users, partitions), *_ = in_parts(rows)
+    assert (users, partitions.tolist()) == (["a", "b"], [1, SEVERAL])

@@ -66,9 +66,10 @@ class UserRows:
         """
 
         def keep(ids: pa.Array) -> Bools:
-            others = set(self._edges.strangers(ids.to_pylist())) - (own or set())
+            strangers = self._edges.strangers(ids.to_pylist())
+            others = [user for user in strangers if user not in (own or ())]
             left_out.add(others)
-            gone = pc.is_in(ids, value_set=pa.array(list(others), pa.string()))
+            gone = pc.is_in(ids, value_set=pa.array(others, pa.string()))
             kept: Bools = ~gone.to_numpy(zero_copy_only=False)
             return kept
 

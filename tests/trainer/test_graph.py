@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from tests.graphs import Row, blocks, graph, pairs, table
+from trainer.graph import order
+from trainer.graph.arrays import Int32s, Int64s
 from trainer.graph.holdout import held_out_edges, newest_edges
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.sparse import Adjacency
@@ -195,3 +197,63 @@ def test_forgetting_a_user_leaves_all_others_ages_and_strengths_and_sorts_nothin
     made.forget([made.user_ids.values.to_pylist().index(forgotten)])
     np.testing.assert_array_equal(made.ages, expected[0])
     np.testing.assert_allclose(made.strengths, expected[1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_graph_that_grows_by_parts_is_the_graph_of_all_rows_and_so_are_its_ages(
+    seed: int,
+) -> None:
+    draw = np.random.default_rng(seed)
+    rows: list[Row] = []
+    for _ in range(600):
+        user, item = f"u{draw.integers(12)}", f"i{draw.integers(30)}"
+        kind = "remove" if draw.random() < 0.15 else "view"
+        rows.append((user, item, float(draw.integers(-2, 6)), int(draw.integers(40)), kind))
+    weighing = Weighing(events="sum", half_life=3.0)
+    whole = InteractionGraph(weighing=weighing)
+    whole.extend(table(rows))
+    parts = InteractionGraph(weighing=weighing)
+    begin = 0
+    while begin < len(rows):
+        end = begin + int(draw.integers(1, 60))
+        numbers = parts.extend(table(rows[begin:end]))
+        ids = parts.user_ids.values.take(pa.array(numbers)).to_pylist()
+        assert ids == [row[0] for row in rows[begin:end]]
+        if draw.random() < 0.5:
+            assert len(parts.ages) == len(parts)
+        begin = end
+    assert parts.user_ids.values.equals(whole.user_ids.values)
+    for name in ("users", "items", "timestamps", "places", "ages"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    np.testing.assert_allclose(parts.weights, whole.weights, rtol=1e-5, atol=1e-6)
+
+
+def test_where_few_users_have_new_edges_the_edges_of_these_alone_are_sorted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows: list[Row] = [(f"u{n % 5}", f"i{n}", 1.0, n) for n in range(50)]
+    made, whole = graph(rows), graph([*rows, ("u3", "i0", 1.0, 60), ("new", "i0", 1.0, 61)])
+    assert made.ages.any()
+    sorted_users: list[set[int]] = []
+
+    def by_time(users: Int32s, timestamps: Int64s, places: Int64s) -> Int64s:
+        sorted_users.append(set(users.tolist()))
+        return np.lexsort((places, timestamps, users))
+
+    monkeypatch.setattr("trainer.graph.order.by_time", by_time)
+    made.extend(table([("u3", "i0", 1.0, 60), ("new", "i0", 1.0, 61)]))
+    np.testing.assert_array_equal(made.ages, whole.ages)
+    assert sorted_users[0] == {3, 5}
+
+
+@pytest.mark.parametrize("span", [0, 1, 1_000, 2**40, 2**62])
+def test_edges_are_in_the_order_of_users_times_and_places_however_far_apart_the_times_are(
+    span: int,
+) -> None:
+    draw = np.random.default_rng(span % 97)
+    users = np.sort(draw.integers(0, 50, 3_000)).astype(np.int32)
+    times = draw.integers(-span, span, 3_000, endpoint=True)
+    places = draw.permutation(3_000)
+    expected = np.lexsort((places, times, users))
+    np.testing.assert_array_equal(order.by_time(users, times, places), expected)
+    assert not len(order.by_time(users[:0], times[:0], places[:0]))

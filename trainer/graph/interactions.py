@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,7 +27,7 @@ from trainer.graph import order
 from trainer.graph.arrays import Bools, Float32s, Int32s, Int64s
 from trainer.graph.event_times import happened_at
 from trainer.graph.ids import Ids
-from trainer.graph.keys import contained, keys_of
+from trainer.graph.keys import keys_of, places_in
 from trainer.graph.own_users import are_own
 from trainer.graph.user_order import one_in
 from trainer.graph.weights import Pairs, Weighing
@@ -112,34 +114,30 @@ class InteractionGraph:
         removals = pc.equal(rows["type"], REMOVE).combine_chunks().to_numpy(zero_copy_only=False)
         # The edges of users before the first of these stay as they are.
         same = int(np.searchsorted(self.users, users.min()))
-        old = Pairs(
-            keys_of(self.users[same:], self.items[same:]),
-            self.weights[same:], self.timestamps[same:], self.places[same:],
-        )  # fmt: skip
-        touched = contained(np.sort(new.keys), old.keys)
-        events = old.where(touched).then(new)
-        removed = np.concatenate([np.zeros(touched.sum(), np.bool_), removals])
-        merged = self.weighing.merge(events, removed)
+        keys = keys_of(self.users[same:], self.items[same:])
+        known = places_in(keys, np.sort(new.keys))
+        old = same + known
+        before = Pairs(keys[known], self.weights[old], self.timestamps[old], self.places[old])
+        removed = np.concatenate([np.zeros(len(old), np.bool_), removals])
+        merged = self.weighing.merge(before.then(new), removed)
+        at = same + np.searchsorted(np.delete(keys, known), merged.keys)
+        del keys
 
-        grown = old.where(~touched).then(merged)
-        by_key = np.argsort(grown.keys, kind="stable")
-        keys = grown.keys[by_key]
+        made: dict[str, npt.NDArray[Any]] = {
+            "users": (merged.keys >> 32).astype(np.int32),
+            "items": (merged.keys & 0xFFFFFFFF).astype(np.int32),
+            "weights": merged.weights,
+            "timestamps": merged.timestamps,
+            "places": merged.places,
+        }
         aged = self._drop_derived()
         if aged is not None:
             changed = np.zeros(self.n_users, np.bool_)
             changed[users] = True
-            rest = np.where(changed[self.users[same:]], -1, aged[same:])[~touched]
-            rest = np.concatenate([rest, np.full(len(merged.keys), -1)])[by_key]
-            self._aged = np.concatenate([aged[:same], rest])
-        made = {
-            "users": (keys >> 32).astype(np.int32),
-            "items": (keys & 0xFFFFFFFF).astype(np.int32),
-            "weights": grown.weights[by_key],
-            "timestamps": grown.timestamps[by_key],
-            "places": grown.places[by_key],
-        }
+            aged = np.where(changed[self.users], -1, aged)
+            self._aged = np.insert(np.delete(aged, old), at, -1)
         for name, column in made.items():
-            setattr(self, name, np.concatenate([getattr(self, name)[:same], column]))
+            setattr(self, name, np.insert(np.delete(getattr(self, name), old), at, column))
         return users
 
     @cached_property
@@ -289,6 +287,8 @@ class InteractionGraph:
         if known is None:
             return order.ages(self.users, self.timestamps, self.places, self.n_users)
         new = np.flatnonzero(known < 0)
+        if not len(new):
+            return known
         columns = self.users[new], self.timestamps[new], self.places[new]
         made = known.copy()
         made[new] = order.ages(*columns, self.n_users)

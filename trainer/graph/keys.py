@@ -25,6 +25,22 @@ def hashed(keys: Int64s) -> npt.NDArray[np.uint64]:
     return mixed
 
 
+def places_in(sorted_keys: Int64s, wanted: Int64s) -> Int64s:
+    """Where those of the `wanted` keys are that are among `sorted_keys`: int64, ascending, no place
+    twice.
+
+    Args:
+        sorted_keys, wanted: ascending; of `sorted_keys` none twice.
+    """
+    at = np.searchsorted(sorted_keys, wanted)
+    at = at[: np.searchsorted(at, len(sorted_keys))]  # the others are behind all keys
+    at = at[sorted_keys[at] == wanted[: len(at)]]
+    first = np.ones(len(at), np.bool_)
+    first[1:] = at[1:] != at[:-1]
+    places: Int64s = at[first]
+    return places
+
+
 def contained(sorted_keys: Int64s, keys: Int64s) -> Bools:
     """Mask of the `keys` that are among `sorted_keys`."""
     if not len(sorted_keys):

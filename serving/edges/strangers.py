@@ -11,16 +11,42 @@ make ids of one hash. Where two ids have one hash, the store is asked once more 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Set
+from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 
-from trainer.graph.arrays import Int32s, Int64s
+from trainer.graph.arrays import Bools, Int32s, Int64s
 from trainer.graph.keys import contained
 
-FEWEST = 10_000  # hashes that are sorted in among the others together, or
+FEWEST = 10_000  # hashes that are put among the others together, or
 PART = 10  # this part of all
 SEVERAL = -1  # in the place of a partition: rows of several, or of one that is not known
+
+
+class _Hashes(NamedTuple):
+    """Hashes, ascending, none twice, and the partition of each."""
+
+    hashes: Int64s = np.empty(0, np.int64)
+    partitions: Int32s = np.empty(0, np.int32)
+
+    def where(self, mask: Bools) -> _Hashes:
+        """Those where `mask` is true."""
+        return _Hashes(self.hashes[mask], self.partitions[mask])
+
+    def with_others(self, hashes: Int64s, partitions: Int32s) -> _Hashes:
+        """These and others, which may be in any order and come twice."""
+        # A sort that keeps the order merges what is sorted; numpy's own union took far longer.
+        order = np.argsort(np.concatenate([self.hashes, hashes]), kind="stable")
+        made = np.concatenate([self.hashes, hashes])[order]
+        of = np.concatenate([self.partitions, partitions])[order]
+        first = np.append(True, made[1:] != made[:-1])
+        if first.all():
+            return _Hashes(made, of)
+        starts = np.flatnonzero(first)
+        least, most = np.minimum.reduceat(of, starts), np.maximum.reduceat(of, starts)
+        return _Hashes(made[starts], np.where(least == most, least, SEVERAL))
 
 
 class Strangers:
@@ -32,9 +58,10 @@ class Strangers:
     def __init__(self) -> None:
         self.are_old = False
         self._lock = threading.Lock()
-        self._sorted: Int64s = np.empty(0, np.int64)
-        self._partitions: Int32s = np.empty(0, np.int32)  # of these
-        self._more: dict[int, int] = {}  # hash -> partition, of those that are not sorted in yet
+        self._most = _Hashes()
+        self._newest = (
+            _Hashes()
+        )  # few, so that to put one more in takes no time; some may be in `_most` too
 
     def __contains__(self, user: str) -> bool:
         return bool(self.among([user]))
@@ -43,72 +70,46 @@ class Strangers:
         """Those of the users who are in the set."""
         hashes = _hashes(users)
         with self._lock:
-            found = contained(self._sorted, hashes).tolist()
-            pairs = zip(users, hashes.tolist(), found, strict=True)
-            return [user for user, number, known in pairs if known or number in self._more]
+            found = contained(self._most.hashes, hashes) | contained(self._newest.hashes, hashes)
+        return [*compress(users, found)]
 
-    def add(self, users: Sequence[str], partitions: Int32s | int = SEVERAL) -> None:
+    def add(self, users: Collection[str], partitions: Int32s | int = SEVERAL) -> None:
         """Put users in, who have rows of this partition, or each of another one.
 
         Args:
             partitions: int32 [users], or the one of all.
         """
-        of = np.broadcast_to(partitions, len(users)).tolist()
+        of = np.broadcast_to(np.asarray(partitions, np.int32), len(users))
         with self._lock:
-            more = self._more
-            for number, partition in zip(map(hash, users), of, strict=True):
-                if more.setdefault(number, partition) != partition:
-                    more[number] = SEVERAL
-            if len(more) > max(FEWEST, len(self._sorted) // PART):
-                self._sort_in()
+            self._newest = self._newest.with_others(_hashes(users), of)
+            if len(self._newest.hashes) > max(FEWEST, len(self._most.hashes) // PART):
+                self._most, self._newest = self._most.with_others(*self._newest), _Hashes()
 
     def discard(self, users: Collection[str]) -> None:
         """Take users out."""
-        hashes = _hashes(users)
+        gone = np.sort(_hashes(users))
         with self._lock:
-            for number in hashes.tolist():
-                self._more.pop(number, None)
-            there = hashes[contained(self._sorted, hashes)]
-            if len(there):
-                at = np.searchsorted(self._sorted, there)
-                self._sorted = np.delete(self._sorted, at)
-                self._partitions = np.delete(self._partitions, at)
+            self._most = self._most.where(~contained(gone, self._most.hashes))
+            self._newest = self._newest.where(~contained(gone, self._newest.hashes))
 
     def partitions(self) -> set[int]:
         """Those of the users' rows, but for users of several."""
-        with self._lock:
-            found = {*np.unique(self._partitions).tolist(), *self._more.values()}
-        return found - {SEVERAL}
+        return set(np.unique(self._all().partitions).tolist()) - {SEVERAL}
 
     def have_several(self) -> bool:
         """Whether any of the users may have rows of several partitions."""
-        with self._lock:
-            return SEVERAL in self._partitions or SEVERAL in self._more.values()
+        return SEVERAL in self._all().partitions
 
     def without(self, partitions: Set[int]) -> Strangers:
         """Those who have, or may have, rows of other partitions than these."""
-        made = Strangers()
+        made, found = Strangers(), self._all()
         made.are_old = self.are_old
-        with self._lock:
-            self._sort_in()
-            kept = ~np.isin(self._partitions, list(partitions))
-            made._sorted, made._partitions = self._sorted[kept], self._partitions[kept]
+        made._most = found.where(~np.isin(found.partitions, list(partitions)))
         return made
 
-    def _sort_in(self) -> None:
-        """By a sort, which merges what is sorted; numpy's own union took far longer."""
-        n = len(self._more)
-        hashes = np.fromiter(self._more.keys(), np.int64, n)
-        partitions = np.fromiter(self._more.values(), np.int32, n)
-        order = np.argsort(hashes)
-        made = np.concatenate([self._sorted, hashes[order]])
-        of = np.concatenate([self._partitions, partitions[order]])
-        order = np.argsort(made, kind="stable")
-        made, of = made[order], of[order]
-        twice = np.flatnonzero(made[1:] == made[:-1])  # at most two of one hash
-        of[twice] = np.where(of[twice] == of[twice + 1], of[twice], SEVERAL)
-        self._sorted, self._partitions = np.delete(made, twice + 1), np.delete(of, twice + 1)
-        self._more = {}
+    def _all(self) -> _Hashes:
+        with self._lock:
+            return self._most.with_others(*self._newest)
 
 
 def _hashes(users: Collection[str]) -> Int64s:

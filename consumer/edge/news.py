@@ -163,8 +163,9 @@ class News:
             yield shared
 
     def shared_before(self, inside: pc.Expression) -> Iterator[pa.Table]:
-        """The `rows` of the same that are not new, those of several windows together where they
-        are few: who takes them up in parts goes over all edges for each part.
+        """The rows of these partitions that are not new, and all of type `forget`, in the order.
+
+        Windows with few such rows come together: a graph copies all edges for each part.
 
         Raises:
             StoreError: the table cannot be read.
@@ -179,7 +180,8 @@ class News:
             yield pa.concat_tables(parts)
 
     def others_before(self, inside: pc.Expression) -> Iterator[pa.Table]:
-        """The `others` of the rows that are not new.
+        """Of the rows that are not new and not inside: user_id and kafka_partition, no pair twice
+        in a window.
 
         Raises:
             StoreError: the table cannot be read.

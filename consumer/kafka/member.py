@@ -22,7 +22,8 @@ from consumer.settings import ConsumerSettings
 from process.health import Health
 from process.shutdown import Stopped
 
-SESSION_MS = 6_000  # a dead member's partitions move on after this long; brokers allow no less
+# A dead member's partitions move on after this long; no less is allowed by a broker's default.
+SESSION_MS = 6_000
 HEARTBEAT_MS = 500  # the other members hear that soon that partitions move
 POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, the next one comes
 FETCH_BYTES, FETCH_MS = 64 * 1024, 50  # the broker answers at so many bytes or after so long

@@ -1,16 +1,16 @@
 """The users' edges as the edge store had them when it was read last.
 
 A process that reads some of the topic's partitions holds the users whose newest rows are of these,
-each with all edges, by whichever partitions their events came. What is read are the rows of these
-partitions, and of all others the users alone. A user with rows of both is read again as a whole,
-and stays only if the newest row is of a partition that is held.
+each with all edges, by whichever partitions their events came. What is read of new rows are those
+of these partitions, and of all others the users alone. A user with rows of both is read again as a
+whole, and stays only if the newest row is of a partition that is held.
 
 This file is longer than 250 lines because a user's number, partition and edges change together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Set
+from collections.abc import Collection, Generator, Mapping, Set
 from dataclasses import replace
 from itertools import compress
 from typing import NamedTuple
@@ -113,14 +113,13 @@ class StoredEdges:
             StoreError: the store cannot be read; what was read until then stays, and the next
                 call returns the digests with others.
         """
-        self.is_half_read, has_read = True, bool(self.watermark.table)
+        self.is_half_read = True
         try:
             for step in steps(self.graph, store, self.watermark, self.held):
                 self._digests |= step.digests
                 self._note_partitions(step.rows)
                 if self.held is not None:
                     self._meet(step.others, wanted)
-                    self.strangers.are_old |= has_read and bool(step.digests)
                 self.watermark = step.watermark
                 yield
             offsets = self.watermark.offsets(log)
@@ -136,13 +135,18 @@ class StoredEdges:
         return GrowthResult(digests, users, {user for user in mixed if user in self.numbers})
 
     def gain(
-        self, store: EdgeStore, held: Held, wanted: Set[str]
+        self, store: EdgeStore, held: Held, wanted: Set[str], forgotten: Set[str]
     ) -> Generator[None, None, set[str]]:
         """Read the users of further partitions up to the watermark, a window at each step.
+
+        Where each stranger has rows of one partition alone that was not held, the rows of the
+        gained partitions tell all. Else the users of all other rows are read too: some strangers
+        may have been forgotten since, or have no rows any more.
 
         Args:
             held: the partitions that are held from now on, those before among them.
             wanted: as for `grow`.
+            forgotten: users whose forgets the store may not have yet.
 
         Returns:
             The digests of users who were forgotten. A list of one of them may be there still, as
@@ -155,21 +159,23 @@ class StoredEdges:
         if self.held is None or (held is not None and held <= self.held):
             return digests
         news, known, first = store.news(self.watermark), self.graph.user_ids.values, self._numbered
-        inside = gained(self.held, held)
-        had = self.strangers.partitions() if held is None else held
-        self.strangers = self.strangers.without(had - self.held)
+        inside, were_held = gained(self.held, held), self.held
         self.held = held
         for found in news.shared_before(inside):
-            rows, forgotten = split(found)
-            digests |= forgotten
+            rows, notices = split(found)
+            digests |= notices
             rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=known)))
             self._note_partitions(rows, self.graph.extend(rows))
             self._number_users(self._numbered)
             yield
-        if self.strangers.are_old and self.strangers.have_several():
-            yield from self._find_strangers(news, inside, first)
         new = [user for user, number in self.numbers.items() if number >= first]
-        self._read_again(store, set(self.strangers.among(new)), wanted)
+        again = {user for user in new if user in forgotten}
+        if self.strangers.have_rows_of(were_held):
+            again |= yield from self._find_strangers(news, inside, first)
+        else:
+            self.strangers = Strangers() if held is None else self.strangers.without(held)
+        again |= set(self.strangers.among(new))
+        self._read_again(store, again, wanted)
         if held is None:
             self.strangers = Strangers()
         self._derive()
@@ -255,19 +261,28 @@ class StoredEdges:
             self.strangers.add(users, partitions)
         self._mixed.update(self.strangers.among(new))
 
-    def _find_strangers(self, news: News, inside: pc.Expression, first: int) -> Iterator[None]:
-        """Read who has rows of other partitions: some of the strangers may have none any more.
+    def _find_strangers(
+        self, news: News, inside: pc.Expression, first: int
+    ) -> Generator[None, None, set[str]]:
+        """Read who has rows of other partitions.
 
         Args:
             inside: the condition for rows that were read just now; first: users of these rows have
                 this number or a later one.
+
+        Returns:
+            Those of them who are to be held here, and were not: any, if all partitions are held.
         """
-        self.strangers = Strangers()
+        self.strangers, left = Strangers(), set[str]()
         for others in news.others_before(inside):
             for users, partitions in in_parts(others):
                 new = np.array([self.numbers.get(user, first) >= first for user in users])
-                self.strangers.add([*compress(users, new)], partitions[new])
+                strangers = [*compress(users, new)]
+                self.strangers.add(strangers, partitions[new])
+                if self.held is None:
+                    left.update(strangers)
             yield
+        return left
 
     def _read_again(self, store: EdgeStore, users: Collection[str], wanted: Set[str]) -> None:
         """Take all edges of these users from the store, as of the watermark."""

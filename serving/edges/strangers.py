@@ -2,10 +2,11 @@
 
 A user who comes here for the first time may have edges in the store that came by partitions of
 other processes. Whether that is so must be known of each user in a moment, and the ids of all users
-of all processes would take most of the memory that sharing spares. A hash takes 8 bytes, and 4 the
-partition of the user's rows: so when a partition comes here, it is known who has rows of others
-too, and these others need not be read. Python makes a hash with a key of the process, so nobody can
-make ids of one hash. Where two ids have one hash, the store is asked once more than needed.
+of all processes would take most of the memory that sharing spares. A hash takes 8 bytes. Python
+makes it with a key of the process, so nobody can make ids of one hash. Where two ids have one hash,
+the store is asked once more than needed.
+
+Beside the hash is the partition of the user's rows, in 4 bytes, as long as all of them are of one.
 """
 
 from __future__ import annotations
@@ -50,18 +51,12 @@ class _Hashes(NamedTuple):
 
 
 class Strangers:
-    """A set of users that may hold a few others too. Safe for several threads.
-
-    are_old: whether users were forgotten since all were read: some may have no rows any more.
-    """
+    """A set of users that may hold a few others too. Safe for several threads."""
 
     def __init__(self) -> None:
-        self.are_old = False
         self._lock = threading.Lock()
         self._most = _Hashes()
-        self._newest = (
-            _Hashes()
-        )  # few, so that to put one more in takes no time; some may be in `_most` too
+        self._newest = _Hashes()  # few, so that one more costs little; some may be in `_most` too
 
     def __contains__(self, user: str) -> bool:
         return bool(self.among([user]))
@@ -92,18 +87,13 @@ class Strangers:
             self._most = self._most.where(~contained(gone, self._most.hashes))
             self._newest = self._newest.where(~contained(gone, self._newest.hashes))
 
-    def partitions(self) -> set[int]:
-        """Those of the users' rows, but for users of several."""
-        return set(np.unique(self._all().partitions).tolist()) - {SEVERAL}
-
-    def have_several(self) -> bool:
-        """Whether any of the users may have rows of several partitions."""
-        return SEVERAL in self._all().partitions
+    def have_rows_of(self, partitions: Set[int]) -> bool:
+        """Whether any of them may have rows of these partitions, or of several."""
+        return bool(np.isin(self._all().partitions, [SEVERAL, *partitions]).any())
 
     def without(self, partitions: Set[int]) -> Strangers:
         """Those who have, or may have, rows of other partitions than these."""
         made, found = Strangers(), self._all()
-        made.are_old = self.are_old
         made._most = found.where(~np.isin(found.partitions, list(partitions)))
         return made
 

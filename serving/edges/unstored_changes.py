@@ -119,6 +119,10 @@ class UnstoredChanges:
         """Users who are here by the newest event, whatever the store says so far."""
         return {user for user, change in self.changed.items() if not change.gone}
 
+    def forgotten(self) -> set[str]:
+        """Users who were forgotten here, whose rows the store may still have."""
+        return {user for user, change in self.changed.items() if change.gone} | self._cut
+
     def leave(self, partitions: Set[int]) -> list[str]:
         """Drop users whose newest event is of none of these partitions, which alone are held.
 

@@ -344,7 +344,7 @@ class UserEdges:
     def _gain(self, store: EdgeStore, held: Held, digests: set[str]) -> Iterator[None]:
         """As `hold`, where nothing is new."""
         stored, told = self._stored.copy(), self._unstored.wanted()
-        digests |= yield from stored.gain(store, held, told)
+        digests |= yield from stored.gain(store, held, told, self._unstored.forgotten())
         stored.held = held
         if held is not None:
             stored.strangers.add(self._unstored.leave(held))
@@ -358,8 +358,8 @@ class UserEdges:
 
     def _growth_of(self, stored: StoredEdges) -> Growth:
         told = self._unstored
-        wanted = set() if stored.held is None else told.wanted()
-        return Growth(stored, told.cut(), told.log, wanted, set(told.missing), self._version)
+        missing = set(told.missing)
+        return Growth(stored, told.cut(), told.log, told.wanted(), missing, self._version)
 
     def _use(self, growth: Growth) -> None:
         """The stored edges have grown."""

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -11,7 +12,7 @@ from consumer.edge.news import USERS, Files, News
 from consumer.event.json import FORGET
 from consumer.event.rules import HERE
 from serving.edges.steps import in_parts
-from serving.edges.strangers import SEVERAL, Strangers
+from serving.edges.strangers import Strangers
 from tests.holding import Process, Topic, hold
 
 
@@ -49,23 +50,29 @@ def test_strangers_of_a_partition_alone_leave_with_it_and_those_of_several_stay(
         of.setdefault(user, set()).add(partition)
     made.add(["u0", "unknown"])
     of["unknown"] = of["u0"] = {0, 1}
-    assert made.partitions() == {0, 1, 2, 3}
     for partitions in ({0}, {1, 2}, {0, 1, 2, 3}):
         kept = made.without(partitions)
         expected = {user for user, own in of.items() if len(own) > 1 or not own <= partitions}
         assert set(kept.among([*of])) == expected
-        assert kept.partitions().isdisjoint(partitions)
-        assert kept.have_several()
     assert set(made.among([*of])) == of.keys()
-    alone = Strangers()
-    alone.add(["u"], 1)
-    assert not alone.have_several()
 
 
-def test_a_partition_is_taken_over_without_a_look_at_the_users_of_the_others(
+def test_strangers_tell_whether_they_may_have_rows_of_some_partitions() -> None:
+    made = Strangers()
+    assert not made.have_rows_of({0, 1, 2})
+    made.add(["u"], 1)
+    assert made.have_rows_of({0, 1})
+    assert not made.have_rows_of({0, 2})
+    made.add(["v", "w"], np.array([1, 2], np.int32))
+    assert not made.have_rows_of({0})
+    made.add(["w"], 1)
+    assert made.have_rows_of({0})
+
+
+def test_where_each_user_has_one_partition_it_is_taken_over_without_a_look_at_others_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topic = Topic(tmp_path, 5, 0.1)
+    topic = Topic(tmp_path, 5, 0.0)
     topic.publish(300)
     topic.store(300)
     process = Process(topic)
@@ -80,6 +87,9 @@ def test_a_partition_is_taken_over_without_a_look_at_the_users_of_the_others(
     process.assign(0, 1, 2, 3)
     process.check(topic.whole())
     assert not process.edges.strangers([*topic.users()])
+    process.assign(2)  # and after partitions were lost
+    process.assign(1, 2)
+    process.check(topic.whole())
 
 
 def test_a_partition_that_comes_with_all_others_costs_no_second_reading_of_users(
@@ -99,7 +109,7 @@ def test_a_partition_that_comes_with_all_others_costs_no_second_reading_of_users
     process.check(topic.whole())
 
 
-@pytest.mark.parametrize("gained", [(0, 1), (0, 2)])
+@pytest.mark.parametrize("gained", [(0, 1), (0, 2), (0, 1, 2, 3)])
 def test_a_user_who_left_a_partition_that_stays_here_is_known_when_others_come(
     topic: Topic, gained: tuple[int, ...]
 ) -> None:
@@ -114,7 +124,7 @@ def test_a_user_who_left_a_partition_that_stays_here_is_known_when_others_come(
     process.assign(*gained)
     topic.put("u", "c", 0)
     process.read()
-    assert process.edges.is_missing("u")
+    assert process.edges.is_missing("u") or "a" in process.edges.items("u")
     topic.store(99)
     process.grow()
     process.grow()
@@ -154,7 +164,72 @@ def test_a_user_who_was_forgotten_is_no_stranger_to_who_takes_the_partitions_ove
     assert process.edges.has("u")
 
 
-def test_users_of_rows_without_a_partition_stay_strangers() -> None:
+def test_a_user_who_was_forgotten_after_leaving_is_no_stranger_to_who_takes_the_partition_over(
+    topic: Topic,
+) -> None:
+    topic.put("u", "a", 0)
+    topic.store(99)
+    process = Process(topic)
+    process.assign(0, 1)
+    topic.put("u", "b", 1)
+    process.read()
+    process.assign(0)
+    topic.put("u", "", 1, FORGET)
+    topic.store(99)
+    process.grow()
+    process.assign(0, 1)
+    assert process.edges.unknown(["u", "y"]) == ["u"]
+
+
+def test_a_user_whose_rows_are_too_old_is_no_stranger_to_who_takes_the_partitions_over(
+    topic: Topic,
+) -> None:
+    topic.put("u", "a", 1)
+    topic.put("u", "b", 2)
+    topic.store(99)
+    process = Process(topic)
+    process.assign(0)
+    assert topic.rows.tidy(retention_days=1.0) == 5  # the events are of 1970
+    process.assign(0, 1, 2)
+    assert process.edges.unknown(["u"]) == ["u"]
+
+
+def test_a_forget_of_each_partition_counts_also_where_one_partition_comes_between(
+    topic: Topic,
+) -> None:
+    topic.put("u", "a", 1)
+    topic.put("u", "b", 0)
+    topic.store(99)
+    process = Process(topic)
+    process.assign(0)
+    topic.put("u", HERE, 0, FORGET)
+    topic.put("u", HERE, 1, FORGET)
+    process.read()
+    process.assign(0, 1)
+    process.read()
+    topic.store(1)
+    process.grow()
+    assert not process.edges.has("u")  # the store still has the row of 1
+
+
+def test_a_user_whose_newest_rows_were_erased_is_held_with_the_others_once_all_partitions_are(
+    topic: Topic,
+) -> None:
+    topic.put("u", "a", 0)
+    topic.put("u", "b", 1)
+    topic.store(99)
+    process = Process(topic)
+    process.assign(0)
+    topic.put("u", HERE, 1, FORGET)
+    topic.store(1)
+    process.grow()
+    process.assign(0, 1, 2, 3)
+    assert list(process.edges.items("u")) == ["a"]
+
+
+def test_rows_without_a_partition_count_as_rows_of_several() -> None:
     rows = pa.table({"user_id": ["a", "b"], "kafka_partition": [1, None]}, USERS)
-    (users, partitions), *_ = in_parts(rows)
-    assert (users, partitions.tolist()) == (["a", "b"], [1, SEVERAL])
+    made = Strangers()
+    for users, partitions in in_parts(rows):
+        made.add(users, partitions)
+    assert made.without({1}).among(["a", "b"]) == ["b"]

@@ -246,13 +246,15 @@ def test_where_few_users_have_new_edges_the_edges_of_these_alone_are_sorted(
     assert sorted_users[0] == {3, 5}
 
 
-@pytest.mark.parametrize("span", [0, 1, 1_000, 2**40, 2**62])
+@pytest.mark.parametrize("span", [0, 1, 1_000, 2**40, 2**56 - 1, 2**56, 2**62])
 def test_edges_are_in_the_order_of_users_times_and_places_however_far_apart_the_times_are(
     span: int,
 ) -> None:
     draw = np.random.default_rng(span % 97)
     users = np.sort(draw.integers(0, 50, 3_000)).astype(np.int32)
+    users[-1] = 63  # six bits, which leave 57 to the times
     times = draw.integers(-span, span, 3_000, endpoint=True)
+    times[:2] = -span, span
     places = draw.permutation(3_000)
     expected = np.lexsort((places, times, users))
     np.testing.assert_array_equal(order.by_time(users, times, places), expected)

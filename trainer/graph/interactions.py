@@ -66,7 +66,8 @@ class InteractionGraph:
     ranks: Ranks = field(default=ALONE, repr=False, compare=False)
     _read: int = field(default=0, repr=False)  # events so far
     _starts: Int64s | None = field(default=None, init=False, repr=False, compare=False)
-    # `ages` before the last change, -1 where a user has changed: to make all anew is to sort all.
+    # `ages` as they were made last, and -1 for users who have changed since: to make all anew is to
+    # sort all.
     _aged: Int64s | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -100,9 +101,9 @@ class InteractionGraph:
         """
         rows, digests = split(rows)
         self.forget(matching(self.user_ids.values, digests))
-        users = self.user_ids.grow(rows["user_id"])
         if not len(rows):
-            return users
+            return np.empty(0, np.int32)
+        users = self.user_ids.grow(rows["user_id"])
         interactions = np.clip(rows["interaction"].to_numpy(), -LARGEST, LARGEST)
         new = Pairs(
             keys_of(users, self.item_ids.grow(rows["item_id"])),
@@ -196,14 +197,22 @@ class InteractionGraph:
             self.__dict__.pop("strengths", None)
 
     def _keep(self, mask: Bools) -> Int64s | None:
-        """Take out the edges where `mask` (bool [edges]) is false; as `_drop_derived`."""
+        """Take out the edges where `mask` (bool [edges]) is false.
+
+        Returns:
+            As `_drop_derived`, of all edges before.
+        """
         aged = self._drop_derived()
         for name in COLUMNS:
             setattr(self, name, getattr(self, name)[mask])
         return aged
 
     def _drop_derived(self) -> Int64s | None:
-        """Drop what depends on the edges; returns what is known of their ages, as `_aged`."""
+        """Drop what depends on the edges.
+
+        Returns:
+            What is known of their ages, as `_aged` is it.
+        """
         aged: Int64s | None = self.__dict__.pop("ages", self._aged)
         self.__dict__.pop("strengths", None)
         self._starts = self._aged = None

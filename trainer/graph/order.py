@@ -19,7 +19,7 @@ def by_time(users: Int32s, timestamps: Int64s, places: Int64s) -> Int64s:
     bits = (int(timestamps.max()) - since).bit_length()
     if not bits or bits + int(users.max()).bit_length() > 63:
         return np.lexsort((places, timestamps, users))
-    # One sort of numbers takes a fifth of the time of three that keep the order.
+    # One sort of numbers takes a fifth of the time of three stable sorts.
     keys = (users.astype(np.int64) << bits) | (timestamps - since)
     order: Int64s = np.argsort(keys)
     keys = keys[order]

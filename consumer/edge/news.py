@@ -167,6 +167,9 @@ class News:
 
         Windows with few such rows come together: a graph copies all edges for each part.
 
+        Args:
+            inside: as for `shared`.
+
         Raises:
             StoreError: the table cannot be read.
         """
@@ -180,8 +183,10 @@ class News:
             yield pa.concat_tables(parts)
 
     def others_before(self, inside: pc.Expression) -> Iterator[pa.Table]:
-        """Of the rows that are not new and not inside: user_id and kafka_partition, no pair twice
-        in a window.
+        """As `Shared.others` of each window, of the rows that are not new.
+
+        Args:
+            inside: as for `shared`.
 
         Raises:
             StoreError: the table cannot be read.

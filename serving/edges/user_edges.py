@@ -111,12 +111,15 @@ class UserEdges:
         Raises:
             StoreError: the store cannot be read; it is to be called again.
         """
-        if not self.watermark.table:  # nothing was read: no row need be read twice
+        is_first = not self.watermark.table
+        if is_first:  # nothing was read: no row need be read twice
             self._stored.held = held
+        before = self.held
         yield from self._grow(store, digests)
         if self.held != held:
             yield from self._gain(store, held, digests)
-        give_back()
+        if is_first or self.held != before:  # else few rows were read
+            give_back()
 
     def read_anew(self, store: EdgeStore) -> set[str]:
         """Take all edges from a store that is another one than before.

@@ -183,7 +183,7 @@ class News:
             yield pa.concat_tables(parts)
 
     def others_before(self, inside: pc.Expression) -> Iterator[pa.Table]:
-        """As `Shared.others` of each window, of the rows that are not new; `inside` as for `shared`.
+        """As `Shared.others`, window by window, of the rows that are not new; `inside` as there.
 
         Raises:
             StoreError: the table cannot be read.

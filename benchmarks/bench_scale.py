@@ -40,6 +40,7 @@ from consumer.edge.store import EdgeStore
 from tests.services import wait_for
 
 ALL_WRITTEN = "Wrote all lists"  # a line of the log
+DELAY_MS = "3000"  # Kafka's default: so long a new group waits for more members
 SETTLING = 10.0  # seconds in which a new process may still read the edge store's last rows
 
 
@@ -144,7 +145,7 @@ def main() -> None:
     with nullcontext(given.shop) if given.shop else tempfile.TemporaryDirectory() as name:
         shop = Path(name)
         shop.mkdir(exist_ok=True)
-        edges = running(sizes, shop, serving=False)
+        edges = running(sizes, shop, serving=False, group_initial_rebalance_delay_ms=DELAY_MS)
         with edges as shown, tempfile.TemporaryDirectory() as folder:
             nothing = over_nothing(shown, Path(folder))
             made = {

@@ -125,15 +125,19 @@ class Running:
 
 
 @contextmanager
-def running(sizes: Sizes, shop: Path, serving: bool = True) -> Iterator[Running]:
+def running(sizes: Sizes, shop: Path, serving: bool = True, **properties: str) -> Iterator[Running]:
     """Everything started, all lists published and a few events answered; without `serving` the
-    edges stored alone."""
+    edges stored alone.
+
+    Args:
+        properties: of the broker, as for `start_apache_kafka`.
+    """
     if "KAFKA_HOME" not in os.environ:
         sys.exit("KAFKA_HOME does not name an Apache Kafka 4 distribution")
     synthetic.prepare(sizes, shop)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        broker = stack.enter_context(services.apache_kafka(folder))
+        broker = stack.enter_context(services.apache_kafka(folder, **properties))
         port = free_port()
         server = Broker(redis_command(port), port, folder / "redis.log")
         stack.callback(server.stop)

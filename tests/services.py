@@ -113,14 +113,20 @@ def free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def start_apache_kafka(folder: Path) -> Broker:
-    """Start an Apache Kafka broker, from the distribution that KAFKA_HOME names."""
+def start_apache_kafka(folder: Path, **properties: str) -> Broker:
+    """Start an Apache Kafka broker, from the distribution that KAFKA_HOME names.
+
+    Args:
+        properties: of the broker, with underscores for dots, besides those that the distribution
+            has for a first try.
+    """
     home = Path(os.environ["KAFKA_HOME"])
     port, controller = free_ports(2)
     text = (home / "config" / "server.properties").read_text()
     text = text.replace("/tmp/kafka-logs", str(folder / "logs"))  # noqa: S108  replaced
     text = text.replace(":9092", f":{port}").replace(":9093", f":{controller}")
     text += "\nlog.retention.ms=-1\n"  # messages of long ago stay until their test has read them
+    text += "".join(f"{name.replace('_', '.')}={value}\n" for name, value in properties.items())
     config = folder / "server.properties"
     config.write_text(text)
     if not (folder / "logs" / "meta.properties").exists():  # else it ran here before
@@ -132,9 +138,9 @@ def start_apache_kafka(folder: Path) -> Broker:
 
 
 @contextmanager
-def apache_kafka(folder: Path) -> Iterator[Broker]:
-    """An Apache Kafka broker."""
-    broker = start_apache_kafka(folder)
+def apache_kafka(folder: Path, **properties: str) -> Iterator[Broker]:
+    """An Apache Kafka broker; properties as for `start_apache_kafka`."""
+    broker = start_apache_kafka(folder, **properties)
     try:
         yield broker
     finally:

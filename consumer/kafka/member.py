@@ -27,7 +27,7 @@ SESSION_MS = 6_000
 HEARTBEAT_MS = 500  # the other members hear that soon that partitions move
 POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, the next one comes
 FETCH_BYTES, FETCH_MS = 64 * 1024, 50  # the broker answers at so many bytes or after so long
-METADATA_MS = 5_000  # a topic or partition created since is noticed after this long
+METADATA_MS = 2_000  # a topic or partition created since is noticed after this long
 # Who stays keeps partitions; range is for a group that has members of an older version too.
 ASSIGNORS = (StickyPartitionAssignor, RangePartitionAssignor)
 STUCK_SECONDS = 30.0  # a rebalance ends when the members that are gone have timed out, SESSION_MS

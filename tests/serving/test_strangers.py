@@ -25,6 +25,14 @@ def topic(tmp_path: Path) -> Topic:
     return made
 
 
+def holding(topic: Topic, *partitions: int) -> Process:
+    """A process that has these partitions; all that was published is stored."""
+    topic.store(99)
+    process = Process(topic)
+    process.assign(*partitions)
+    return process
+
+
 def test_strangers_are_all_that_were_added_and_not_taken_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -114,9 +122,7 @@ def test_a_user_who_left_a_partition_that_stays_here_is_known_when_others_come(
     topic: Topic, gained: tuple[int, ...]
 ) -> None:
     topic.put("u", "a", 0)
-    topic.store(99)
-    process = Process(topic)
-    process.assign(0, 1)
+    process = holding(topic, 0, 1)
     topic.put("u", "b", 1)  # which the store does not have yet
     process.read()
     process.assign(0)
@@ -136,9 +142,7 @@ def test_a_user_who_was_forgotten_in_one_partition_that_is_lost_has_the_edges_of
 ) -> None:
     topic.put("u", "of 1", 1)
     topic.put("u", "of 0", 0)
-    topic.store(99)
-    process = Process(topic)
-    process.assign(0, 2)
+    process = holding(topic, 0, 2)
     topic.put("u", HERE, 0, FORGET)  # which the consumer has not taken up yet
     process.read()
     assert not process.edges.has("u")
@@ -153,9 +157,7 @@ def test_a_user_who_was_forgotten_is_no_stranger_to_who_takes_the_partitions_ove
     topic.put("gone", "b", 2)
     topic.put("u", "a", 2)
     topic.put("u", "b", 3)
-    topic.store(99)
-    process = Process(topic)
-    process.assign(0)
+    process = holding(topic, 0)
     topic.erase("gone", 1)
     process.grow()
     hold(process.edges, topic.rows, frozenset({0, 1, 2}))
@@ -168,9 +170,7 @@ def test_a_user_who_was_forgotten_after_leaving_is_no_stranger_to_who_takes_the_
     topic: Topic,
 ) -> None:
     topic.put("u", "a", 0)
-    topic.store(99)
-    process = Process(topic)
-    process.assign(0, 1)
+    process = holding(topic, 0, 1)
     topic.put("u", "b", 1)
     process.read()
     process.assign(0)
@@ -186,9 +186,7 @@ def test_a_user_whose_rows_are_too_old_is_no_stranger_to_who_takes_the_partition
 ) -> None:
     topic.put("u", "a", 1)
     topic.put("u", "b", 2)
-    topic.store(99)
-    process = Process(topic)
-    process.assign(0)
+    process = holding(topic, 0)
     assert topic.rows.tidy(retention_days=1.0) == 5  # the events are of 1970
     process.assign(0, 1, 2)
     assert process.edges.unknown(["u"]) == ["u"]
@@ -199,9 +197,7 @@ def test_a_forget_of_each_partition_counts_also_where_one_partition_comes_betwee
 ) -> None:
     topic.put("u", "a", 1)
     topic.put("u", "b", 0)
-    topic.store(99)
-    process = Process(topic)
-    process.assign(0)
+    process = holding(topic, 0)
     topic.put("u", HERE, 0, FORGET)
     topic.put("u", HERE, 1, FORGET)
     process.read()
@@ -217,9 +213,7 @@ def test_a_user_whose_newest_rows_were_erased_is_held_with_the_others_once_all_p
 ) -> None:
     topic.put("u", "a", 0)
     topic.put("u", "b", 1)
-    topic.store(99)
-    process = Process(topic)
-    process.assign(0)
+    process = holding(topic, 0)
     topic.put("u", HERE, 1, FORGET)
     topic.store(1)
     process.grow()

@@ -60,7 +60,7 @@ def run(settings: ServingSettings, process: Running) -> None:
     live = LiveModel(snapshots, log)
     slot = ModelSlot(live, prepare, edges, forgetting, log)
     group = f"{settings.kafka_group}-serving"
-    # What the start has made stays: looking for garbage in it again would take 0.1 s each time.
+    # What the start has made stays: a search for garbage there would take 0.1 s each time.
     gc.freeze()
     with Subscription(settings, group, log, process.stop, process.health) as reader:
         ServingLoop(settings, process, store, reader, edges, growing, forgetting, slot, log).run()

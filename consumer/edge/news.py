@@ -15,7 +15,7 @@ from consumer.edge.logs import Logs
 from consumer.edge.order import Watermark, ordered, spans
 from consumer.edge.schema import TABLE
 from consumer.edge.table import Replaced, Table
-from consumer.edge.traces import rows_of
+from consumer.edge.traces import IS_EVENT, rows_of
 from consumer.event.rules import FORGET
 
 USERS = pa.schema([TABLE.field("user_id"), TABLE.field("kafka_partition")])
@@ -67,14 +67,14 @@ class Files:
             return self.scan(paths, rows, columns).to_table()
 
     def users(self, paths: Collection[str], rows: pc.Expression) -> pa.Table:
-        """user_id and kafka_partition of the rows of a scan, no pair twice; ids of many rows are
-        never held together.
+        """user_id and kafka_partition of the rows of a scan, no pair twice, without those of type
+        `forget`; of a batch of rows only its pairs are kept.
 
         Raises:
             StoreError: as `read`.
         """
         with self._table.errors():
-            batches = self.scan(paths, rows, USERS.names).to_batches()
+            batches = self.scan(paths, rows & IS_EVENT, USERS.names).to_batches()
             parts = [_distinct(pa.Table.from_batches([batch])) for batch in batches]
         return _distinct(pa.concat_tables(parts)) if parts else USERS.empty_table()
 
@@ -162,19 +162,21 @@ class News:
             self._refuse_known(shared.rows)
             yield shared
 
-    def shared_before(self, inside: pc.Expression) -> Iterator[pa.Table]:
+    def shared_before(self, inside: pc.Expression, n: int) -> Iterator[pa.Table]:
         """The rows of these partitions that are not new, and all of type `forget`, in the order.
 
-        Windows with few such rows come together: a graph copies all edges for each part.
+        Windows with few such rows come together, as a graph copies all edges when rows are added.
 
         Args:
             inside: as for `shared`.
+            n: how many partitions these are, 0 where that is not known.
 
         Raises:
             StoreError: the table cannot be read.
         """
         parts: list[pa.Table] = []
-        for window in self._windows_before():
+        share = n / max(n, len(self._ends)) if n else 1.0
+        for window in self._windows_before(share):
             parts.append(self._inside(window, inside))
             if sum(map(len, parts)) >= windows.WINDOW_ROWS:
                 yield pa.concat_tables(parts)
@@ -217,11 +219,11 @@ class News:
             yield from windows.unstamped(self._files.all, self.watermark.offsets(0))
         yield from windows.stamped(self._files.all, self.watermark.stamp)
 
-    def _windows_before(self) -> Iterator[windows.Window]:
+    def _windows_before(self, share: float = 1.0) -> Iterator[windows.Window]:
         yield from windows.unstamped(self._files.all, {})
         if self.watermark.stamp is not None:
             known = ~windows.behind(self.watermark.stamp)
-            for window in windows.stamped(self._files.all, None):
+            for window in windows.stamped(self._files.all, None, share):
                 yield window._replace(rows=window.rows & known)
 
     def _refuse_known(self, rows: pa.Table) -> None:

@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 
 from consumer.event.rules import FORGET
 
+IS_EVENT = (pc.field("type") != FORGET) | pc.field("type").is_null()  # no row of type `forget`
+
 
 def digest(user: str) -> str:
     """SHA-256 of a user's id in hexadecimal: the user_id of the row that says it was forgotten."""
@@ -26,7 +28,7 @@ def rows_of(users: Collection[str]) -> pc.Expression:
     A row of type `forget` is none of them, although the id of a user may be like the digest in it.
     """
     known = pc.field("user_id").isin(pa.array(list(users), pa.string()))
-    return known & ((pc.field("type") != FORGET) | pc.field("type").is_null())
+    return known & IS_EVENT
 
 
 def split(rows: pa.Table) -> tuple[pa.Table, set[str]]:

@@ -18,6 +18,7 @@ from consumer.edge.schema import TABLE
 
 WINDOW_ROWS = 1_000_000
 PIECES = 4  # at least, in a window: with larger ones it could have almost twice as many rows
+MOST_TIMES = 4.0  # as large is a window at most for a reader of a share of the rows
 STAMP = TABLE.field("ingested_at").type
 MILLI = 1_000  # microseconds, to which statistics may be rounded
 PARTITIONS = 10_000  # of a topic, at most; a row of another program may say any number
@@ -95,8 +96,15 @@ def unstamped(files: Sequence[File], past: Mapping[int, int]) -> Iterator[Window
             yield Window(paths, of & span)
 
 
-def stamped(files: Sequence[File], after: int | None) -> Iterator[Window]:
-    """Windows of the rows with an ingest time behind `after`, epoch microseconds."""
+def stamped(files: Sequence[File], after: int | None, share: float = 1.0) -> Iterator[Window]:
+    """Windows of the rows with an ingest time behind `after`, epoch microseconds.
+
+    A file is read as a whole for each window that has rows of it: larger windows take less time.
+
+    Args:
+        share: about which part of a window's rows the reader takes, more than 0, at most 1.
+    """
+    most = WINDOW_ROWS * min(MOST_TIMES, 1.0 / share)
     done = -1 if after is None else after
     held = [(file, file.stamps) for file in files if file.stamps and file.stamps[1] + MILLI > done]
     pieces: list[tuple[int, float]] = []  # where a piece ends, and its rows, about
@@ -111,7 +119,7 @@ def stamped(files: Sequence[File], after: int | None) -> Iterator[Window]:
         if number == len(pieces) - 1:
             paths = [file.path for file, (_, high) in held if high + MILLI > begin]
             yield Window(paths, behind(begin))
-        elif end > begin and rows >= WINDOW_ROWS:
+        elif end > begin and rows >= most:
             paths = [f.path for f, (low, high) in held if low <= end and high + MILLI > begin]
             yield Window(paths, behind(begin) & (pc.field("ingested_at") <= _stamp(end)))
             begin, rows = end, 0

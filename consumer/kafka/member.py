@@ -24,7 +24,7 @@ from process.shutdown import Stopped
 
 # A dead member's partitions move on after this long; no less is allowed by a broker's default.
 SESSION_MS = 6_000
-HEARTBEAT_MS = 500  # the other members hear that soon that partitions move
+HEARTBEAT_MS = 500  # with the next heartbeat a member hears that partitions move
 POLL_RECORDS = 50_000  # more than a fetch brings: while all of it is decoded, the next one comes
 FETCH_BYTES, FETCH_MS = 64 * 1024, 50  # the broker answers at so many bytes or after so long
 METADATA_MS = 2_000  # a topic or partition created since is noticed after this long

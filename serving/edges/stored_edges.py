@@ -74,7 +74,8 @@ class StoredEdges:
 
     def copy(self) -> StoredEdges:
         """The same, to be grown on another thread: it shares arrays, which nobody changes, and the
-        strangers, of whom none is taken out before `is_used`."""
+        strangers. Some are put in, and stay where the copy is of no use; none is taken out before
+        `is_used`."""
         graph = self.graph
         same = StoredEdges(graph.weighing, self.held)
         ids = Ids(graph.user_ids.values), Ids(graph.item_ids.values)
@@ -135,18 +136,18 @@ class StoredEdges:
         return GrowthResult(digests, users, {user for user in mixed if user in self.numbers})
 
     def gain(
-        self, store: EdgeStore, held: Held, wanted: Set[str], forgotten: Set[str]
+        self, store: EdgeStore, held: Held, wanted: Set[str], forgotten: Set[str], erased: Set[str]
     ) -> Generator[None, None, set[str]]:
         """Read the users of further partitions up to the watermark, a window at each step.
 
-        Where each stranger has rows of one partition alone that was not held, the rows of the
-        gained partitions tell all. Else the users of all other rows are read too: some strangers
-        may have been forgotten since, or have no rows any more.
+        If each stranger has rows of exactly one partition, and that one was not held, the rows of
+        the gained partitions tell all. Else the users of all other rows are read too, and the
+        strangers are found anew: those before may have been forgotten since.
 
         Args:
             held: the partitions that are held from now on, those before among them.
             wanted: as for `grow`.
-            forgotten: users whose forgets the store may not have yet.
+            forgotten, erased: as of the unstored changes.
 
         Returns:
             The digests of users who were forgotten. A list of one of them may be there still, as
@@ -161,7 +162,7 @@ class StoredEdges:
         news, known, first = store.news(self.watermark), self.graph.user_ids.values, self._numbered
         inside, were_held = gained(self.held, held), self.held
         self.held = held
-        for found in news.shared_before(inside):
+        for found in news.shared_before(inside, 0 if held is None else len(held - were_held)):
             rows, notices = split(found)
             digests |= notices
             rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=known)))
@@ -171,7 +172,7 @@ class StoredEdges:
         new = [user for user, number in self.numbers.items() if number >= first]
         again = {user for user in new if user in forgotten}
         if self.strangers.have_rows_of(were_held):
-            again |= yield from self._find_strangers(news, inside, first)
+            again |= yield from self._find_strangers(news, inside, first, erased)
         else:
             self.strangers = Strangers() if held is None else self.strangers.without(held)
         again |= set(self.strangers.among(new))
@@ -262,13 +263,13 @@ class StoredEdges:
         self._mixed.update(self.strangers.among(new))
 
     def _find_strangers(
-        self, news: News, inside: pc.Expression, first: int
+        self, news: News, inside: pc.Expression, first: int, erased: Set[str]
     ) -> Generator[None, None, set[str]]:
         """Read who has rows of other partitions.
 
         Args:
             inside: the condition for rows that were read just now; first: users of these rows have
-                this number or a later one.
+                this number or a later one; erased: users who are none.
 
         Returns:
             Those of them who are to be held here, and were not: any, if all partitions are held.
@@ -276,7 +277,12 @@ class StoredEdges:
         self.strangers, left = Strangers(), set[str]()
         for others in news.others_before(inside):
             for users, partitions in in_parts(others):
-                new = np.array([self.numbers.get(user, first) >= first for user in users])
+                new = np.array(
+                    [
+                        self.numbers.get(user, first) >= first and user not in erased
+                        for user in users
+                    ]
+                )
                 strangers = [*compress(users, new)]
                 self.strangers.add(strangers, partitions[new])
                 if self.held is None:

@@ -69,10 +69,11 @@ class Strangers:
         return [*compress(users, found)]
 
     def add(self, users: Collection[str], partitions: Int32s | int = SEVERAL) -> None:
-        """Put users in, who have rows of this partition, or each of another one.
+        """Put users in.
 
         Args:
-            partitions: int32 [users], or the one of all.
+            partitions: int32 [users], of which one partition the rows of each user are, SEVERAL
+                where there are several or nobody knows; or one number for all users.
         """
         of = np.broadcast_to(np.asarray(partitions, np.int32), len(users))
         with self._lock:
@@ -92,7 +93,8 @@ class Strangers:
         return bool(np.isin(self._all().partitions, [SEVERAL, *partitions]).any())
 
     def without(self, partitions: Set[int]) -> Strangers:
-        """Those who have, or may have, rows of other partitions than these."""
+        """Those who have, or may have, rows of other partitions than these; who is of several and
+        has no rows any more is among them."""
         made, found = Strangers(), self._all()
         made._most = found.where(~np.isin(found.partitions, list(partitions)))
         return made

@@ -47,7 +47,8 @@ class UnstoredChanges:
         self.log = 0
         self.stored = stored
         self._popularity = popularity
-        self._cut: set[str] = set()  # users who were forgotten in one of several partitions
+        self._cut: set[str] = set()  # users with events in several partitions who were forgotten,
+        self._cut_here: set[str] = set()  # and those of them of whom one partition alone was meant
 
     def edges(self, user: str) -> Edges:
         """The user's edges as of now, with their weights."""
@@ -123,19 +124,23 @@ class UnstoredChanges:
         """Users who were forgotten here, whose rows the store may still have."""
         return {user for user, change in self.changed.items() if change.gone} | self._cut
 
+    def erased(self) -> set[str]:
+        """Those of `forgotten` none of whose rows in the store will stay there."""
+        return self.forgotten() - self._cut_here
+
     def leave(self, partitions: Set[int]) -> list[str]:
         """Drop users whose newest event is of none of these partitions, which alone are held.
 
         Returns:
-            Those of them who were forgotten and may have rows that the forget does not mean.
+            Those of them who were forgotten in one partition and may have rows of others.
         """
         kept = {user: c for user, c in self.changed.items() if c.partition in partitions}
         gone = self.changed.keys() - kept.keys()
-        cut = self._cut & gone
-        for users in (self.unsettled, self.missing, self._cut):
+        with_others = self._cut_here & gone
+        for users in (self.unsettled, self.missing, self._cut, self._cut_here):
             users -= gone
         self.changed = kept
-        return [*cut]
+        return [*with_others]
 
     def read_whole(self, moved: Set[str], missing: Set[str]) -> None:
         """The store was read for users with rows of partitions that other processes read.
@@ -160,6 +165,8 @@ class UnstoredChanges:
         Those of them whose newest rows are of partitions read here are unsettled.
         """
         if self.stored.held is not None:
+            # Where a user has rows of several, this tells one: a gain reads the store to the end
+            # first, and so hears of the others.
             others = {user: p for user, p in seen.partitions.items() if not self.has(user)}
             partitions = np.fromiter(others.values(), np.int32, len(others))
             self.stored.strangers.add([*others], partitions)
@@ -196,7 +203,7 @@ class UnstoredChanges:
         return gone if touched else {}
 
     def cut(self) -> dict[str, Positions]:
-        """Users who were forgotten in one of several partitions, and their newest places.
+        """Users with events in several partitions who were forgotten, and their newest places.
 
         Their edges are to be read again once the store has all of these.
         """
@@ -211,6 +218,7 @@ class UnstoredChanges:
         """
         now = self.cut()
         self._cut -= {user for user, places in cut.items() if now.get(user) == places}
+        self._cut_here &= self._cut
         offsets = self.stored.watermark.offsets(self.log)
         kept = {}
         for user, change in self.changed.items():
@@ -262,6 +270,10 @@ class UnstoredChanges:
                 self.stored.forget(user)
                 if several:
                     self._cut.add(user)
+                if everywhere:
+                    self._cut_here.discard(user)
+                elif several:
+                    self._cut_here.add(user)
                 elsewhere = change.elsewhere if change else None
                 self.changed[user] = Changed({}, partition, at, True, elsewhere)
         elif several:

@@ -347,15 +347,16 @@ class UserEdges:
     def _gain(self, store: EdgeStore, held: Held, digests: set[str]) -> Iterator[None]:
         """As `hold`, where nothing is new."""
         stored, told = self._stored.copy(), self._unstored.wanted()
-        digests |= yield from stored.gain(store, held, told, self._unstored.forgotten())
+        gone_here = self._unstored.forgotten(), self._unstored.erased()
+        digests |= yield from stored.gain(store, held, told, *gone_here)
         stored.held = held
+        stored.is_used()  # before others leave, some of whom were read again just now
         if held is not None:
             stored.strangers.add(self._unstored.leave(held))
             gone = told - self.changed.keys()
             own = (set(stored.users_of(held)) - gone) | self.changed.keys()
             stored.leave(stored.numbers.keys() - own)
         self._stored = self._unstored.stored = stored
-        stored.is_used()
         self._version += 1
         self._count()
 

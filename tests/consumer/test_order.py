@@ -4,13 +4,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.edge import windows
+from consumer.edge.news import Files
 from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA, TABLE
 from consumer.edge.store import EdgeStore, Watermark
@@ -247,6 +250,39 @@ def test_a_window_of_a_merged_file_has_at_most_a_quarter_more_rows_than_planned(
     parts = list(store.news(Watermark()).read())
     assert sum(map(len, parts)) == 250
     assert max(map(len, parts)) <= 125
+
+
+def test_who_reads_one_of_four_partitions_opens_a_merged_file_for_a_quarter_of_the_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EdgeStore.begin(str(tmp_path), "t")
+    for n in range(64):
+        events = [(f"u{p}", f"i{n}", "view") for p in range(4)]
+        put_ = taken(rows(events, [(p, n) for p in range(4)]), n * 1_000_000)
+        starts: dict[int, int | None] = dict.fromkeys(range(4), n or None)
+        store.append(put_, starts, dict.fromkeys(range(4), n + 1), store.newest())
+    store.tidy()
+    end = store.news(Watermark()).end(Watermark())
+    monkeypatch.setattr(windows, "WINDOW_ROWS", 16)
+    opened = 0
+    read = Files.read
+
+    def counted(*given: Any) -> pa.Table:
+        nonlocal opened
+        opened += 1
+        return read(*given)
+
+    monkeypatch.setattr(Files, "read", counted)
+
+    def read_one(of: int) -> tuple[list[str], int]:
+        nonlocal opened
+        opened = 0
+        found = [*store.news(end).shared_before(pc.field("kafka_partition") == 2, of)]
+        return pa.concat_tables(found)["item_id"].to_pylist(), opened
+
+    (known, few), (unknown, many) = read_one(1), read_one(0)
+    assert known == unknown == [f"i{n}" for n in range(64)]
+    assert few <= many / 3
 
 
 READ = """

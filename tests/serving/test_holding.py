@@ -127,8 +127,8 @@ def test_a_holding_that_fails_half_way_is_made_good_by_the_next_one(
         process.assign(*before)
     read = getattr(News, reading)
 
-    def fail(news: News, given: Any) -> Iterator[object]:
-        yield next(read(news, given))
+    def fail(*given: Any) -> Iterator[object]:
+        yield next(read(*given))
         raise StoreError("the volume is gone")
 
     with monkeypatch.context() as patch:

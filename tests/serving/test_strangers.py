@@ -221,6 +221,82 @@ def test_a_user_whose_newest_rows_were_erased_is_held_with_the_others_once_all_p
     assert list(process.edges.items("u")) == ["a"]
 
 
+def test_a_user_whose_forget_is_not_stored_when_its_partition_is_lost_is_no_stranger_after_it(
+    topic: Topic,
+) -> None:
+    topic.put("u", "a", 0)
+    process = holding(topic, 0, 1)
+    topic.put("u", "", 1, FORGET)
+    process.read()
+    process.assign(0)
+    topic.store(99)
+    process.grow()
+    assert process.edges.unknown(["u"]) == ["u"]
+
+
+def test_a_user_whose_forget_is_not_stored_when_a_partition_comes_is_no_stranger_after_it(
+    topic: Topic,
+) -> None:
+    topic.put("m", "a", 2)
+    topic.put("m", "b", 3)  # so that a gain reads the users of all rows
+    topic.put("u", "a", 0)
+    process = holding(topic, 0)
+    topic.put("u", "", 0, FORGET)
+    process.read()
+    process.assign(0, 1)
+    topic.store(99)
+    process.grow()
+    assert process.edges.unknown(["u", "m"]) == ["u"]
+
+
+def test_a_user_who_was_read_again_and_left_with_a_lost_partition_is_a_stranger(
+    topic: Topic,
+) -> None:
+    topic.put("u", "old", 2)
+    topic.put("u", "b", 1)
+    process = holding(topic, 1)
+    topic.put("u", HERE, 1, FORGET)
+    topic.put("u", "c", 1)
+    process.read()
+    process.assign(2)
+    assert process.edges.unknown(["u", "nobody"]) == ["nobody"]
+    topic.put("u", "d", 2)
+    process.read()
+    assert process.edges.is_missing("u")
+    topic.store(1)
+    process.grow()
+    assert list(process.edges.items("u")) == ["old", "d"]
+
+
+def test_one_forgotten_user_does_not_make_later_gains_read_the_users_of_all_rows(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic.put("gone", "a", 2)
+    topic.put("gone", "b", 3)
+    topic.store(99)
+    for partition in (2, 3):
+        topic.put("gone", HERE, partition, FORGET)
+    process = holding(topic, 0)
+
+    def users(*_: object) -> None:
+        raise AssertionError("the users of other partitions are read")
+
+    monkeypatch.setattr(Files, "users", users)
+    process.assign(0, 1)
+    process.check(topic.whole())
+
+
+def test_nobody_is_a_stranger_to_who_holds_all_partitions(topic: Topic) -> None:
+    topic.put("gone", "a", 1)
+    topic.put("gone", "b", 2)
+    process = holding(topic, 0)
+    topic.erase("gone", 1)
+    process.grow()
+    process.assign(0, 1, 2, 3)
+    assert process.edges.unknown(["gone"]) == ["gone"]
+    assert process.edges.strangers(["gone", "y", "z"]) == []
+
+
 def test_rows_without_a_partition_count_as_rows_of_several() -> None:
     rows = pa.table({"user_id": ["a", "b"], "kafka_partition": [1, None]}, USERS)
     made = Strangers()

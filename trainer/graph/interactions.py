@@ -200,7 +200,7 @@ class InteractionGraph:
         """Take out the edges where `mask` (bool [edges]) is false.
 
         Returns:
-            As `_drop_derived`, of all edges before.
+            The ages that were known, as `_drop_derived`: also those of the edges taken out.
         """
         aged = self._drop_derived()
         for name in COLUMNS:
@@ -211,7 +211,7 @@ class InteractionGraph:
         """Drop what depends on the edges.
 
         Returns:
-            What is known of their ages, as `_aged` is it.
+            The ages that were known, in the form of `_aged`.
         """
         aged: Int64s | None = self.__dict__.pop("ages", self._aged)
         self.__dict__.pop("strengths", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from process.text import visible
 from streamgcn.files.source import FileError
 
-MEMORY = "128MB"  # that DuckDB takes; what is more lies in its folder
+MEMORY_MB, OF_ROWS = 128, 10_000_000  # that DuckDB takes for so many rows; the rest lies on disk
 OUT = 100_000  # rows of a block that is given back
 SCHEMA = pa.schema(
     [
@@ -79,8 +80,11 @@ class Ordered:
         """
         import duckdb  # here alone: where a process ends in haste it prints what it has leaked
 
+        # DuckDB sorts runs as large as its memory, and then has a piece of each run in memory. With
+        # more memory there are fewer runs too: four times as many rows need twice as much.
+        memory = MEMORY_MB * max(1.0, math.sqrt(len(self) / OF_ROWS))
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY,
+            "memory_limit": f"{memory:.0f}MB",
             "threads": 1,
             "temp_directory": str(self._folder / "sort"),
         }

@@ -12,9 +12,11 @@ memory    MB of each process ten seconds after all lists are written, as proport
           serves the same model over an empty edge store. Of that only anonymous memory counts: with
           PSS alone the libraries' files, shared by more processes, would make each one look
           smaller.
-rate      events/s that are sent, seconds from an event to its user's new list, cores of each
-          process meanwhile.
-takeover  the worst of these seconds when one of the processes is killed (SIGKILL).
+rates     for each one: events/s that were sent, seconds from an event to its user's new list,
+          cores of each process meanwhile. held_per_s is the largest rate that all processes hold
+          together: so many events were sent, and 99 of 100 lists came within a second.
+takeover  the worst of these seconds, at the first rate, when one of the processes is killed
+          (SIGKILL).
 
 Prints JSON. `ratio` is the largest process against the one process alone, or the fewest.
 """
@@ -34,13 +36,14 @@ from pathlib import Path
 import psutil
 import redis
 
-from benchmarks.freshness import PATIENCE, Running, measure, running
+from benchmarks.freshness import LIMIT_SECONDS, PATIENCE, Running, measure, running
 from benchmarks.synthetic import Result, Sizes
 from consumer.edge.store import EdgeStore
 from tests.services import wait_for
 
 ALL_WRITTEN = "Wrote all lists"  # a line of the log
 DELAY_MS = "3000"  # Kafka's default: so long a new group waits for more members
+SENT = 0.98  # of a rate that is held, at least
 SETTLING = 10.0  # seconds in which a new process may still read the edge store's last rows
 
 
@@ -96,27 +99,39 @@ def over_nothing(shown: Running, folder: Path) -> tuple[float, float]:
     return made
 
 
-def several(shown: Running, n: int, rate: int, seconds: float, nothing: float) -> Result:
-    """The figures of so many processes; `nothing`: anonymous memory of one over no edges."""
-    names = started(shown, n)
+def at_rate(shown: Running, rate: int, seconds: float, names: Sequence[str]) -> Result:
+    """The figures of one rate, with these serving processes."""
     of = processes(shown, names)
-    time.sleep(SETTLING)
-    memory = sorted((megabytes(process) for process in of.values()), reverse=True)
     before, begun = seconds_used(of), time.monotonic()
     made = measure(shown, rate, seconds, serving=names[0])
     lasted, after = time.monotonic() - begun, seconds_used(of)
+    wanted = ("sent_per_s", "never_seen", "p50_s", "p99_s")
+    cores = [round((after[name] - before[name]) / lasted, 2) for name in names]
+    return {name: made[name] for name in wanted} | {"cores": cores}
+
+
+def is_held(rate: int, figures: Result) -> bool:
+    """Whether these are the figures of a rate that the processes hold."""
+    p99 = figures["p99_s"]
+    return figures["sent_per_s"] >= SENT * rate and p99 is not None and p99 <= LIMIT_SECONDS
+
+
+def several(shown: Running, n: int, rates: Sequence[int], seconds: float, nothing: float) -> Result:
+    """The figures of so many processes; `nothing`: anonymous memory of one over no edges."""
+    names = started(shown, n)
+    time.sleep(SETTLING)
+    memory = sorted(map(megabytes, processes(shown, names).values()), reverse=True)
+    made = {rate: at_rate(shown, rate, seconds, names) for rate in rates}
     result: Result = {
         "memory_mb": [round(pss, 1) for pss, _ in memory],
         "more_mb": [round(own - nothing, 1) for _, own in memory],
-        "sent_per_s": made["sent_per_s"],
-        "p50_s": made["p50_s"],
-        "p99_s": made["p99_s"],
-        "cores": [round((after[name] - before[name]) / lasted, 2) for name in names],
+        "rates": {f"{rate}/s": figures for rate, figures in made.items()},
+        "held_per_s": max((rate for rate in rates if is_held(rate, made[rate])), default=0),
     }
     if n > 1:
         timer = threading.Timer(seconds / 4, shown.rooms.kill, [names.pop()])
         timer.start()
-        taken_over = measure(shown, rate, seconds, serving=names[0])
+        taken_over = measure(shown, rates[0], seconds, serving=names[0])
         timer.join()
         result |= {
             "takeover_worst_s": taken_over["worst_s"],
@@ -137,7 +152,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=2_000)
     parser.add_argument("--edges", type=int, default=1_000_000)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--rate", type=int, default=100, help="events/s")
+    parser.add_argument("--rates", type=int, nargs="+", default=[100, 500, 1000], help="events/s")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--shop", type=Path, help="folder in which the model is kept for next time")
     given = parser.parse_args()
@@ -149,7 +164,8 @@ def main() -> None:
         with edges as shown, tempfile.TemporaryDirectory() as folder:
             nothing = over_nothing(shown, Path(folder))
             made = {
-                n: several(shown, n, given.rate, given.seconds, nothing[1]) for n in given.processes
+                n: several(shown, n, given.rates, given.seconds, nothing[1])
+                for n in given.processes
             }
     alone = made[min(made)]
     for of in made.values():

@@ -37,7 +37,7 @@ from process.log import FIGURES_EVERY
 from streamgcn.services.ports import free_port
 from streamgcn.services.redis import redis_command
 from tests import services
-from tests.commands import STREAMGCN
+from tests.commands import STREAMGCN, run
 from tests.rooms import Process, Rooms
 from tests.services import Broker
 from trainer.model.model_file import written
@@ -165,7 +165,7 @@ def running(sizes: Sizes, shop: Path, serving: bool = True, **properties: str) -
 def store_edges(rooms: Rooms, shop: Path) -> None:
     """The edges through Kafka and the consumer."""
     rooms.start("consumer")
-    published = rooms.run("publish", str(shop / "edges.parquet"))
+    published = run(["publish", str(shop / "edges.parquet")], rooms.env, seconds=PATIENCE)
     assert published.returncode == 0, published.stderr
     edges = pq.read_metadata(shop / "edges.parquet").num_rows
     services.wait_for("the edges", lambda: rooms.rows() == edges, PATIENCE)

@@ -11,7 +11,7 @@ from pyarrow.dataset import dataset
 from pyarrow.fs import FileSelector
 
 from consumer.edge import windows
-from consumer.edge.news import Files
+from consumer.edge.files import Files
 from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA
 from consumer.edge.table import Table

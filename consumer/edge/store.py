@@ -22,9 +22,10 @@ from deltalake import DeltaTable
 
 from consumer.edge import erase, path, tidy, traces, windows
 from consumer.edge.conflicts import Conflicts
+from consumer.edge.files import Files
 from consumer.edge.logs import Log, Logs, WrongTopic
 from consumer.edge.new_file import NewFile
-from consumer.edge.news import Files, News, refuse_replaced
+from consumer.edge.news import News, refuse_replaced
 from consumer.edge.order import Watermark, stamped
 from consumer.edge.schema import CONFIGURATION, TABLE, TOPIC
 from consumer.edge.table import (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumer.edge.news import USERS
+from consumer.edge.files import USERS
 from consumer.edge.schema import TABLE
 from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import notices, split

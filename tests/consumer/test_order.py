@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.edge import windows
-from consumer.edge.news import Files
+from consumer.edge.files import Files
 from consumer.edge.order import taken
 from consumer.edge.schema import SCHEMA, TABLE
 from consumer.edge.store import EdgeStore, Watermark

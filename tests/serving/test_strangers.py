@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from consumer.edge.news import USERS, Files, News
+from consumer.edge.files import USERS, Files
+from consumer.edge.news import News
 from consumer.event.json import FORGET
 from consumer.event.rules import HERE
 from serving.edges.steps import in_parts

@@ -3,7 +3,7 @@
 python -m benchmarks.bench_scale --edges 1000000 --users 100000 --items 2000 --processes 1 2 4
 
 Needs an Apache Kafka, named by KAFKA_HOME. A synthetic shop and a model of it, as in synthetic.py;
-its edges go through Kafka (four partitions) and the consumer. Then, for each number of serving
+its edges go through Kafka and the consumer. Then, for each number of serving
 processes over the same edge store, with an empty Redis at first:
 
 memory    MB of each process ten seconds after all lists are written, as proportional set size
@@ -39,6 +39,7 @@ import redis
 from benchmarks.freshness import LIMIT_SECONDS, PATIENCE, Running, measure, running
 from benchmarks.synthetic import Result, Sizes
 from consumer.edge.store import EdgeStore
+from consumer.kafka.topics import PARTITIONS
 from tests.services import wait_for
 
 ALL_WRITTEN = "Wrote all lists"  # a line of the log
@@ -58,7 +59,7 @@ def started(shown: Running, n: int, **settings: str) -> list[str]:
         "all lists",
         lambda: (
             all(rooms.log(name).count(ALL_WRITTEN) > before[name] for name in names)
-            and rooms.store.published({0, 1, 2, 3}).keys() == {0, 1, 2, 3}
+            and len(rooms.store.published(range(shown.partitions))) == shown.partitions
         ),
         PATIENCE,
     )
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=2_000)
     parser.add_argument("--edges", type=int, default=1_000_000)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--partitions", type=int, default=PARTITIONS, help="of the topic")
     parser.add_argument("--rates", type=int, nargs="+", default=[100, 500, 1000], help="events/s")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--shop", type=Path, help="folder in which the model is kept for next time")
@@ -160,7 +162,9 @@ def main() -> None:
     with nullcontext(given.shop) if given.shop else tempfile.TemporaryDirectory() as name:
         shop = Path(name)
         shop.mkdir(exist_ok=True)
-        edges = running(sizes, shop, serving=False, group_initial_rebalance_delay_ms=DELAY_MS)
+        edges = running(
+            sizes, shop, False, given.partitions, group_initial_rebalance_delay_ms=DELAY_MS
+        )
         with edges as shown, tempfile.TemporaryDirectory() as folder:
             nothing = over_nothing(shown, Path(folder))
             made = {

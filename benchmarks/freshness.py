@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -27,12 +27,14 @@ import psutil
 import pyarrow.parquet as pq
 import redis
 from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
 
 from benchmarks import synthetic
 from benchmarks.bench_gowalla import published
 from benchmarks.events import Events
 from benchmarks.observer import Observer, logged_figures
 from benchmarks.synthetic import Result, Sizes
+from consumer.kafka.topics import PARTITIONS
 from process.log import FIGURES_EVERY
 from streamgcn.services.ports import free_port
 from streamgcn.services.redis import redis_command
@@ -93,13 +95,15 @@ def _written(rooms: Rooms, models: int) -> bool:
 
 @dataclass(frozen=True)
 class Running:
-    """What runs in this benchmark. ready: seconds until all lists were there."""
+    """What runs in this benchmark. partitions: of the topic; ready: seconds until all lists were
+    there."""
 
     rooms: Rooms
     redis: Broker
     observer: Observer
     producer: KafkaProducer
     events: Events
+    partitions: int
     ready: float
 
     def send(self, rate: int, seconds: float, over: Callable[[], bool] = lambda: True) -> float:
@@ -125,11 +129,14 @@ class Running:
 
 
 @contextmanager
-def running(sizes: Sizes, shop: Path, serving: bool = True, **properties: str) -> Iterator[Running]:
+def running(
+    sizes: Sizes, shop: Path, serving: bool = True, partitions: int = PARTITIONS, **properties: str
+) -> Iterator[Running]:
     """Everything started, all lists published and a few events answered; without `serving` the
     edges stored alone.
 
     Args:
+        partitions: of the topic.
         properties: of the broker, as for `start_apache_kafka`.
     """
     if "KAFKA_HOME" not in os.environ:
@@ -146,12 +153,15 @@ def running(sizes: Sizes, shop: Path, serving: bool = True, **properties: str) -
         rooms = OwnProcesses(folder, broker.address, url)
         rooms.env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
         stack.enter_context(rooms)
+        with closing(KafkaAdminClient(bootstrap_servers=broker.address)) as admin:
+            topic = {rooms.settings.kafka_topic: {"num_partitions": partitions}}
+            admin.create_topics(topic, wait_for_metadata=True)
         store_edges(rooms, shop)
         ready = start(rooms, url, sizes) if serving else 0.0
         seen = Observer(url, rooms.settings.redis_prefix)
         seen.start()
         producer = KafkaProducer(bootstrap_servers=broker.address, acks="all", linger_ms=5)
-        shown = Running(rooms, server, seen, producer, Events(shop, sizes), ready)
+        shown = Running(rooms, server, seen, producer, Events(shop, sizes), partitions, ready)
         if serving:
             shown.send(WARM_UP_RATE, WARM_UP_SECONDS)
             services.wait_for("the warm-up's lists", lambda: not seen.left())

@@ -18,7 +18,7 @@ from consumer.edge.schema import TABLE
 
 WINDOW_ROWS = 1_000_000
 PIECES = 4  # at least, in a window: with larger ones it could have almost twice as many rows
-MOST_TIMES = 4.0  # as large is a window at most for a reader of a share of the rows
+LARGEST = 4.0  # times WINDOW_ROWS: a window for a reader who takes few of the rows of each
 STAMP = TABLE.field("ingested_at").type
 MILLI = 1_000  # microseconds, to which statistics may be rounded
 PARTITIONS = 10_000  # of a topic, at most; a row of another program may say any number
@@ -99,12 +99,12 @@ def unstamped(files: Sequence[File], past: Mapping[int, int]) -> Iterator[Window
 def stamped(files: Sequence[File], after: int | None, share: float = 1.0) -> Iterator[Window]:
     """Windows of the rows with an ingest time behind `after`, epoch microseconds.
 
-    A file is read as a whole for each window that has rows of it: larger windows take less time.
+    For each window all files that may have rows of it are opened: larger windows take less time.
 
     Args:
         share: about which part of a window's rows the reader takes, more than 0, at most 1.
     """
-    most = WINDOW_ROWS * min(MOST_TIMES, 1.0 / share)
+    most = WINDOW_ROWS * min(LARGEST, 1.0 / share)
     done = -1 if after is None else after
     held = [(file, file.stamps) for file in files if file.stamps and file.stamps[1] + MILLI > done]
     pieces: list[tuple[int, float]] = []  # where a piece ends, and its rows, about

@@ -347,8 +347,8 @@ class UserEdges:
     def _gain(self, store: EdgeStore, held: Held, digests: set[str]) -> Iterator[None]:
         """As `hold`, where nothing is new."""
         stored, told = self._stored.copy(), self._unstored.wanted()
-        gone_here = self._unstored.forgotten(), self._unstored.erased()
-        digests |= yield from stored.gain(store, held, told, *gone_here)
+        forgotten, erased = self._unstored.forgotten(), self._unstored.erased()
+        digests |= yield from stored.gain(store, held, told, forgotten, erased)
         stored.held = held
         stored.is_used()  # before others leave, some of whom were read again just now
         if held is not None:

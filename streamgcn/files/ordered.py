@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from process.text import visible
 from streamgcn.files.source import FileError
 
-MEMORY_MB, OF_ROWS = 128, 10_000_000  # that DuckDB takes for so many rows; the rest lies on disk
+SMALL_FILE = 10_000_000  # rows, up to which
+MEMORY_MB = 128  # of DuckDB are enough; what is more lies in its folder
 OUT = 100_000  # rows of a block that is given back
 SCHEMA = pa.schema(
     [
@@ -82,7 +83,7 @@ class Ordered:
 
         # DuckDB sorts runs as large as its memory, and then has a piece of each run in memory. With
         # more memory there are fewer runs too: four times as many rows need twice as much.
-        memory = MEMORY_MB * max(1.0, math.sqrt(len(self) / OF_ROWS))
+        memory = MEMORY_MB * max(1.0, math.sqrt(len(self) / SMALL_FILE))
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{memory:.0f}MB",
             "threads": 1,

@@ -288,14 +288,16 @@ def test_one_forgotten_user_does_not_make_later_gains_read_the_users_of_all_rows
 
 
 def test_nobody_is_a_stranger_to_who_holds_all_partitions(topic: Topic) -> None:
-    topic.put("gone", "a", 1)
-    topic.put("gone", "b", 2)
+    topic.put("u", "a", 0)
+    topic.put("u", "b", 1)
     process = holding(topic, 0)
-    topic.erase("gone", 1)
-    process.grow()
+    assert process.edges.strangers(["u"]) == ["u"]
     process.assign(0, 1, 2, 3)
-    assert process.edges.unknown(["gone"]) == ["gone"]
-    assert process.edges.strangers(["gone", "y", "z"]) == []
+    assert process.edges.strangers(["u", "y", "z"]) == []
+    topic.put("u", "", 1, FORGET)
+    topic.store(1)
+    process.grow()
+    assert process.edges.unknown(["u"]) == ["u"]
 
 
 def test_rows_without_a_partition_count_as_rows_of_several() -> None:

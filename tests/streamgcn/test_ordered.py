@@ -14,7 +14,7 @@ def test_many_times_the_rows_that_the_memory_is_meant_for_are_put_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ordered, "MEMORY_MB", 24)  # too little for 2 million rows
-    monkeypatch.setattr(ordered, "OF_ROWS", 500_000)
+    monkeypatch.setattr(ordered, "SMALL_FILE", 500_000)
     n, blocks = 100_000, 20
     ids = pa.array([f"u{number}" for number in range(n)])
     ones, views = pa.array(np.ones(n)), pa.repeat("view", n)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from consumer.event.rules import FORGET
 
-IS_EVENT = (pc.field("type") != FORGET) | pc.field("type").is_null()  # no row of type `forget`
+IS_EVENT = (pc.field("type") != FORGET) | pc.field("type").is_null()  # any other type
 
 
 def digest(user: str) -> str:

@@ -74,8 +74,8 @@ class StoredEdges:
 
     def copy(self) -> StoredEdges:
         """The same, to be grown on another thread: it shares arrays, which nobody changes, and the
-        strangers. Some are put in, and stay where the copy is of no use; none is taken out before
-        `is_used`."""
+        strangers. While the copy grows, users are added to the shared strangers, where they stay
+        also if the copy is thrown away; none is taken out before `is_used`."""
         graph = self.graph
         same = StoredEdges(graph.weighing, self.held)
         ids = Ids(graph.user_ids.values), Ids(graph.item_ids.values)
@@ -106,8 +106,9 @@ class StoredEdges:
         """Read the store's new rows, a window at each step.
 
         Args:
-            cut: users who were forgotten in one of several partitions, and their newest places in
-                the log number `log`: once the store has all of these, their edges are read again.
+            cut: users with events in several partitions who were forgotten, and their newest
+                places in the log number `log`: once the store has all of these, their edges are
+                read again.
             wanted: users who are held here, whatever the partition of their newest row is.
 
         Raises:
@@ -145,9 +146,10 @@ class StoredEdges:
         strangers are found anew: those before may have been forgotten since.
 
         Args:
-            held: the partitions that are held from now on, those before among them.
+            held: the partitions that are held from now on; users of others that were held before
+                stay until `leave`.
             wanted: as for `grow`.
-            forgotten, erased: as of the unstored changes.
+            forgotten, erased: what `UnstoredChanges.forgotten` and `.erased` give.
 
         Returns:
             The digests of users who were forgotten. A list of one of them may be there still, as
@@ -169,14 +171,16 @@ class StoredEdges:
             self._note_partitions(rows, self.graph.extend(rows))
             self._number_users(self._numbered)
             yield
+        self.forget(erased)
         new = [user for user, number in self.numbers.items() if number >= first]
         again = {user for user in new if user in forgotten}
         if self.strangers.have_rows_of(were_held):
-            again |= yield from self._find_strangers(news, inside, first, erased)
+            again |= yield from self._find_strangers(news, inside, first)
         else:
             self.strangers = Strangers() if held is None else self.strangers.without(held)
+        self.strangers.discard(erased)
         again |= set(self.strangers.among(new))
-        self._read_again(store, again, wanted)
+        self._read_again(store, again - erased, wanted)
         if held is None:
             self.strangers = Strangers()
         self._derive()
@@ -203,10 +207,12 @@ class StoredEdges:
         """Make what the graph derives from its edges when it is first asked for."""
         self.graph.prepare()
 
-    def forget(self, user: str) -> None:
-        """Take out a user."""
-        self._take_out([user])
-        self.starts = self.graph.starts
+    def forget(self, users: Collection[str]) -> None:
+        """Take out users."""
+        there = [user for user in users if user in self.numbers]
+        if there:
+            self._take_out(there)
+            self.starts = self.graph.starts
 
     def expire(self, oldest: int) -> dict[str, int]:
         """Take out the edges whose last event is older than `oldest`, epoch milliseconds.
@@ -263,13 +269,13 @@ class StoredEdges:
         self._mixed.update(self.strangers.among(new))
 
     def _find_strangers(
-        self, news: News, inside: pc.Expression, first: int, erased: Set[str]
+        self, news: News, inside: pc.Expression, first: int
     ) -> Generator[None, None, set[str]]:
         """Read who has rows of other partitions.
 
         Args:
             inside: the condition for rows that were read just now; first: users of these rows have
-                this number or a later one; erased: users who are none.
+                this number or a later one.
 
         Returns:
             Those of them who are to be held here, and were not: any, if all partitions are held.
@@ -277,12 +283,7 @@ class StoredEdges:
         self.strangers, left = Strangers(), set[str]()
         for others in news.others_before(inside):
             for users, partitions in in_parts(others):
-                new = np.array(
-                    [
-                        self.numbers.get(user, first) >= first and user not in erased
-                        for user in users
-                    ]
-                )
+                new = np.array([self.numbers.get(user, first) >= first for user in users])
                 strangers = [*compress(users, new)]
                 self.strangers.add(strangers, partitions[new])
                 if self.held is None:

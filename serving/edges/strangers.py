@@ -72,8 +72,8 @@ class Strangers:
         """Put users in.
 
         Args:
-            partitions: int32 [users], of which one partition the rows of each user are, SEVERAL
-                where there are several or nobody knows; or one number for all users.
+            partitions: int32 [users], the partition of all rows of each user, SEVERAL where they
+                are of several or nobody knows; or one number for all users.
         """
         of = np.broadcast_to(np.asarray(partitions, np.int32), len(users))
         with self._lock:
@@ -93,8 +93,8 @@ class Strangers:
         return bool(np.isin(self._all().partitions, [SEVERAL, *partitions]).any())
 
     def without(self, partitions: Set[int]) -> Strangers:
-        """Those who have, or may have, rows of other partitions than these; who is of several and
-        has no rows any more is among them."""
+        """Those who have, or may have, rows of other partitions than these. A user marked SEVERAL
+        stays, even if all rows of the user were erased."""
         made, found = Strangers(), self._all()
         made._most = found.where(~np.isin(found.partitions, list(partitions)))
         return made

@@ -47,8 +47,9 @@ class UnstoredChanges:
         self.log = 0
         self.stored = stored
         self._popularity = popularity
-        self._cut: set[str] = set()  # users with events in several partitions who were forgotten,
-        self._cut_here: set[str] = set()  # and those of them of whom one partition alone was meant
+        self._cut: set[str] = set()  # users with events in several partitions who were forgotten
+        # The places of forgets that mean all partitions; some may be in the store by now.
+        self._forgets: dict[str, Positions] = {}
 
     def edges(self, user: str) -> Edges:
         """The user's edges as of now, with their weights."""
@@ -88,6 +89,7 @@ class UnstoredChanges:
         self.unsettled.clear()
         self.missing.clear()
         self.elsewhere.clear()
+        self._forgets.clear()
 
     def apply(self, event: Event, partition: int, at: Position) -> None:
         """Take one event; a stretch of the topic that is read again changes nothing."""
@@ -125,22 +127,23 @@ class UnstoredChanges:
         return {user for user, change in self.changed.items() if change.gone} | self._cut
 
     def erased(self) -> set[str]:
-        """Those of `forgotten` none of whose rows in the store will stay there."""
-        return self.forgotten() - self._cut_here
+        """Users none of whose rows in the store will stay: it does not have their forgets yet."""
+        offsets = self.stored.watermark.offsets(self.log)
+        return {u for u, places in self._forgets.items() if not are_before(places, offsets)}
 
     def leave(self, partitions: Set[int]) -> list[str]:
         """Drop users whose newest event is of none of these partitions, which alone are held.
 
         Returns:
-            Those of them who were forgotten in one partition and may have rows of others.
+            Those of them who were forgotten and may have rows in the store that stay there.
         """
         kept = {user: c for user, c in self.changed.items() if c.partition in partitions}
         gone = self.changed.keys() - kept.keys()
-        with_others = self._cut_here & gone
-        for users in (self.unsettled, self.missing, self._cut, self._cut_here):
+        cut = self._cut & gone
+        for users in (self.unsettled, self.missing, self._cut):
             users -= gone
         self.changed = kept
-        return [*with_others]
+        return [*cut - self.erased()]
 
     def read_whole(self, moved: Set[str], missing: Set[str]) -> None:
         """The store was read for users with rows of partitions that other processes read.
@@ -165,8 +168,8 @@ class UnstoredChanges:
         Those of them whose newest rows are of partitions read here are unsettled.
         """
         if self.stored.held is not None:
-            # Where a user has rows of several, this tells one: a gain reads the store to the end
-            # first, and so hears of the others.
+            # `seen` names only the partition of a user's newest row: a gain reads the store to the
+            # end first, and so hears of other partitions.
             others = {user: p for user, p in seen.partitions.items() if not self.has(user)}
             partitions = np.fromiter(others.values(), np.int32, len(others))
             self.stored.strangers.add([*others], partitions)
@@ -218,7 +221,9 @@ class UnstoredChanges:
         """
         now = self.cut()
         self._cut -= {user for user, places in cut.items() if now.get(user) == places}
-        self._cut_here &= self._cut
+        erased = self.erased()
+        self._forgets = {user: self._forgets[user] for user in erased}
+        self.stored.forget(erased)  # whom a growth has read that began before their forgets came
         offsets = self.stored.watermark.offsets(self.log)
         kept = {}
         for user, change in self.changed.items():
@@ -267,13 +272,11 @@ class UnstoredChanges:
             if change is None or change.move(partition, at):
                 for item, edge in self.edges(user).items():
                     self._popularity.change(item, edge, -1)
-                self.stored.forget(user)
+                self.stored.forget([user])
                 if several:
                     self._cut.add(user)
                 if everywhere:
-                    self._cut_here.discard(user)
-                elif several:
-                    self._cut_here.add(user)
+                    self._forgets.setdefault(user, {})[partition] = at
                 elsewhere = change.elsewhere if change else None
                 self.changed[user] = Changed({}, partition, at, True, elsewhere)
         elif several:

@@ -350,7 +350,7 @@ class UserEdges:
         forgotten, erased = self._unstored.forgotten(), self._unstored.erased()
         digests |= yield from stored.gain(store, held, told, forgotten, erased)
         stored.held = held
-        stored.is_used()  # before others leave, some of whom were read again just now
+        stored.is_used()  # first: some of those read again leave below, and are strangers once more
         if held is not None:
             stored.strangers.add(self._unstored.leave(held))
             gone = told - self.changed.keys()

@@ -12,6 +12,7 @@ from consumer.edge.files import USERS, Files
 from consumer.edge.news import News
 from consumer.event.json import FORGET
 from consumer.event.rules import HERE
+from consumer.ingest.decode import Position
 from serving.edges.steps import in_parts
 from serving.edges.strangers import Strangers
 from tests.holding import Process, Topic, hold
@@ -248,6 +249,97 @@ def test_a_user_whose_forget_is_not_stored_when_a_partition_comes_is_no_stranger
     topic.store(99)
     process.grow()
     assert process.edges.unknown(["u", "m"]) == ["u"]
+
+
+def test_a_user_of_others_who_is_forgotten_in_a_partition_that_is_held_here_stays_a_stranger(
+    topic: Topic,
+) -> None:
+    topic.put("u", "old", 2)
+    for partition in (1, 2, 3):
+        topic.put("u", HERE, partition, FORGET)
+    topic.put("u", "x", 2)
+    topic.put("u", "y", 3)  # so that a gain reads the users of all rows
+    process = holding(topic, 0)
+    topic.put("u", HERE, 0, FORGET)
+    process.read()
+    process.assign(0, 1)
+    assert process.edges.unknown(["u", "nobody"]) == ["nobody"]
+    topic.store(99)
+    process.grow()
+    topic.put("u", "c", 0)
+    process.read()
+    assert process.edges.is_missing("u")
+    topic.store(99)
+    process.grow()
+    assert list(process.edges.items("u")) == ["x", "y", "c"]
+
+
+def test_a_user_who_came_again_after_a_stored_forget_is_a_stranger_to_who_loses_its_partition(
+    topic: Topic,
+) -> None:
+    topic.put("m", "a", 2)
+    topic.put("m", "b", 3)  # so that a gain reads the users of all rows
+    process = holding(topic, 0, 1)
+    topic.put("u", "", 0, FORGET)
+    topic.put("u", "y", 3)
+    topic.put("u", "x", 1)
+    forget, _, last = topic.events[-3:]
+    for partition, offset, event in (last, forget):
+        process.edges.apply(event, partition, Position(offset, 0))
+    topic.store(2)  # all but the last
+    process.assign(1, 2)
+    process.read()
+    assert process.edges.is_missing("u")
+    topic.store(1)
+    process.grow()
+    assert list(process.edges.items("u")) == ["y", "x"]
+
+
+def test_a_user_who_was_forgotten_everywhere_is_no_stranger_though_one_partitions_forget_follows(
+    topic: Topic,
+) -> None:
+    topic.put("u", "a", 0)
+    topic.put("u", "b", 1)
+    process = holding(topic, 0, 1)
+    topic.put("u", "c", 0)
+    topic.put("u", "", 1, FORGET)
+    topic.put("u", HERE, 1, FORGET)
+    process.read()
+    process.assign(0)
+    topic.store(99)
+    process.grow()
+    assert process.edges.unknown(["u"]) == ["u"]
+
+
+@pytest.mark.parametrize("newest", [1, 2])
+def test_a_forgotten_user_with_rows_of_the_partition_that_comes_is_no_stranger_after_it(
+    topic: Topic, newest: int
+) -> None:
+    for partition in (3 - newest, newest):
+        topic.put("u", "a", partition)
+    process = holding(topic, 0)
+    topic.put("u", "", 0, FORGET)  # which is not stored when the partition comes
+    process.read()
+    process.assign(0, 1)
+    topic.store(99)
+    process.grow()
+    assert process.edges.unknown(["u"]) == ["u"]
+
+
+def test_a_user_whom_a_growth_reads_that_began_before_the_forget_does_not_come_back(
+    topic: Topic,
+) -> None:
+    topic.put("u", "a", 0)
+    process = holding(topic, 0, 1)
+    topic.put("v", "b", 0)
+    topic.store(1)
+    growth = process.edges.begin_growth()
+    growth.run(topic.rows)
+    topic.put("u", "", 1, FORGET)
+    process.read()
+    process.edges.finish_growth(growth)
+    process.assign(0)
+    assert not process.edges.has("u")
 
 
 def test_a_user_who_was_read_again_and_left_with_a_lost_partition_is_a_stranger(

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from process.text import visible
 from streamgcn.files.source import FileError
 
-SMALL_FILE = 10_000_000  # rows, up to which
-MEMORY_MB = 128  # of DuckDB are enough; what is more lies in its folder
+SMALL_FILE = 630_000_000  # bytes of SCHEMA's columns: 10 million rows with ids of eight bytes
+MEMORY_MB = 120  # of DuckDB, for the runs of a small file; what is more lies in its folder
+MERGED = 122_880  # rows that DuckDB merges at a time; all of them are in memory
 OUT = 100_000  # rows of a block that is given back
 SCHEMA = pa.schema(
     [
@@ -39,6 +40,7 @@ class Ordered:
 
     def __init__(self, folder: Path) -> None:
         self._rows = 0
+        self._bytes = 0
         self._timed = False
         self._folder = folder
         self._file = folder / "events.parquet"
@@ -62,10 +64,11 @@ class Ordered:
         self._rows += len(events)
         self._timed |= events["timestamp"].null_count < len(events)
         try:
-            numbered = events.append_column("number", pa.array(numbers))
-            self._writer.write_table(numbered.select(SCHEMA.names))
+            numbered = events.append_column("number", pa.array(numbers)).select(SCHEMA.names)
+            self._writer.write_table(numbered)
         except OSError as error:
             raise _failed(error) from error
+        self._bytes += numbered.nbytes
 
     def blocks(self, default_ms: int) -> Iterator[pa.Table]:
         """All events, oldest first, those of one time in the order in which they were added.
@@ -82,8 +85,9 @@ class Ordered:
         import duckdb  # here alone: where a process ends in haste it prints what it has leaked
 
         # DuckDB sorts runs as large as its memory, and then has a piece of each run in memory. With
-        # more memory there are fewer runs too: four times as many rows need twice as much.
-        memory = MEMORY_MB * max(1.0, math.sqrt(len(self) / SMALL_FILE))
+        # more memory there are fewer runs too: four times as many bytes need twice as much.
+        memory = MEMORY_MB * max(1.0, math.sqrt(self._bytes / SMALL_FILE))
+        memory += self._bytes * MERGED / max(MERGED, len(self)) / 1e6
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{memory:.0f}MB",
             "threads": 1,

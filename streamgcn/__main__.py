@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from process.allocator import use_one_heap
+from process.allocator import limit_memory
 from process.shutdown import SIGNALS
 
 PROCESSES = ("up", "consumer", "trainer", "serving", "page")  # which run until a signal
@@ -28,7 +28,7 @@ def main() -> None:
     if runs_on:
         atexit.register(_leave, code)  # the first is called last, when no thread is left
     if sys.argv[1:2] == ["serving"]:  # which holds a share of what it reads
-        use_one_heap()
+        limit_memory()
     from streamgcn.cli.main import main as run
 
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:

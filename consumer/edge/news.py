@@ -114,9 +114,8 @@ class News:
             yield shared
 
     def shared_before(self, inside: pc.Expression, n: int) -> Iterator[pa.Table]:
-        """The rows of these partitions that are not new, and all of type `forget`, in the order.
-
-        Windows with few such rows come together, as a graph copies all edges when rows are added.
+        """The rows of these partitions that are not new, and all of type `forget`, in the order, a
+        window at a time.
 
         Args:
             inside: as for `shared`.
@@ -125,15 +124,9 @@ class News:
         Raises:
             StoreError: the table cannot be read.
         """
-        parts: list[pa.Table] = []
         share = n / max(n, len(self._ends)) if n else 1.0
         for window in self._windows_before(share):
-            parts.append(self._inside(window, inside))
-            if sum(map(len, parts)) >= windows.WINDOW_ROWS:
-                yield pa.concat_tables(parts)
-                parts = []
-        if parts:
-            yield pa.concat_tables(parts)
+            yield self._inside(window, inside)
 
     def others_before(self, inside: pc.Expression) -> Iterator[pa.Table]:
         """As `Shared.others`, window by window, of the rows that are not new; `inside` as there.

@@ -14,12 +14,13 @@ from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import notices, split
 from serving.edges.strangers import SEVERAL
 from trainer.graph.arrays import Int32s
-from trainer.graph.growth import grow, take_out
+from trainer.graph.growth import grow, joined, take_out
 from trainer.graph.interactions import InteractionGraph
 
 Held = frozenset[int] | None  # partitions whose users a process holds; None: all, and any to come
 
 IDS_AT_ONCE = 10_000
+NOBODY = USERS.empty_table()
 
 
 class Step(NamedTuple):
@@ -32,7 +33,7 @@ class Step(NamedTuple):
     rows: pa.Table
     digests: Set[str]
     watermark: Watermark
-    others: pa.Table = USERS.empty_table()
+    others: pa.Table = NOBODY
 
 
 def in_parts(others: pa.Table) -> Iterator[tuple[list[str], Int32s]]:
@@ -63,11 +64,18 @@ def steps(
     forgotten = take_out(graph, news)
     if forgotten:
         yield Step(forgotten.rows, forgotten.notices.keys(), watermark)
-    for shared in news.shared(of_partitions(held)):
-        kept, _ = split(shared.rows)
+    others: list[pa.Table] = []  # of the last window
+
+    def windows() -> Iterator[pa.Table]:
+        for shared in news.shared(of_partitions(held)):
+            others.append(shared.others)
+            yield shared.rows
+
+    for rows in joined(windows(), graph):
+        kept, _ = split(rows)
         graph.extend(kept)
-        watermark = watermark.after(shared.rows)
-        yield Step(kept, notices(shared.rows).keys(), watermark, shared.others)
+        watermark = watermark.after(rows)
+        yield Step(kept, notices(rows).keys(), watermark, others.pop() if others else NOBODY)
     yield Step(TABLE.empty_table(), set(), news.end(watermark))
 
 

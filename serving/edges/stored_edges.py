@@ -27,7 +27,7 @@ from serving.edges.edge import Edge, Edges
 from serving.edges.steps import Held, gained, in_parts, steps
 from serving.edges.strangers import SEVERAL, Strangers
 from trainer.graph.arrays import Int32s, Int64s
-from trainer.graph.growth import read_again
+from trainer.graph.growth import joined, read_again
 from trainer.graph.ids import Ids
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.weights import Weighing
@@ -164,8 +164,9 @@ class StoredEdges:
         news, known, first = store.news(self.watermark), self.graph.user_ids.values, self._numbered
         inside, were_held = gained(self.held, held), self.held
         self.held = held
-        for found in news.shared_before(inside, 0 if held is None else len(held - were_held)):
-            rows, notices = split(found)
+        found = news.shared_before(inside, 0 if held is None else len(held - were_held))
+        for more in joined(found, self.graph):
+            rows, notices = split(more)
             digests |= notices
             rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=known)))
             self._note_partitions(rows, self.graph.extend(rows))

@@ -68,6 +68,35 @@ before = memory("RssAnon"), memory("RssFile")
 model = ServedModel(snapshots.read("20260101T000000.000000Z"), torch.device("cpu"))
 print((memory("RssAnon") - before[0]) / 1e6, (memory("RssFile") - before[1]) / 1e6)
 """
+OF_LISTS = """
+import sys
+import types
+
+from streamgcn import __main__ as entry
+
+def run():
+    import torch
+    from serving.lists.topk import FirstPass
+    from tests.memory import memory
+
+    first = FirstPass(torch.ones(2_400, 576).to(torch.bfloat16), 0, 2)
+    model = types.SimpleNamespace(vectors=0, n_items=2_000)
+    for n in range(801):
+        model.n_items = 2_000 + n // 8  # as new items come
+        scores = first.scores(model, torch.ones(1 + n % 64, 576))
+        assert scores.shape == (1 + n % 64, model.n_items)
+        assert (scores == 576).all()
+        if n == 0:
+            before = memory("RssAnon")
+    print((memory("RssAnon") - before) / 1e6)
+    sys.exit()
+
+command = types.ModuleType("streamgcn.cli.main")
+command.main = run
+sys.modules["streamgcn.cli.main"] = command
+sys.argv[1:] = ["serving"]
+entry.main()
+"""
 
 
 def read_as(command: str, folder: Path) -> tuple[int, int, float, float]:
@@ -103,6 +132,12 @@ def test_what_serving_has_read_of_users_whom_others_hold_goes_back_to_the_system
     assert (users, edges) == (USERS // 100, ROWS // 100)
     assert held < 25
     assert looked_back < 50
+
+
+def test_lists_of_any_number_of_users_and_items_leave_little_of_torchs_compiled_code() -> None:
+    made = [sys.executable, "-c", OF_LISTS]
+    ended = subprocess.run(made, capture_output=True, text=True, check=True)
+    assert float(ended.stdout) < 40
 
 
 def test_the_tables_of_a_model_are_in_memory_once(tmp_path: Path) -> None:

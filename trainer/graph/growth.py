@@ -9,7 +9,7 @@ Of several ranks each takes in the rows of its own users.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -21,6 +21,8 @@ from consumer.edge.store import EdgeStore, Watermark
 from consumer.edge.traces import matching, notices, split
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.own_users import own_rows
+
+PART = 16  # of a graph's edges: so many rows are put in at once, at least
 
 
 class Step(NamedTuple):
@@ -49,7 +51,7 @@ def grow(graph: InteractionGraph, store: EdgeStore, watermark: Watermark) -> Ite
     forgotten = take_out(graph, news)
     if forgotten:
         yield forgotten
-    for rows in news.read():
+    for rows in joined(news.read(), graph):
         events, _ = split(rows)
         kept = own_rows(events, graph.ranks)
         if graph.ranks.several:
@@ -58,6 +60,28 @@ def grow(graph: InteractionGraph, store: EdgeStore, watermark: Watermark) -> Ite
         watermark = watermark.after(rows)
         yield Step(kept, len(rows) - len(events) + len(kept), notices(rows), watermark)
     yield Step(TABLE.empty_table(), 0, {}, news.end(watermark))
+
+
+def joined(windows: Iterable[pa.Table], graph: InteractionGraph) -> Iterator[pa.Table]:
+    """The rows of windows, those of several together where these are few beside the graph's edges.
+
+    An extension of the graph copies all edges: with the rows of one window each, the time would go
+    with the square of the edges. Now it goes with the edges, as memory does.
+
+    Yields:
+        A table for each window, empty where its rows come with those of a later one; at the end
+        what is left.
+    """
+    waiting: list[pa.Table] = []
+    for rows in windows:
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= len(graph) // PART:
+            yield pa.concat_tables(waiting)
+            waiting = []
+        else:
+            yield TABLE.empty_table()
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def take_out(graph: InteractionGraph, news: News) -> Step | None:

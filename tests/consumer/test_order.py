@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -252,37 +253,64 @@ def test_a_window_of_a_merged_file_has_at_most_a_quarter_more_rows_than_planned(
     assert max(map(len, parts)) <= 125
 
 
-def test_who_reads_one_of_four_partitions_opens_a_merged_file_for_a_quarter_of_the_windows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = EdgeStore.begin(str(tmp_path), "t")
-    for n in range(64):
-        events = [(f"u{p}", f"i{n}", "view") for p in range(4)]
-        put_ = taken(rows(events, [(p, n) for p in range(4)]), n * 1_000_000)
-        starts: dict[int, int | None] = dict.fromkeys(range(4), n or None)
-        store.append(put_, starts, dict.fromkeys(range(4), n + 1), store.newest())
+Read = Callable[[int], list[int]]
+
+
+def read_of_merged(n: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
+    """A merged file with 64 rows in each of n partitions, read in windows of 16 rows.
+
+    Returns:
+        What reads partition 2 and says how many of its rows each window had, given how many
+        partitions are said to be read.
+    """
+    store = EdgeStore.begin(str(folder), "t")
+    for at in range(64):
+        events = [(f"u{p}", f"i{at}", "view") for p in range(n)]
+        put_ = taken(rows(events, [(p, at) for p in range(n)]), at * 1_000_000)
+        starts: dict[int, int | None] = dict.fromkeys(range(n), at or None)
+        store.append(put_, starts, dict.fromkeys(range(n), at + 1), store.newest())
     store.tidy()
     end = store.news(Watermark()).end(Watermark())
     monkeypatch.setattr(windows, "WINDOW_ROWS", 16)
-    opened = 0
+    had: list[int] = []
     read = Files.read
 
     def counted(*given: Any) -> pa.Table:
-        nonlocal opened
-        opened += 1
-        return read(*given)
+        found = read(*given)
+        had.append(len(found))
+        return found
 
     monkeypatch.setattr(Files, "read", counted)
 
-    def read_one(of: int) -> tuple[list[str], int]:
-        nonlocal opened
-        opened = 0
+    def read_two(of: int) -> list[int]:
+        had.clear()
         found = [*store.news(end).shared_before(pc.field("kafka_partition") == 2, of)]
-        return pa.concat_tables(found)["item_id"].to_pylist(), opened
+        assert pa.concat_tables(found)["item_id"].to_pylist() == [f"i{at}" for at in range(64)]
+        return had.copy()
 
-    (known, few), (unknown, many) = read_one(1), read_one(0)
-    assert known == unknown == [f"i{n}" for n in range(64)]
-    assert few <= many / 3
+    return read_two
+
+
+def test_who_reads_one_of_four_partitions_opens_a_merged_file_for_a_quarter_of_the_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = read_of_merged(4, tmp_path, monkeypatch)
+    assert len(read(1)) <= len(read(0)) / 3
+
+
+def test_who_reads_one_of_twelve_partitions_has_windows_of_four_times_the_rows_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = read_of_merged(12, tmp_path, monkeypatch)
+    assert len(read(1)) <= len(read(0)) / 3
+    assert max(read(1)) <= (windows.LARGEST + 1 / windows.PIECES) * windows.WINDOW_ROWS / 12 + 1
+
+
+def test_who_reads_more_partitions_than_have_rows_has_windows_as_one_who_reads_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = read_of_merged(4, tmp_path, monkeypatch)
+    assert read(12) == read(4) == read(0)
 
 
 READ = """

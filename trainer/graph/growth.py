@@ -66,7 +66,8 @@ def joined(windows: Iterable[pa.Table], graph: InteractionGraph) -> Iterator[pa.
     """The rows of windows, those of several together where these are few beside the graph's edges.
 
     An extension of the graph copies all edges: with the rows of one window each, the time would go
-    with the square of the edges. Now it goes with the edges, as memory does.
+    with the square of the edges. Rows wait until they are a sixteenth of the edges, so it goes with
+    the edges, and so does memory.
 
     Yields:
         A table for each window, empty where its rows come with those of a later one; at the end

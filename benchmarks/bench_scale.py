@@ -12,10 +12,13 @@ memory    MB of each process twenty seconds after all lists are written, as prop
           serves the same model over an empty edge store. Of that only anonymous memory counts: with
           PSS alone the libraries' files, shared by more processes, would make each one look
           smaller.
-rates     for each one: events/s that were sent, seconds from an event to its user's new list,
-          cores of each process meanwhile. held_per_s is the largest rate that all processes hold
-          together: so many events were sent, and 99 of 100 lists came within a second.
-takeover  the worst of these seconds, at the first rate, when one of the processes is killed
+rates     for each one, the lowest first: events/s that were sent, seconds from an event to its
+          user's new list, cores of each process from the first event until the last list. A rate
+          is held by all processes together if so many events were sent and 99 of 100 lists came
+          within a second; held_per_s is the largest one that is held as all lower ones are. After a
+          rate whose events were not all answered within a minute no higher one is sent:
+          not_sent_per_s names these.
+takeover  the worst of these seconds, at the lowest rate, when one of the processes is killed
           (SIGKILL).
 
 Prints JSON. `ratio` is the largest process against the one process alone, or the fewest.
@@ -29,8 +32,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import takewhile
 from pathlib import Path
 
 import psutil
@@ -66,21 +70,11 @@ def started(shown: Running, n: int, **settings: str) -> list[str]:
     return names
 
 
-def processes(shown: Running, names: Sequence[str]) -> dict[str, psutil.Process]:
-    """The serving processes by name."""
-    return {name: psutil.Process(shown.rooms.pid(name)) for name in names}
-
-
 def megabytes(process: psutil.Process) -> tuple[float, float]:
     """PSS, and anonymous memory."""
     text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
     kib = {name: int(text.split(f"\n{name}:")[1].split()[0]) for name in ("Pss", "Anonymous")}
     return kib["Pss"] * 1.024e-3, kib["Anonymous"] * 1.024e-3
-
-
-def seconds_used(of: Mapping[str, psutil.Process]) -> dict[str, float]:
-    """CPU seconds of each process so far."""
-    return {name: sum(process.cpu_times()[:2]) for name, process in of.items()}
 
 
 def over_nothing(shown: Running, folder: Path) -> tuple[float, float]:
@@ -103,13 +97,26 @@ def over_nothing(shown: Running, folder: Path) -> tuple[float, float]:
 
 def at_rate(shown: Running, rate: int, seconds: float, names: Sequence[str]) -> Result:
     """The figures of one rate, with these serving processes."""
-    of = processes(shown, names)
-    before, begun = seconds_used(of), time.monotonic()
-    made = measure(shown, rate, seconds, serving=names[0])
-    lasted, after = time.monotonic() - begun, seconds_used(of)
+    made = measure(shown, rate, seconds, serving=names)
     wanted = ("sent_per_s", "never_seen", "p50_s", "p99_s")
-    cores = [round((after[name] - before[name]) / lasted, 2) for name in names]
+    cores = [made["cores"][name] for name in names]
     return {name: made[name] for name in wanted} | {"cores": cores}
+
+
+def at_rates(
+    shown: Running, rates: Sequence[int], seconds: float, names: Sequence[str]
+) -> dict[int, Result]:
+    """The figures of ascending rates, up to one whose events are not all answered in time.
+
+    What was not answered then is by the end.
+    """
+    made: dict[int, Result] = {}
+    for rate in rates:
+        made[rate] = at_rate(shown, rate, seconds, names)
+        if made[rate]["never_seen"]:
+            shown.warm_up(PATIENCE)
+            break
+    return made
 
 
 def is_held(rate: int, figures: Result) -> bool:
@@ -122,18 +129,22 @@ def several(shown: Running, n: int, rates: Sequence[int], seconds: float, nothin
     """The figures of so many processes; `nothing`: anonymous memory of one over no edges."""
     names = started(shown, n)
     time.sleep(SETTLING)
-    memory = sorted(map(megabytes, processes(shown, names).values()), reverse=True)
-    made = {rate: at_rate(shown, rate, seconds, names) for rate in rates}
+    memory = sorted(
+        (megabytes(psutil.Process(shown.rooms.pid(name))) for name in names), reverse=True
+    )
+    made = at_rates(shown, rates, seconds, names)
+    held = takewhile(lambda rate: is_held(rate, made[rate]), made)
     result: Result = {
         "memory_mb": [round(pss, 1) for pss, _ in memory],
         "more_mb": [round(own - nothing, 1) for _, own in memory],
         "rates": {f"{rate}/s": figures for rate, figures in made.items()},
-        "held_per_s": max((rate for rate in rates if is_held(rate, made[rate])), default=0),
+        "held_per_s": max(held, default=0),
+        "not_sent_per_s": [rate for rate in rates if rate not in made],
     }
     if n > 1:
         timer = threading.Timer(seconds / 4, shown.rooms.kill, [names.pop()])
         timer.start()
-        taken_over = measure(shown, rates[0], seconds, serving=names[0])
+        taken_over = measure(shown, rates[0], seconds, serving=names)
         timer.join()
         result |= {
             "takeover_worst_s": taken_over["worst_s"],
@@ -169,7 +180,7 @@ def main() -> None:
         with edges as shown, tempfile.TemporaryDirectory() as folder:
             nothing = over_nothing(shown, Path(folder))
             made = {
-                n: several(shown, n, given.rates, given.seconds, nothing[1])
+                n: several(shown, n, sorted(given.rates), given.seconds, nothing[1])
                 for n in given.processes
             }
     alone = made[min(made)]

@@ -32,7 +32,7 @@ from kafka.admin import KafkaAdminClient
 from benchmarks import synthetic
 from benchmarks.bench_gowalla import published
 from benchmarks.events import Events
-from benchmarks.observer import Observer, logged_figures
+from benchmarks.observer import SAMPLED, Observer, logged_figures
 from benchmarks.synthetic import Result, Sizes
 from consumer.kafka.topics import PARTITIONS
 from process.log import FIGURES_EVERY
@@ -44,7 +44,9 @@ from tests.rooms import Process, Rooms
 from tests.services import Broker
 from trainer.model.model_file import written
 
-PATIENCE = 3_600.0  # seconds until the consumer has taken all edges, and until all lists are there
+# Seconds that each may take: publishing all edges, the consumer with these, all lists, and what a
+# rate has left.
+PATIENCE = 3_600.0
 LEFT_SECONDS = 60.0  # that the events of one rate have to be answered after the last was sent
 WARM_UP_RATE, WARM_UP_SECONDS = 100, 3.0
 LIMIT_SECONDS = 1.0
@@ -127,6 +129,12 @@ class Running:
         self.producer.flush()
         return sent / (time.monotonic() - begun)
 
+    def warm_up(self, seconds: float = services.PATIENCE) -> None:
+        """Send a few events and wait until these, and all before them, are answered."""
+        self.send(WARM_UP_RATE, WARM_UP_SECONDS)
+        services.wait_for("the warm-up's lists", lambda: not self.observer.left(), seconds)
+        self.observer.take()
+
 
 @contextmanager
 def running(
@@ -160,16 +168,14 @@ def running(
         ready = start(rooms, url, sizes) if serving else 0.0
         seen = Observer(url, rooms.settings.redis_prefix)
         seen.start()
+        stack.callback(seen.join)
+        stack.callback(seen.stop.set)
         producer = KafkaProducer(bootstrap_servers=broker.address, acks="all", linger_ms=5)
+        stack.callback(producer.close)
         shown = Running(rooms, server, seen, producer, Events(shop, sizes), partitions, ready)
         if serving:
-            shown.send(WARM_UP_RATE, WARM_UP_SECONDS)
-            services.wait_for("the warm-up's lists", lambda: not seen.left())
-            seen.take()
+            shown.warm_up()
         yield shown
-        seen.stop.set()
-        seen.join()
-        producer.close()
 
 
 def store_edges(rooms: Rooms, shop: Path) -> None:
@@ -199,20 +205,27 @@ def measure(
     rate: int,
     seconds: float,
     over: Callable[[], bool] = lambda: True,
-    serving: str = "serving",
+    serving: Sequence[str] = ("serving",),
 ) -> Result:
-    """One rate: what the observer saw, what `serving` logged meanwhile, what the processes used."""
+    """One rate: what the observer saw, what the first process of `serving` logged meanwhile, and
+    what the processes used until the last event was answered or LEFT_SECONDS were over.
+    """
     rooms, seen = shown.rooms, shown.observer
-    logged, before, begun = len(rooms.log(serving)), used(), time.monotonic()
+    logged, before = len(rooms.log(serving[0])), used(rooms, serving)
+    begun = time.monotonic()
     sent_per_s = shown.send(rate, seconds, over)
     deadline = time.monotonic() + LEFT_SECONDS
     while seen.left() and time.monotonic() < deadline:
         time.sleep(0.05)
-    lasted = time.monotonic() - begun
+    lasted, after = time.monotonic() - begun, used(rooms, serving)
     time.sleep(FIGURES_EVERY)  # for the log line of the last events
     waits = np.sort(seen.take())
+    if not len(waits):
+        sys.exit(
+            f"at {rate} events/s no event was of a user whose id ends in {SAMPLED}, as the "
+            "observed ones do: give a higher rate or more seconds"
+        )
     p50, p95, p99 = (waits[int(len(waits) * share)] for share in (0.5, 0.95, 0.99))
-    after = used()
     return {
         "sent_per_s": round(sent_per_s),
         "sampled": len(waits),
@@ -222,7 +235,7 @@ def measure(
         "p99_s": finite(p99),
         "worst_s": finite(waits[-1]),
         "p99_over_limit": finite(p99 / LIMIT_SECONDS),
-        "logged_ms": logged_figures(rooms.log(serving)[logged:]),
+        "logged_ms": logged_figures(rooms.log(serving[0])[logged:]),
         "cores": {n: round((after[n] - before[n]) / lasted, 2) for n in before if n in after},
     }
 
@@ -232,11 +245,12 @@ def finite(seconds: float) -> float | None:
     return round(float(seconds), 3) if np.isfinite(seconds) else None
 
 
-def used() -> dict[str, float]:
-    """CPU seconds of each process of the benchmark."""
-    found = {"observer and producer": psutil.Process()}
+def used(rooms: Rooms, serving: Sequence[str]) -> dict[str, float]:
+    """CPU seconds of each process of the benchmark; `serving`: names in `rooms`."""
+    found = {name: psutil.Process(rooms.pid(name)) for name in serving}
+    found["observer and producer"] = psutil.Process()
     for child in psutil.Process().children():
         command = child.cmdline()
         started = command[-1] in ("consumer", "trainer", "serving")
-        found[command[-1] if started else Path(command[0]).name.split()[0]] = child
+        found.setdefault(command[-1] if started else Path(command[0]).name.split()[0], child)
     return {name: sum(process.cpu_times()[:2]) for name, process in found.items()}

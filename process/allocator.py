@@ -1,12 +1,11 @@
-"""What a process that holds a share of what it reads keeps: little of what it has freed.
+"""Makes a process that holds a share of what it reads give freed memory back to the system.
 
 Arrow's own allocator keeps what Arrow's threads have freed: after a million rows were read and ten
 thousand of them kept, 70 MB. glibc keeps a heap for each of several threads and gives back little
 of any but the first. With one heap, which is the C library's, `malloc_trim` gives back nearly all.
 
 Torch's oneDNN compiles code for each size of matrices that it multiplies in half precision, and
-keeps the code of the last 1,024 sizes, in two caches: 860 MB after 1,600 sizes. With 16 sizes in
-each cache that is 17 MB.
+keeps the code of the last 1,024 sizes in each of two caches: 860 MB after 1,600 sizes.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from consumer.event.rules import FORGET
 
-IS_EVENT = (pc.field("type") != FORGET) | pc.field("type").is_null()  # any other type
+IS_EVENT = (pc.field("type") != FORGET) | pc.field("type").is_null()  # any type but `forget`
 
 
 def digest(user: str) -> str:

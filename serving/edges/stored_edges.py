@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from consumer.edge.news import News
 from consumer.edge.store import EdgeStore, Watermark
-from consumer.edge.traces import split
+from consumer.edge.traces import digest, split
 from serving.edges.changes import Positions, are_before
 from serving.edges.edge import Edge, Edges
 from serving.edges.steps import Held, gained, in_parts, steps
@@ -69,6 +69,7 @@ class StoredEdges:
         self._partitions: Int32s = np.empty(0, np.int32)
         self._several = np.empty(0, np.bool_)  # whether a user's rows are of several partitions
         self._digests: set[str] = set()  # of users who are forgotten; nobody was told yet
+        self._noticed: set[str] = set()  # the same, of the last growth that came to the end
         self._mixed: set[str] = set()  # users who are to be read again as a whole
         self._own: set[str] = set()  # users who were strangers until they were read again
 
@@ -87,7 +88,7 @@ class StoredEdges:
         same._digests, same._mixed = set(self._digests), set(self._mixed)
         same._items, same._numbered = list(self._items), self._numbered
         same.strangers, same.is_half_read = self.strangers, self.is_half_read
-        same._own = set(self._own)
+        same._own, same._noticed = set(self._own), self._noticed
         return same
 
     def emptied(self) -> StoredEdges:
@@ -133,7 +134,8 @@ class StoredEdges:
             self._number_users(0 if self._digests else self._numbered)
             self._derive()
         self.is_half_read = False
-        digests, self._digests = self._digests, set()
+        self._noticed = digests = self._digests
+        self._digests = set()
         return GrowthResult(digests, users, {user for user in mixed if user in self.numbers})
 
     def gain(
@@ -166,6 +168,9 @@ class StoredEdges:
         self.held = held
         found = news.shared_before(inside, 0 if held is None else len(held - were_held))
         for more in joined(found, self.graph):
+            if not len(more):  # those of a window that come with the next one's
+                yield
+                continue
             rows, notices = split(more)
             digests |= notices
             rows = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=known)))
@@ -207,6 +212,11 @@ class StoredEdges:
     def prepare(self) -> None:
         """Make what the graph derives from its edges when it is first asked for."""
         self.graph.prepare()
+
+    def has_notice(self, user: str) -> bool:
+        """Whether the last growth has read that the store had forgotten the user."""
+        made = digest(user)
+        return made in self._noticed or made in self._digests
 
     def forget(self, users: Collection[str]) -> None:
         """Take out users."""

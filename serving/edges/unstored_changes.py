@@ -48,7 +48,7 @@ class UnstoredChanges:
         self.stored = stored
         self._popularity = popularity
         self._cut: set[str] = set()  # users with events in several partitions who were forgotten
-        # The places of forgets that mean all partitions; some may be in the store by now.
+        # The places of forgets of all partitions that the store did not have when it was read.
         self._forgets: dict[str, Positions] = {}
 
     def edges(self, user: str) -> Edges:
@@ -127,9 +127,19 @@ class UnstoredChanges:
         return {user for user, change in self.changed.items() if change.gone} | self._cut
 
     def erased(self) -> set[str]:
-        """Users none of whose rows in the store will stay: it does not have their forgets yet."""
+        """Users of whom all rows that were read of the store will go: their forgets, of all
+        partitions, came here and were not in the store when it was read.
+
+        The store has a forget before it has the forget's offset, so the notice of it counts too.
+        """
+        if any(log > self.log for log in self.stored.watermark.logs):
+            return set()  # what is told here is of a topic that was made anew since
         offsets = self.stored.watermark.offsets(self.log)
-        return {u for u, places in self._forgets.items() if not are_before(places, offsets)}
+        return {
+            user
+            for user, places in self._forgets.items()
+            if not (are_before(places, offsets) or self.stored.has_notice(user))
+        }
 
     def leave(self, partitions: Set[int]) -> list[str]:
         """Drop users whose newest event is of none of these partitions, which alone are held.
@@ -223,7 +233,7 @@ class UnstoredChanges:
         self._cut -= {user for user, places in cut.items() if now.get(user) == places}
         erased = self.erased()
         self._forgets = {user: self._forgets[user] for user in erased}
-        self.stored.forget(erased)  # whom a growth has read that began before their forgets came
+        self.stored.forget(erased)  # the growth began before their forgets came
         offsets = self.stored.watermark.offsets(self.log)
         kept = {}
         for user, change in self.changed.items():
@@ -275,8 +285,8 @@ class UnstoredChanges:
                 self.stored.forget([user])
                 if several:
                     self._cut.add(user)
-                if everywhere:
-                    self._forgets.setdefault(user, {})[partition] = at
+                if everywhere and not self.stored.has_notice(user):
+                    self._forgets[user] = {partition: at}
                 elsewhere = change.elsewhere if change else None
                 self.changed[user] = Changed({}, partition, at, True, elsewhere)
         elif several:

@@ -350,7 +350,7 @@ class UserEdges:
         forgotten, erased = self._unstored.forgotten(), self._unstored.erased()
         digests |= yield from stored.gain(store, held, told, forgotten, erased)
         stored.held = held
-        stored.is_used()  # first: some of those read again leave below, and are strangers once more
+        stored.is_used()  # before `leave`, which makes some of them strangers again
         if held is not None:
             stored.strangers.add(self._unstored.leave(held))
             gone = told - self.changed.keys()

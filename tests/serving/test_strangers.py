@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 
 from consumer.edge.files import USERS, Files
 from consumer.edge.news import News
+from consumer.edge.store import StoreError
 from consumer.event.json import FORGET
 from consumer.event.rules import HERE
 from consumer.ingest.decode import Position
@@ -340,6 +342,91 @@ def test_a_user_whom_a_growth_reads_that_began_before_the_forget_does_not_come_b
     process.edges.finish_growth(growth)
     process.assign(0)
     assert not process.edges.has("u")
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_user_who_was_forgotten_before_the_partition_came_does_not_come_back(
+    topic: Topic, left: int
+) -> None:
+    for partition in (2, 1):
+        topic.put("u", "a", partition)
+    process = holding(topic, 0)
+    topic.put("u", "", 0, FORGET)  # which the store does not have meanwhile
+    process.read()
+    process.assign(*((0, 1) if left else (0, 1, 2, 3)))
+    process.assign(1)
+    assert not process.edges.has("u")
+
+
+@pytest.mark.parametrize("mine", [(0, 1), (0, 1, 2, 3)])
+def test_a_user_who_came_again_keeps_what_was_read_before_the_store_failed(
+    topic: Topic, mine: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic.put("u", "old", 0)
+    process = holding(topic, *mine)
+    topic.put("u", "", 0, FORGET)
+    topic.put("u", "new", 1)
+    for n in range(40):
+        topic.put("v", f"i{n}", 1)
+    topic.put("w", "last", 0)
+    process.read()
+    topic.store(99)
+    monkeypatch.setattr("consumer.edge.windows.WINDOW_ROWS", 8)
+    read = Files.read
+
+    def failing(*given: Any) -> pa.Table:
+        found = read(*given)
+        if "last" in found["item_id"].to_pylist():
+            raise StoreError("the place is away")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "read", failing)
+        with pytest.raises(StoreError):
+            hold(process.edges, topic.rows, process.edges.held)
+    assert process.edges.watermark.offsets(0)[1] > 1  # u's new row was read
+    process.grow()
+    assert list(process.edges.items("u")) == ["new"]
+
+
+@pytest.mark.parametrize("gained", [(0, 1), (0, 1, 2, 3)])
+def test_a_user_who_came_again_before_the_offset_of_the_forget_is_stored_has_the_new_edges(
+    topic: Topic, gained: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic.put("u", "old", 0)
+    topic.put("m", "a", 2)
+    topic.put("m", "b", 3)  # so that a gain reads the users of all rows
+    process = holding(topic, 0)
+    topic.put("u", "", 0, FORGET)
+    process.read()
+    with monkeypatch.context() as patch:  # the consumer of 0 is between two commits
+        patch.setattr(topic.rows, "append", lambda *_: None)
+        topic.store(1)
+    topic.put("u", "new", 1)
+    topic.store(1)
+    process.assign(*gained)
+    process.grow()
+    assert list(process.edges.items("u")) == ["new"]
+
+
+def test_a_user_who_was_forgotten_in_a_topic_that_was_made_anew_has_the_edges_of_the_new_one(
+    tmp_path: Path,
+) -> None:
+    topic = Topic(tmp_path, 0, 0.0)
+    topic.rows.begin_log("first", None)
+    topic.put("u", "old", 0)
+    process = holding(topic, 0, 1)
+    topic.put("u", "", 0, FORGET)
+    process.read()
+    topic.store(1)
+    log = topic.rows.begin_log("second", None)
+    topic.events, topic.stored, topic.ends = [], 0, [0, 0]
+    topic.put("u", "new", 1)
+    topic.store(1)
+    hold(process.edges, topic.rows, frozenset({0, 1}))
+    process.edges.begin(log.number, 1, 1)
+    process.grow()
+    assert list(process.edges.items("u")) == ["new"]
 
 
 def test_a_user_who_was_read_again_and_left_with_a_lost_partition_is_a_stranger(

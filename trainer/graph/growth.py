@@ -1,6 +1,6 @@
 """The graph grows by what the edge store has new, a window at a time, in the one order.
 
-Memory goes with the edges and one window, not with the events. Whoever grows step by step ends
+Memory goes with the edges and a window, not with the events. Whoever grows step by step ends
 with the same edges as one that reads all at once: what a `forget` took out of the store is taken
 out of the graph, and what the store still has of the user is read again.
 
@@ -22,7 +22,7 @@ from consumer.edge.traces import matching, notices, split
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.own_users import own_rows
 
-PART = 16  # of a graph's edges: so many rows are put in at once, at least
+PART = 16  # rows wait until they are a PART-th of the graph's edges
 
 
 class Step(NamedTuple):

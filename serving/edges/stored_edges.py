@@ -69,7 +69,7 @@ class StoredEdges:
         self._partitions: Int32s = np.empty(0, np.int32)
         self._several = np.empty(0, np.bool_)  # whether a user's rows are of several partitions
         self._digests: set[str] = set()  # of users who are forgotten; nobody was told yet
-        self._noticed: set[str] = set()  # the same, of the last growth that came to the end
+        self._noticed: set[str] = set()  # the same, of all growths so far that came to the end
         self._mixed: set[str] = set()  # users who are to be read again as a whole
         self._own: set[str] = set()  # users who were strangers until they were read again
 
@@ -134,8 +134,8 @@ class StoredEdges:
             self._number_users(0 if self._digests else self._numbered)
             self._derive()
         self.is_half_read = False
-        self._noticed = digests = self._digests
-        self._digests = set()
+        digests, self._digests = self._digests, set()
+        self._noticed = self._noticed | digests if digests else self._noticed
         return GrowthResult(digests, users, {user for user in mixed if user in self.numbers})
 
     def gain(
@@ -214,7 +214,7 @@ class StoredEdges:
         self.graph.prepare()
 
     def has_notice(self, user: str) -> bool:
-        """Whether the last growth has read that the store had forgotten the user."""
+        """Whether it was read that the store has ever forgotten the user."""
         made = digest(user)
         return made in self._noticed or made in self._digests
 

@@ -11,6 +11,7 @@ import pytest
 
 from consumer.edge.files import USERS, Files
 from consumer.edge.news import News
+from consumer.edge.schema import TABLE
 from consumer.edge.store import StoreError
 from consumer.event.json import FORGET
 from consumer.event.rules import HERE
@@ -405,6 +406,28 @@ def test_a_user_who_came_again_before_the_offset_of_the_forget_is_stored_has_the
     topic.put("u", "new", 1)
     topic.store(1)
     process.assign(*gained)
+    process.grow()
+    assert list(process.edges.items("u")) == ["new"]
+
+
+def test_a_forget_that_is_read_of_kafka_after_two_growths_have_had_it_takes_out_nothing_new(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic.put("u", "old", 0)
+    process = holding(topic, 0, 1)
+    topic.put("u", "", 0, FORGET)
+    with monkeypatch.context() as patch:  # the consumer of 0 is between two commits
+        patch.setattr(topic.rows, "append", lambda *_: None)
+        topic.store(1)
+    process.grow()
+    topic.put("z", "a", 1)
+    topic.store(1)
+    process.grow()
+    process.read()
+    topic.put("u", "new", 1)
+    topic.store(1)
+    process.grow()
+    topic.rows.append(TABLE.empty_table(), {0: 1}, {0: 2}, topic.rows.newest())  # the second one
     process.grow()
     assert list(process.edges.items("u")) == ["new"]
 

@@ -7,14 +7,37 @@ somebody was forgotten.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumer.event.rules import FORGET
 
+Places = Mapping[tuple[int, int], int]  # (log, partition) -> offset
 IS_EVENT = (pc.field("type") != FORGET) | pc.field("type").is_null()  # any type but `forget`
+
+
+class Notice(NamedTuple):
+    """That a user was forgotten.
+
+    stamp: newest ingest time, epoch microseconds, 0 where no row has one; places: the newest
+    `forget` of each partition of each log.
+    """
+
+    stamp: int
+    places: Places
+
+    def newer(self, other: Notice) -> Notice:
+        """What this one and another one of the same user say."""
+        return Notice(max(self.stamp, other.stamp), newer(self.places, other.places))
+
+
+def newer(places: Places, others: Places) -> Places:
+    """The later offset of each partition of each log."""
+    later = {key: offset for key, offset in others.items() if offset > places.get(key, -1)}
+    return {**places, **later}
 
 
 def digest(user: str) -> str:
@@ -43,16 +66,22 @@ def split(rows: pa.Table) -> tuple[pa.Table, set[str]]:
     return rows.filter(pc.invert(forgets)), digests
 
 
-def notices(rows: pa.Table) -> dict[str, int]:
-    """Whom the rows say to be forgotten: digest -> newest ingest time, epoch microseconds.
-
-    It is 0 where a row has none.
-    """
+def notices(rows: pa.Table) -> dict[str, Notice]:
+    """Whom the rows say to be forgotten, by the digests of their ids."""
     forgets = rows.filter(pc.equal(rows["type"], FORGET))
-    stamps = pc.fill_null(forgets["ingested_at"].cast(pa.int64()), 0).to_pylist()
-    found: dict[str, int] = {}
-    for user, stamp in zip(forgets["user_id"].to_pylist(), stamps, strict=True):
-        found[user] = max(stamp, found.get(user, 0))
+    columns = (
+        forgets["user_id"],
+        pc.fill_null(forgets["ingested_at"].cast(pa.int64()), 0),
+        pc.fill_null(forgets["log"], 0),
+        forgets["kafka_partition"],
+        forgets["kafka_offset"],
+    )
+    found: dict[str, Notice] = {}
+    for row in zip(*(column.to_pylist() for column in columns), strict=True):
+        user, stamp, log, partition, offset = row
+        is_ours = partition is not None and offset is not None  # else another writer's
+        notice = Notice(stamp, {(log, partition): offset} if is_ours else {})
+        found[user] = notice.newer(found[user]) if user in found else notice
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from consumer.edge.files import USERS
 from consumer.edge.schema import TABLE
 from consumer.edge.store import EdgeStore, Watermark
-from consumer.edge.traces import notices, split
+from consumer.edge.traces import Notice, notices, split
 from serving.edges.strangers import SEVERAL
 from trainer.graph.arrays import Int32s
 from trainer.graph.growth import grow, joined, take_out
@@ -26,12 +26,12 @@ NOBODY = USERS.empty_table()
 class Step(NamedTuple):
     """Rows that the graph has taken in.
 
-    digests: of users who were forgotten; watermark: how far the graph is after this step; others:
-    as `Shared.others`, of rows that the graph has not taken in.
+    notices: users who were forgotten, by the digests of their ids; watermark: how far the graph is
+    after this step; others: as `Shared.others`, of rows that the graph has not taken in.
     """
 
     rows: pa.Table
-    digests: Set[str]
+    notices: Mapping[str, Notice]
     watermark: Watermark
     others: pa.Table = NOBODY
 
@@ -57,13 +57,13 @@ def steps(
     """
     if held is None:
         for step in grow(graph, store, watermark):
-            yield Step(step.rows, step.notices.keys(), step.watermark)
+            yield Step(step.rows, step.notices, step.watermark)
         return
     news = store.news(watermark)
     watermark = news.watermark
     forgotten = take_out(graph, news)
     if forgotten:
-        yield Step(forgotten.rows, forgotten.notices.keys(), watermark)
+        yield Step(forgotten.rows, forgotten.notices, watermark)
     others: list[pa.Table] = []  # of the last window
 
     def windows() -> Iterator[pa.Table]:
@@ -75,8 +75,8 @@ def steps(
         kept, _ = split(rows)
         graph.extend(kept)
         watermark = watermark.after(rows)
-        yield Step(kept, notices(rows).keys(), watermark, others.pop() if others else NOBODY)
-    yield Step(TABLE.empty_table(), set(), news.end(watermark))
+        yield Step(kept, notices(rows), watermark, others.pop() if others else NOBODY)
+    yield Step(TABLE.empty_table(), {}, news.end(watermark))
 
 
 def of_partitions(partitions: Set[int]) -> pc.Expression:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from consumer.edge.news import News
 from consumer.edge.store import EdgeStore, Watermark
-from consumer.edge.traces import digest, split
+from consumer.edge.traces import Notice, Places, digest, newer, split
 from serving.edges.changes import Positions, are_before
 from serving.edges.edge import Edge, Edges
 from serving.edges.steps import Held, gained, in_parts, steps
@@ -69,7 +69,8 @@ class StoredEdges:
         self._partitions: Int32s = np.empty(0, np.int32)
         self._several = np.empty(0, np.bool_)  # whether a user's rows are of several partitions
         self._digests: set[str] = set()  # of users who are forgotten; nobody was told yet
-        self._noticed: set[str] = set()  # the same, of all growths so far that came to the end
+        # Of users who are forgotten, by digest: notices of which the store has no offsets yet.
+        self._noticed: dict[str, Places] = {}
         self._mixed: set[str] = set()  # users who are to be read again as a whole
         self._own: set[str] = set()  # users who were strangers until they were read again
 
@@ -88,7 +89,7 @@ class StoredEdges:
         same._digests, same._mixed = set(self._digests), set(self._mixed)
         same._items, same._numbered = list(self._items), self._numbered
         same.strangers, same.is_half_read = self.strangers, self.is_half_read
-        same._own, same._noticed = set(self._own), self._noticed
+        same._own, same._noticed = set(self._own), dict(self._noticed)
         return same
 
     def emptied(self) -> StoredEdges:
@@ -119,11 +120,12 @@ class StoredEdges:
         self.is_half_read = True
         try:
             for step in steps(self.graph, store, self.watermark, self.held):
-                self._digests |= step.digests
+                self._digests |= step.notices.keys()
                 self._note_partitions(step.rows)
                 if self.held is not None:
                     self._meet(step.others, wanted)
                 self.watermark = step.watermark
+                self._note_notices(step.notices)
                 yield
             offsets = self.watermark.offsets(log)
             users = {user for user, places in cut.items() if are_before(places, offsets)}
@@ -135,7 +137,6 @@ class StoredEdges:
             self._derive()
         self.is_half_read = False
         digests, self._digests = self._digests, set()
-        self._noticed = self._noticed | digests if digests else self._noticed
         return GrowthResult(digests, users, {user for user in mixed if user in self.numbers})
 
     def gain(
@@ -213,10 +214,18 @@ class StoredEdges:
         """Make what the graph derives from its edges when it is first asked for."""
         self.graph.prepare()
 
-    def has_notice(self, user: str) -> bool:
-        """Whether it was read that the store has ever forgotten the user."""
-        made = digest(user)
-        return made in self._noticed or made in self._digests
+    def has_forgets(self, user: str, log: int, places: Positions) -> bool:
+        """Whether the store, as it was read, has these forgets of the user: their offsets, or the
+        notices of them, which the store has before the offsets.
+
+        Args:
+            places: of forgets in the log of this number, at least one.
+        """
+        offsets, noticed = self.watermark.offsets(log), self._noticed.get(digest(user), {})
+        return all(
+            at.offset < offsets.get(partition, 0) or at.offset <= noticed.get((log, partition), -1)
+            for partition, at in places.items()
+        )
 
     def forget(self, users: Collection[str]) -> None:
         """Take out users."""
@@ -345,6 +354,17 @@ class StoredEdges:
             self._number_users(0)
         self._items += self.graph.item_ids.values[len(self._items) :].to_pylist()
         self.starts = self.graph.starts
+
+    def _note_notices(self, notices: Mapping[str, Notice]) -> None:
+        """Remember who is forgotten, and drop what the offsets tell by now."""
+        for user, notice in notices.items():
+            self._noticed[user] = newer(self._noticed.get(user, {}), notice.places)
+        offsets, kept = self.watermark.offsets, dict[str, Places]()
+        for user, places in self._noticed.items():
+            new = {(log, p): at for (log, p), at in places.items() if at >= offsets(log).get(p, 0)}
+            if new:
+                kept[user] = new
+        self._noticed = kept
 
     def _note_partitions(self, rows: pa.Table, users: Int32s | None = None) -> None:
         """Remember the partition of each user's newest row, and who has rows in several.

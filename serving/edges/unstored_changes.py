@@ -101,8 +101,8 @@ class UnstoredChanges:
         several = bool(change and change.elsewhere) or user in self.elsewhere
         if event.type == FORGET:
             everywhere = event.item_id != HERE
-            several |= everywhere and own not in (None, partition)
-            several |= self.stored.is_of_several(user)
+            others = {own, self.stored.partition(user)} - {None, partition}
+            several |= (everywhere and bool(others)) or self.stored.is_of_several(user)
             self._forget(user, partition, at, own, several, everywhere)
             return
         if several or own not in (None, partition):
@@ -127,19 +127,13 @@ class UnstoredChanges:
         return {user for user, change in self.changed.items() if change.gone} | self._cut
 
     def erased(self) -> set[str]:
-        """Users of whom all rows that were read of the store will go: their forgets, of all
-        partitions, came here and were not in the store when it was read.
-
-        The store has a forget before it has the forget's offset, so the notice of it counts too.
+        """Users of whom all rows that were read of the store will go: a forget of all partitions
+        came here and was not in the store when it was read.
         """
         if any(log > self.log for log in self.stored.watermark.logs):
             return set()  # what is told here is of a topic that was made anew since
-        offsets = self.stored.watermark.offsets(self.log)
-        return {
-            user
-            for user, places in self._forgets.items()
-            if not (are_before(places, offsets) or self.stored.has_notice(user))
-        }
+        forgets, is_stored = self._forgets.items(), self.stored.has_forgets
+        return {user for user, places in forgets if not is_stored(user, self.log, places)}
 
     def leave(self, partitions: Set[int]) -> list[str]:
         """Drop users whose newest event is of none of these partitions, which alone are held.
@@ -285,8 +279,8 @@ class UnstoredChanges:
                 self.stored.forget([user])
                 if several:
                     self._cut.add(user)
-                if everywhere and not self.stored.has_notice(user):
-                    self._forgets[user] = {partition: at}
+                if everywhere:
+                    self._forgets[user] = {**self._forgets.get(user, {}), partition: at}
                 elsewhere = change.elsewhere if change else None
                 self.changed[user] = Changed({}, partition, at, True, elsewhere)
         elif several:

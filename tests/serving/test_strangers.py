@@ -432,6 +432,67 @@ def test_a_forget_that_is_read_of_kafka_after_two_growths_have_had_it_takes_out_
     assert list(process.edges.items("u")) == ["new"]
 
 
+def test_a_second_forget_that_is_not_stored_counts_beside_the_notice_of_the_first(
+    topic: Topic,
+) -> None:
+    topic.put("m", "a", 2)
+    topic.put("m", "b", 3)  # so that a gain reads the users of all rows
+    topic.put("u", "old", 0)
+    process = holding(topic, 0)
+    topic.put("u", "", 0, FORGET)
+    topic.put("u", "new", 0)
+    topic.store(2)
+    process.grow()
+    topic.put("u", "", 0, FORGET)
+    process.read()
+    process.assign(0, 1)
+    topic.store(99)
+    process.grow()
+    assert process.edges.unknown(["u", "m"]) == ["u"]
+
+
+def test_of_two_forgets_the_one_that_is_not_stored_counts_though_the_later_one_is(
+    topic: Topic,
+) -> None:
+    topic.put("m", "a", 2)
+    topic.put("m", "b", 3)  # so that a gain reads the users of all rows
+    process = holding(topic, 0, 1)
+    topic.put("u", "", 0, FORGET)
+    topic.put("u", "a", 1)
+    topic.put("u", "", 1, FORGET)
+    process.read()
+    topic.put("u", "b", 3)
+    topic.events.append(topic.events.pop(-4))  # the consumer of 0 is behind
+    topic.store(3)
+    process.grow()
+    process.assign(0, 1, 2)
+    topic.store(1)
+    process.grow()
+    assert process.edges.unknown(["u", "m"]) == ["u"]
+
+
+def test_a_forget_that_is_stored_takes_out_no_newer_edge_that_only_the_store_has_told(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic.put("u", "older", 1)
+    process = holding(topic, 0, 1)
+    topic.put("u", "old", 0)
+    process.read()
+    topic.put("u", "", 0, FORGET)
+    erase = topic.rows.erase
+    with monkeypatch.context() as patch:  # the consumer of 0 has both, and is between two commits
+        patch.setattr(topic.rows, "append", lambda *_: None)
+        patch.setattr(topic.rows, "erase", lambda rows, _, log: erase(rows, {0: None}, log))
+        topic.store(2)
+    topic.put("u", "new", 1)
+    topic.store(1)
+    process.grow()
+    process.read()
+    topic.rows.append(TABLE.empty_table(), {0: None}, {0: 2}, topic.rows.newest())
+    process.grow()
+    assert list(process.edges.items("u")) == ["new"]
+
+
 def test_a_user_who_was_forgotten_in_a_topic_that_was_made_anew_has_the_edges_of_the_new_one(
     tmp_path: Path,
 ) -> None:

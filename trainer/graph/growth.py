@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from consumer.edge.news import News
 from consumer.edge.schema import TABLE
 from consumer.edge.store import EdgeStore, Watermark
-from consumer.edge.traces import matching, notices, split
+from consumer.edge.traces import Notice, matching, notices, split
 from trainer.graph.interactions import InteractionGraph
 from trainer.graph.own_users import own_rows
 
@@ -28,14 +28,13 @@ PART = 16  # rows wait until they are a PART-th of the graph's edges
 class Step(NamedTuple):
     """Rows that the graph has taken in: rows of the edge store, without those of type `forget`.
 
-    notices: digest of a user who was forgotten -> ingest time of the notice, epoch microseconds,
-    0 in one of the first version; watermark: how far the graph is after this step; new: how many
-    of the rows were not read before, and those of type `forget`.
+    notices: users who were forgotten, by the digests of their ids; watermark: how far the graph is
+    after this step; new: how many of the rows were not read before, and those of type `forget`.
     """
 
     rows: pa.Table
     new: int
-    notices: dict[str, int]
+    notices: dict[str, Notice]
     watermark: Watermark
 
 

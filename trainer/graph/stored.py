@@ -67,8 +67,8 @@ class StoredGraph:
             self._store = self._store or EdgeStore(self._place, self._topic)
             if self._store.changed(self.watermark):
                 for step in grow(self.graph, self._store, self.watermark):
-                    for user, stamp in step.notices.items():
-                        self.forgotten[user] = max(stamp, self.forgotten.get(user, 0))
+                    for user, notice in step.notices.items():
+                        self.forgotten[user] = max(notice.stamp, self.forgotten.get(user, 0))
                     self.watermark = step.watermark
                     yield step.new
         except Replaced as error:

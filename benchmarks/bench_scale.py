@@ -1,9 +1,10 @@
 """What each of several serving processes holds, and what they do together.
 
-python -m benchmarks.bench_scale --edges 1000000 --users 100000 --items 2000 --processes 1 2 4
+python -m benchmarks.bench_scale --edges 15000000 --users 500000 --items 5000 --processes 1 2 4
 
 Needs an Apache Kafka, named by KAFKA_HOME. A synthetic shop and a model of it, as in synthetic.py;
-its edges go through Kafka and the consumer. Then, for each number of serving
+so many edges are drawn, some twice: ten million are left of the fifteen. They go through Kafka and
+the consumer. Then, for each number of serving
 processes over the same edge store, with an empty Redis at first:
 
 memory    MB of each process twenty seconds after all lists are written, as proportional set size
@@ -161,9 +162,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--users", type=int, default=100_000)
-    parser.add_argument("--items", type=int, default=2_000)
-    parser.add_argument("--edges", type=int, default=1_000_000)
+    parser.add_argument("--users", type=int, default=500_000)
+    parser.add_argument("--items", type=int, default=5_000)
+    parser.add_argument("--edges", type=int, default=15_000_000, help="drawn")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--partitions", type=int, default=PARTITIONS, help="of the topic")
     parser.add_argument("--rates", type=int, nargs="+", default=[100, 500, 1000], help="events/s")
@@ -178,7 +179,7 @@ def main() -> None:
             sizes, shop, False, given.partitions, group_initial_rebalance_delay_ms=DELAY_MS
         )
         with edges as shown, tempfile.TemporaryDirectory() as folder:
-            nothing = over_nothing(shown, Path(folder))
+            n_edges, nothing = shown.rooms.rows(), over_nothing(shown, Path(folder))
             made = {
                 n: several(shown, n, sorted(given.rates), given.seconds, nothing[1])
                 for n in given.processes
@@ -187,11 +188,8 @@ def main() -> None:
     for of in made.values():
         of["ratio_memory"] = round(of["memory_mb"][0] / alone["memory_mb"][0], 3)
         of["ratio_more"] = round(max(of["more_mb"]) / alone["more_mb"][0], 3)
-    print(
-        json.dumps(
-            {"over_nothing_mb": [round(each, 1) for each in nothing], "serving": made}, indent=2
-        )
-    )
+    empty = [round(each, 1) for each in nothing]
+    print(json.dumps({"edges": n_edges, "over_nothing_mb": empty, "serving": made}, indent=2))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import confluent_kafka as confluent
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from tests.services import wait_for
@@ -283,12 +284,29 @@ def log_of(address: str, topic: str) -> dict[tuple[int, int], str]:
     def nothing_open() -> bool:
         return all(_end(reader, tp) == _end(uncommitted, tp) for tp in begin)
 
-    wait_for("every transaction to end", nothing_open)
+    try:
+        wait_for("every transaction to end", nothing_open)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {_open(address, topic, list(numbers))}") from error
     reader.assign(begin)
     found = dict(_until_the_end(reader, len(begin)))
     reader.close()
     uncommitted.close()
     return found
+
+
+def _open(address: str, topic: str, partitions: list[int]) -> str:
+    """What the broker says of transactions: of those that are open in a partition, and of all that
+    their coordinator knows. A transaction that hangs is among the first alone.
+    """
+    with closing(KafkaAdminClient(bootstrap_servers=address)) as admin:
+        found = admin.describe_producers([TopicPartition(topic, p) for p in partitions])
+        known = admin.list_transactions()
+    of = {
+        at.partition: [each for each in state.active_producers if each[-1] >= 0]
+        for at, state in found.items()
+    }
+    return f"open {of}, known {known}"
 
 
 def _reader(address: str, level: str) -> Any:  # its types allow None everywhere

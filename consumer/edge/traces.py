@@ -29,12 +29,12 @@ class Notice(NamedTuple):
     stamp: int
     places: Places
 
-    def newer(self, other: Notice) -> Notice:
+    def with_other(self, other: Notice) -> Notice:
         """What this one and another one of the same user say."""
-        return Notice(max(self.stamp, other.stamp), newer(self.places, other.places))
+        return Notice(max(self.stamp, other.stamp), latest(self.places, other.places))
 
 
-def newer(places: Places, others: Places) -> Places:
+def latest(places: Places, others: Places) -> Places:
     """The later offset of each partition of each log."""
     later = {key: offset for key, offset in others.items() if offset > places.get(key, -1)}
     return {**places, **later}
@@ -81,7 +81,7 @@ def notices(rows: pa.Table) -> dict[str, Notice]:
         user, stamp, log, partition, offset = row
         is_ours = partition is not None and offset is not None  # else another writer's
         notice = Notice(stamp, {(log, partition): offset} if is_ours else {})
-        found[user] = notice.newer(found[user]) if user in found else notice
+        found[user] = notice.with_other(found[user]) if user in found else notice
     return found
 
 

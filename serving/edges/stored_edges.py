@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from consumer.edge.news import News
 from consumer.edge.store import EdgeStore, Watermark
-from consumer.edge.traces import Notice, Places, digest, newer, split
+from consumer.edge.traces import Notice, Places, digest, latest, split
 from serving.edges.changes import Positions, are_before
 from serving.edges.edge import Edge, Edges
 from serving.edges.steps import Held, gained, in_parts, steps
@@ -69,10 +69,11 @@ class StoredEdges:
         self._partitions: Int32s = np.empty(0, np.int32)
         self._several = np.empty(0, np.bool_)  # whether a user's rows are of several partitions
         self._digests: set[str] = set()  # of users who are forgotten; nobody was told yet
-        # Of users who are forgotten, by digest: notices of which the store has no offsets yet.
+        # Of users who are forgotten, by digest: notices of the newest log whose offsets were not
+        # read yet.
         self._noticed: dict[str, Places] = {}
         self._mixed: set[str] = set()  # users who are to be read again as a whole
-        self._own: set[str] = set()  # users who were strangers until they were read again
+        self._own: set[str] = set()  # users who are strangers no more since they were read again
 
     def copy(self) -> StoredEdges:
         """The same, to be grown on another thread: it shares arrays, which nobody changes, and the
@@ -140,7 +141,12 @@ class StoredEdges:
         return GrowthResult(digests, users, {user for user in mixed if user in self.numbers})
 
     def gain(
-        self, store: EdgeStore, held: Held, wanted: Set[str], forgotten: Set[str], erased: Set[str]
+        self,
+        store: EdgeStore,
+        held: Held,
+        wanted: Set[str],
+        forgotten: Set[str],
+        to_be_erased: Set[str],
     ) -> Generator[None, None, set[str]]:
         """Read the users of further partitions up to the watermark, a window at each step.
 
@@ -152,7 +158,7 @@ class StoredEdges:
             held: the partitions that are held from now on; users of others that were held before
                 stay until `leave`.
             wanted: as for `grow`.
-            forgotten, erased: what `UnstoredChanges.forgotten` and `.erased` give.
+            forgotten, to_be_erased: what the methods of UnstoredChanges give that are called so.
 
         Returns:
             The digests of users who were forgotten. A list of one of them may be there still, as
@@ -178,16 +184,16 @@ class StoredEdges:
             self._note_partitions(rows, self.graph.extend(rows))
             self._number_users(self._numbered)
             yield
-        self.forget(erased)
+        self.forget(to_be_erased)
         new = [user for user, number in self.numbers.items() if number >= first]
         again = {user for user in new if user in forgotten}
         if self.strangers.have_rows_of(were_held):
             again |= yield from self._find_strangers(news, inside, first)
         else:
             self.strangers = Strangers() if held is None else self.strangers.without(held)
-        self.strangers.discard(erased)
+        self.strangers.discard(to_be_erased)
         again |= set(self.strangers.among(new))
-        self._read_again(store, again - erased, wanted)
+        self._read_again(store, again - to_be_erased, wanted)
         if held is None:
             self.strangers = Strangers()
         self._derive()
@@ -327,7 +333,7 @@ class StoredEdges:
         self._number_users(self._numbered)
         found = [user for user in users if user in self.numbers]
         own = {u for u in found if u in wanted or self.partition(u) in self.held}
-        self._own |= own
+        self._own |= own | (set(users) - set(found))
         self.leave([user for user in found if user not in own])
         self._mixed.clear()
 
@@ -356,12 +362,17 @@ class StoredEdges:
         self.starts = self.graph.starts
 
     def _note_notices(self, notices: Mapping[str, Notice]) -> None:
-        """Remember who is forgotten, and drop what the offsets tell by now."""
+        """Remember who is forgotten, and drop what the offsets tell by now, and older logs."""
         for user, notice in notices.items():
-            self._noticed[user] = newer(self._noticed.get(user, {}), notice.places)
-        offsets, kept = self.watermark.offsets, dict[str, Places]()
+            self._noticed[user] = latest(self._noticed.get(user, {}), notice.places)
+        newest = max(self.watermark.logs, default=0)
+        offsets, kept = self.watermark.offsets(newest), dict[str, Places]()
         for user, places in self._noticed.items():
-            new = {(log, p): at for (log, p), at in places.items() if at >= offsets(log).get(p, 0)}
+            new = {
+                (log, partition): offset
+                for (log, partition), offset in places.items()
+                if log > newest or (log == newest and offset >= offsets.get(partition, 0))
+            }
             if new:
                 kept[user] = new
         self._noticed = kept

@@ -47,8 +47,9 @@ class UnstoredChanges:
         self.log = 0
         self.stored = stored
         self._popularity = popularity
-        self._cut: set[str] = set()  # users with events in several partitions who were forgotten
-        # The places of forgets of all partitions that the store did not have when it was read.
+        # Users who were forgotten, and whose edges are read again once the store has the forgets.
+        self._cut: set[str] = set()
+        # The places of forgets of all partitions, until a reading of the store has them.
         self._forgets: dict[str, Positions] = {}
 
     def edges(self, user: str) -> Edges:
@@ -126,9 +127,13 @@ class UnstoredChanges:
         """Users who were forgotten here, whose rows the store may still have."""
         return {user for user, change in self.changed.items() if change.gone} | self._cut
 
-    def erased(self) -> set[str]:
-        """Users of whom all rows that were read of the store will go: a forget of all partitions
-        came here and was not in the store when it was read.
+    def to_be_erased(self) -> set[str]:
+        """Users of whom the consumer will take out all rows that were read of the store: a forget
+        of all partitions came here that the store, as it was read, does not have.
+
+        Where a user had no row, the store has no notice of the forget. Then it may have the forget,
+        and newer rows of the user, before the offset. So users whose rows are dropped for it are to
+        be in `cut`.
         """
         if any(log > self.log for log in self.stored.watermark.logs):
             return set()  # what is told here is of a topic that was made anew since
@@ -147,7 +152,12 @@ class UnstoredChanges:
         for users in (self.unsettled, self.missing, self._cut):
             users -= gone
         self.changed = kept
-        return [*cut - self.erased()]
+        return [*cut - self.to_be_erased()]
+
+    def read_later(self, users: Set[str]) -> None:
+        """Read these users again once the store has their forgets, if any is not stored yet."""
+        self._cut |= users
+        self.unsettled |= users
 
     def read_whole(self, moved: Set[str], missing: Set[str]) -> None:
         """The store was read for users with rows of partitions that other processes read.
@@ -210,12 +220,11 @@ class UnstoredChanges:
         return gone if touched else {}
 
     def cut(self) -> dict[str, Positions]:
-        """Users with events in several partitions who were forgotten, and their newest places.
-
-        Their edges are to be read again once the store has all of these.
-        """
-        changed = self.changed
-        return {user: changed[user].positions if user in changed else {} for user in self._cut}
+        """Users who were forgotten and are to be read again, once the store has these places."""
+        made = {user: self._forgets.get(user, {}) for user in self._cut}
+        for user in made.keys() & self.changed.keys():
+            made[user] = {**made[user], **self.changed[user].positions}
+        return made
 
     def drop_stored(self, cut: dict[str, Positions]) -> None:
         """Drop what the stored edges, which have grown, hold by now.
@@ -224,10 +233,13 @@ class UnstoredChanges:
             cut: users whose edges were read again, and the places that were known then.
         """
         now = self.cut()
-        self._cut -= {user for user, places in cut.items() if now.get(user) == places}
-        erased = self.erased()
-        self._forgets = {user: self._forgets[user] for user in erased}
-        self.stored.forget(erased)  # the growth began before their forgets came
+        again = {user for user, places in cut.items() if now.get(user) == places}
+        self._cut -= again
+        self.settled |= again - self.changed.keys()
+        to_be_erased = self.to_be_erased()
+        self._forgets = {user: self._forgets[user] for user in to_be_erased}
+        self.read_later({user for user in to_be_erased if user in self.stored.numbers})
+        self.stored.forget(to_be_erased)  # the growth began before their forgets came
         offsets = self.stored.watermark.offsets(self.log)
         kept = {}
         for user, change in self.changed.items():
@@ -250,7 +262,8 @@ class UnstoredChanges:
     def _check(self) -> None:
         """Note of which unsettled users the stored edges have all by now."""
         self.elsewhere.drop_stored(self.stored.watermark)
-        told = {u for u in self.unsettled if u not in self.changed and u not in self.elsewhere}
+        waiting = self.changed.keys() | self._cut
+        told = {u for u in self.unsettled if u not in waiting and u not in self.elsewhere}
         self.unsettled -= told
         self.checked |= told
 

@@ -347,8 +347,8 @@ class UserEdges:
     def _gain(self, store: EdgeStore, held: Held, digests: set[str]) -> Iterator[None]:
         """As `hold`, where nothing is new."""
         stored, told = self._stored.copy(), self._unstored.wanted()
-        forgotten, erased = self._unstored.forgotten(), self._unstored.erased()
-        digests |= yield from stored.gain(store, held, told, forgotten, erased)
+        forgotten, to_be_erased = self._unstored.forgotten(), self._unstored.to_be_erased()
+        digests |= yield from stored.gain(store, held, told, forgotten, to_be_erased)
         stored.held = held
         stored.is_used()  # before `leave`, which makes some of them strangers again
         if held is not None:
@@ -357,6 +357,7 @@ class UserEdges:
             own = (set(stored.users_of(held)) - gone) | self.changed.keys()
             stored.leave(stored.numbers.keys() - own)
         self._stored = self._unstored.stored = stored
+        self._unstored.read_later(to_be_erased | (forgotten & self.changed.keys()))
         self._version += 1
         self._count()
 

@@ -38,6 +38,18 @@ def holding(topic: Topic, *partitions: int) -> Process:
     return process
 
 
+def between_commits(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The consumer takes up the next event, a forget, and has not stored the offset yet."""
+    with monkeypatch.context() as patch:
+        patch.setattr(topic.rows, "append", lambda *_: None)
+        topic.store(1)
+
+
+def end_commit(topic: Topic) -> None:
+    """The consumer stores the offset of a forget that is the first event of partition 0."""
+    topic.rows.append(TABLE.empty_table(), {0: None}, {0: 1}, topic.rows.newest())
+
+
 def test_strangers_are_all_that_were_added_and_not_taken_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -239,14 +251,15 @@ def test_a_user_whose_forget_is_not_stored_when_its_partition_is_lost_is_no_stra
     assert process.edges.unknown(["u"]) == ["u"]
 
 
+@pytest.mark.parametrize("item", ["", HERE])
 def test_a_user_whose_forget_is_not_stored_when_a_partition_comes_is_no_stranger_after_it(
-    topic: Topic,
+    topic: Topic, item: str
 ) -> None:
     topic.put("m", "a", 2)
     topic.put("m", "b", 3)  # so that a gain reads the users of all rows
     topic.put("u", "a", 0)
     process = holding(topic, 0)
-    topic.put("u", "", 0, FORGET)
+    topic.put("u", item, 0, FORGET)
     process.read()
     process.assign(0, 1)
     topic.store(99)
@@ -360,13 +373,14 @@ def test_a_user_who_was_forgotten_before_the_partition_came_does_not_come_back(
 
 
 @pytest.mark.parametrize("mine", [(0, 1), (0, 1, 2, 3)])
+@pytest.mark.parametrize("user", ["u", "new"])
 def test_a_user_who_came_again_keeps_what_was_read_before_the_store_failed(
-    topic: Topic, mine: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    topic: Topic, mine: tuple[int, ...], user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic.put("u", "old", 0)
     process = holding(topic, *mine)
-    topic.put("u", "", 0, FORGET)
-    topic.put("u", "new", 1)
+    topic.put(user, "", 0, FORGET)
+    topic.put(user, "new", 1)
     for n in range(40):
         topic.put("v", f"i{n}", 1)
     topic.put("w", "last", 0)
@@ -385,9 +399,64 @@ def test_a_user_who_came_again_keeps_what_was_read_before_the_store_failed(
         patch.setattr(Files, "read", failing)
         with pytest.raises(StoreError):
             hold(process.edges, topic.rows, process.edges.held)
-    assert process.edges.watermark.offsets(0)[1] > 1  # u's new row was read
+    assert process.edges.watermark.offsets(0)[1] > 1  # the user's new row was read
+    process.grow()
+    process.grow()
+    assert list(process.edges.items(user)) == ["new"]
+
+
+@pytest.mark.parametrize("mine", [(0, 1), (0, 1, 2, 3)])
+def test_a_user_who_comes_while_a_forget_that_takes_nothing_is_stored_has_the_new_edges(
+    topic: Topic, mine: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = holding(topic, *mine)
+    topic.put("u", "", 0, FORGET)
+    process.read()
+    between_commits(topic, monkeypatch)
+    topic.put("u", "new", 1)
+    topic.store(1)
+    process.grow()
+    assert process.edges.unsettled == {"u"}  # so that the store is read again soon
+    end_commit(topic)
     process.grow()
     assert list(process.edges.items("u")) == ["new"]
+    assert "u" in process.edges.take_settled()
+    assert not process.edges.unsettled
+
+
+def test_a_user_of_others_who_comes_while_a_forget_that_takes_nothing_is_stored_stays_a_stranger(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic.put("m", "a", 2)
+    topic.put("m", "b", 3)  # so that a gain reads the users of all rows
+    process = holding(topic, 0)
+    topic.put("u", "", 0, FORGET)
+    process.read()
+    between_commits(topic, monkeypatch)
+    topic.put("u", "x", 2)
+    topic.store(1)
+    process.assign(0, 1)
+    end_commit(topic)
+    process.grow()
+    assert process.edges.unknown(["u", "nobody"]) == ["nobody"]
+
+
+@pytest.mark.parametrize(("left", "own"), [(0, []), (1, ["new"])])
+def test_a_partition_that_is_lost_while_a_forget_that_takes_nothing_is_stored_loses_no_user(
+    topic: Topic, left: int, own: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = holding(topic, 0, 1)
+    topic.put("u", "", 0, FORGET)
+    process.read()
+    between_commits(topic, monkeypatch)
+    topic.put("u", "new", 1)
+    topic.store(1)
+    process.grow()
+    hold(process.edges, topic.rows, frozenset({left}))
+    end_commit(topic)
+    process.grow()
+    assert list(process.edges.items("u")) == own
+    assert process.edges.unknown(["u", "nobody"]) == ["nobody"]
 
 
 @pytest.mark.parametrize("gained", [(0, 1), (0, 1, 2, 3)])
@@ -400,9 +469,7 @@ def test_a_user_who_came_again_before_the_offset_of_the_forget_is_stored_has_the
     process = holding(topic, 0)
     topic.put("u", "", 0, FORGET)
     process.read()
-    with monkeypatch.context() as patch:  # the consumer of 0 is between two commits
-        patch.setattr(topic.rows, "append", lambda *_: None)
-        topic.store(1)
+    between_commits(topic, monkeypatch)
     topic.put("u", "new", 1)
     topic.store(1)
     process.assign(*gained)
@@ -416,9 +483,7 @@ def test_a_forget_that_is_read_of_kafka_after_two_growths_have_had_it_takes_out_
     topic.put("u", "old", 0)
     process = holding(topic, 0, 1)
     topic.put("u", "", 0, FORGET)
-    with monkeypatch.context() as patch:  # the consumer of 0 is between two commits
-        patch.setattr(topic.rows, "append", lambda *_: None)
-        topic.store(1)
+    between_commits(topic, monkeypatch)
     process.grow()
     topic.put("z", "a", 1)
     topic.store(1)

@@ -264,6 +264,13 @@ class StoredEdges:
         number = self.numbers.get(user)
         return number is not None and bool(self._several[number])
 
+    def users_of_several(self) -> list[str]:
+        """The users whose rows are of several partitions."""
+        several = self._several
+        if not several.any():
+            return []
+        return [user for user, number in self.numbers.items() if several[number]]
+
     def users_of(self, partitions: Set[int]) -> list[str]:
         """The users whose newest row is of one of the partitions."""
         mine = np.isin(self._partitions, list(partitions))

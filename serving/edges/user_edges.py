@@ -222,9 +222,10 @@ class UserEdges:
         """Whether the user has come, and was not forgotten since, nor have all edges expired."""
         return self._unstored.has(user)
 
-    def is_of_several(self, user: str) -> bool:
-        """Whether the user's rows in the store, as it was read last, are of several partitions."""
-        return self._stored.is_of_several(user)
+    def users_of_several(self) -> list[str]:
+        """Users who are held and whose rows in the store, as it was read last, are of several
+        partitions."""
+        return self._stored.users_of_several()
 
     def is_away(self, user: str) -> bool:
         """Whether another process writes the user's list, as far as the store has told."""

@@ -4,14 +4,15 @@ A user of this process may come by another partition from one event on, as parti
 the topic or the events have no keys. The edge store alone tells so here. What is read are its new
 rows, every few seconds, on a thread of its own.
 
-Where partitions have just been gained, the rows of the last seconds are looked at again: who read
-them before may have known of such users, and not have written their lists yet.
+Where partitions have just been gained, the rows of the last seconds are looked at again for those
+of the users who have rows of several partitions: who read them before may have known of such users,
+and not have written their lists yet.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -64,7 +65,8 @@ class Looking:
             if not (self._looks_back or self._partitions.are_shared):
                 return
             if self._looks_back:
-                self._running = self._thread.submit(self._look_back, self._watermark)
+                several = self._edges.users_of_several()
+                self._running = self._thread.submit(self._look_back, self._watermark, several)
             else:
                 self._running = self._thread.submit(self._look, self._watermark, mine)
 
@@ -82,36 +84,35 @@ class Looking:
         if self._looks_back:
             self._looks_back = False
             self._thread.submit(trim)  # the rows that were read: 300 MB of two million
-            seen = seen._replace(partitions=self._of_several(seen.partitions))
         else:
             self._watermark = seen.watermark
         self._edges.see(seen)
 
-    def _of_several(self, partitions: Mapping[str, int]) -> dict[str, int]:
-        """Those who have rows of several partitions, or whose newest row is of another process."""
-        mine, edges = self._partitions.mine, self._edges
-        return {
-            user: partition
-            for user, partition in partitions.items()
-            if partition not in mine or edges.is_of_several(user)
-        }
-
-    def _look_back(self, watermark: Watermark) -> Seen:
-        """On the thread: the users with rows of the last seconds before the watermark, or after."""
-        if watermark.stamp is None:
+    def _look_back(self, watermark: Watermark, users: Collection[str]) -> Seen:
+        """On the thread: those with rows of the last seconds before the watermark, or after."""
+        if watermark.stamp is None or not users:  # else millions of rows may have come just now
             return Seen({}, watermark)
         before = replace(watermark, stamp=max(0, watermark.stamp - LOOK_BACK), logs={})
-        return self._look(before, frozenset())
+        return self._look(before, frozenset(), users)
 
-    def _look(self, watermark: Watermark, mine: Set[int]) -> Seen:
-        """On the thread: the users with rows of other partitions than these, past the watermark."""
+    def _look(
+        self, watermark: Watermark, mine: Set[int], among: Collection[str] | None = None
+    ) -> Seen:
+        """On the thread: the users with rows of other partitions than these, past the watermark.
+
+        Args:
+            among: the only users who are looked for; None for all.
+        """
         self._store = self._store or EdgeStore(self._uri, self._topic)
         if not self._store.changed(watermark):
             return Seen({}, watermark)
         news = self._store.news(watermark)
+        wanted = None if among is None else pa.array(list(among), pa.string())
         found: dict[str, int] = {}
         for rows in news.read():
             rows, _ = split(rows)
+            if wanted is not None:
+                rows = rows.filter(pc.is_in(rows["user_id"], value_set=wanted))
             partitions = rows["kafka_partition"].to_numpy()
             others = pa.array(~np.isin(partitions, list(mine)))
             users = [*found, *rows["user_id"].filter(others).unique().to_pylist()]

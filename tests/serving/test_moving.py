@@ -1,6 +1,6 @@
 """Users whose events come by another partition from one on, which another process reads."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from pathlib import Path
 
 import pytest
@@ -105,22 +105,29 @@ def test_the_newest_row_of_the_store_says_whose_a_user_is_also_where_it_was_stor
     assert loop.store.user(MOVED) == others
 
 
-def test_a_process_with_all_partitions_looks_back_once_and_then_for_nobody(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moved", [[], [MOVED]])
+def test_a_process_with_all_partitions_looks_back_once_for_users_of_several_and_then_for_nobody(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, moved: list[str]
 ) -> None:
-    looks: list[Set[int]] = []
+    looks: list[Collection[str] | None] = []
     look = Looking._look
 
-    def note(looking: Looking, watermark: Watermark, mine: Set[int]) -> Seen:
-        looks.append(mine)
-        return look(looking, watermark, mine)
+    def note(
+        looking: Looking,
+        watermark: Watermark,
+        mine: Set[int],
+        among: Collection[str] | None = None,
+    ) -> Seen:
+        looks.append(among)
+        return look(looking, watermark, mine, among)
 
     monkeypatch.setattr(Looking, "_look", note)
+    append(loop.rows, [(user, "0-3") for user in moved], 0, partition=2)
     loop.start(0, 1)
     append(loop.rows, [("came", "0-3")], 0, partition=1)
     loop.publish("came", "0-3", partition=1)
     loop.go_on("the list", lambda: loop.store.user("came"))
-    assert looks == [frozenset()]
+    assert looks == ([moved] if moved else [])
 
 
 def test_who_takes_a_partition_over_writes_the_lists_that_the_process_before_had_not_settled(

@@ -122,7 +122,8 @@ def test_a_process_with_all_partitions_looks_back_once_for_users_of_several_and_
         return look(looking, watermark, mine, among)
 
     monkeypatch.setattr(Looking, "_look", note)
-    append(loop.rows, [(user, "0-3") for user in moved], 0, partition=2)
+    for user in moved:
+        append(loop.rows, [(user, "0-3")], 0, partition=2)
     loop.start(0, 1)
     append(loop.rows, [("came", "0-3")], 0, partition=1)
     loop.publish("came", "0-3", partition=1)

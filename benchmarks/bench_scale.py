@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -55,15 +54,11 @@ SETTLING = 20.0  # seconds; the edge store's library gives back what it read wit
 
 
 def started(shown: Running, n: int) -> list[str]:
-    """So many serving processes, which have written all lists to an empty Redis.
-
-    They share the cores, as two threads of each would only wait for one another's.
-    """
+    """So many serving processes, which have written all lists to an empty Redis."""
     rooms = shown.rooms
     with redis.Redis.from_url(rooms.settings.redis_url) as client:
         client.flushall()
-    threads = str(max(1, (os.cpu_count() or 1) // n))
-    names = [rooms.start_another("serving", OMP_NUM_THREADS=threads) for _ in range(n)]
+    names = [rooms.start_another("serving") for _ in range(n)]
     before = {name: rooms.log(name).count(ALL_WRITTEN) for name in names}
     wait_for(
         "all lists",

@@ -84,6 +84,7 @@ class UnstoredChanges:
 
     def begin(self, log: int) -> None:
         """Take the events of another log: what only the last one has told is gone."""
+        forgotten = self.forgotten() | self._forgets.keys()
         self.log = log
         self.settled |= self.changed.keys()
         self.changed.clear()
@@ -91,6 +92,7 @@ class UnstoredChanges:
         self.missing.clear()
         self.elsewhere.clear()
         self._forgets.clear()
+        self.read_later(forgotten)  # the consumer may not have read the forgets
 
     def apply(self, event: Event, partition: int, at: Position) -> None:
         """Take one event; a stretch of the topic that is read again changes nothing."""

@@ -578,6 +578,23 @@ def test_a_user_who_was_forgotten_in_a_topic_that_was_made_anew_has_the_edges_of
     assert list(process.edges.items("u")) == ["new"]
 
 
+@pytest.mark.parametrize("item", ["", HERE])
+def test_a_forget_that_the_consumer_never_read_as_the_topic_was_made_anew_takes_nothing_out(
+    topic: Topic, item: str
+) -> None:
+    topic.rows.begin_log("first", None)
+    topic.put("u", "a", 2)
+    process = holding(topic, 2)
+    topic.put("u", item, 2, FORGET)
+    process.read()
+    log = topic.rows.begin_log("second", None)
+    hold(process.edges, topic.rows, frozenset({2}))
+    process.edges.begin(log.number, 2, 0)
+    process.grow()
+    assert list(process.edges.items("u")) == ["a"]
+    assert "u" in process.edges.take_settled()
+
+
 def test_a_user_who_was_read_again_and_left_with_a_lost_partition_is_a_stranger(
     topic: Topic,
 ) -> None:

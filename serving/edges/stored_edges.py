@@ -109,9 +109,8 @@ class StoredEdges:
         """Read the store's new rows, a window at each step.
 
         Args:
-            cut: users with events in several partitions who were forgotten, and their newest
-                places in the log number `log`: once the store has all of these, their edges are
-                read again.
+            cut: users who were forgotten, and places in the log number `log`: once the store has
+                all of a user's, the user's edges are read again.
             wanted: users who are held here, whatever the partition of their newest row is.
 
         Raises:

@@ -112,12 +112,14 @@ class UnstoredChanges:
             self.unsettled.add(user)
         if change is None:
             change = self.changed[user] = Changed(self.stored.of(user), partition, at)
-            change.is_new = user not in self.stored.numbers
-            if change.is_new and user in self.stored.strangers:
-                self.missing.add(user)
-                self.unsettled.add(user)
-        elif not change.move(partition, at):
-            return
+            comes = change.is_new = user not in self.stored.numbers
+        else:
+            comes = change.gone
+            if not change.move(partition, at):
+                return
+        if comes and user in self.stored.strangers:
+            self.missing.add(user)
+            self.unsettled.add(user)
         change.gone = False
         self._change_edge(change, event)
 
@@ -220,6 +222,11 @@ class UnstoredChanges:
             if told:
                 told.gone = True
         return gone if touched else {}
+
+    def is_cut_stored(self) -> bool:
+        """Whether the store, as it was read, has all that `cut` waits for of a user."""
+        offsets = self.stored.watermark.offsets(self.log)
+        return any(are_before(places, offsets) for places in self.cut().values())
 
     def cut(self) -> dict[str, Positions]:
         """Users who were forgotten and are to be read again, once the store has these places."""

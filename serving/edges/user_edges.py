@@ -6,7 +6,7 @@ work is done in the files beside this one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -75,13 +75,14 @@ class UserEdges:
         return len(self._unstored.elsewhere)
 
     def has_news(self, store: EdgeStore) -> bool:
-        """Whether the store has what was not read, of users who came here or of all, or the last
-        reading failed half way.
+        """Whether the store has what was not read, of single users or of all, or the last reading
+        failed half way.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        begun = self._stored.is_half_read or bool(self._unstored.missing)
+        told = self._unstored
+        begun = self._stored.is_half_read or bool(told.missing) or told.is_cut_stored()
         return begun or store.changed(self.watermark)
 
     def grow(self, store: EdgeStore) -> set[str]:
@@ -201,6 +202,10 @@ class UserEdges:
         """Note what the store has of users whose rows come by partitions of other processes."""
         self._unstored.see(seen)
 
+    def settle(self, users: Collection[str]) -> None:
+        """The lists of these users, if they are held here, may be of older edges."""
+        self._unstored.settled.update(users)
+
     def take_checked(self) -> set[str]:
         """Users with events in several partitions of whom the store has told, since the last call.
 
@@ -210,7 +215,8 @@ class UserEdges:
         return checked
 
     def take_settled(self) -> set[str]:
-        """Users whose edges are others than the topic had told, since the last call."""
+        """Users whose edges are others than the topic had told, and those of `settle`, since the
+        last call."""
         settled, self._unstored.settled = self._unstored.settled, set()
         return settled
 

@@ -83,6 +83,7 @@ class Looking:
             return  # which others tell
         if self._looks_back:
             self._looks_back = False
+            self._edges.settle(seen.partitions)  # also where all partitions are read here
             self._thread.submit(trim)  # the rows that were read: 300 MB of two million
         else:
             self._watermark = seen.watermark

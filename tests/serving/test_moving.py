@@ -131,16 +131,20 @@ def test_a_process_with_all_partitions_looks_back_once_for_users_of_several_and_
     assert looks == ([moved] if moved else [])
 
 
+@pytest.mark.parametrize("then", [[1], [0, 1]])
 def test_who_takes_a_partition_over_writes_the_lists_that_the_process_before_had_not_settled(
-    loop: Loop,
+    loop: Loop, then: list[int]
 ) -> None:
     """All is stored and answered, so that nothing but the look back tells of the user."""
     append(loop.rows, [(MOVED, "0-3")], 0, partition=1)
     loop.publish(MOVED, "0-3", partition=1)
     loop.reader.committed_offsets = {0: OWN, 1: 1}
     loop.start(0, 1)
-    first = loop.store.user(MOVED)
-    assert first
-    loop.reader.assign(1)
+    loop.reader.assign(0)
+    loop.go_on("the user to be left", lambda: not loop.edges.has(MOVED))
+    loop.go_on("nothing to be left to write", lambda: not loop.loop._settled._again)
     loop.put(MOVED, 77)
-    loop.go_on("the list", lambda: loop.has_newer(MOVED, first))
+    older = loop.store.user(MOVED)
+    assert older
+    loop.reader.assign(*then)
+    loop.go_on("the list", lambda: loop.has_newer(MOVED, older))

@@ -16,6 +16,7 @@ from consumer.edge.store import StoreError
 from consumer.event.json import FORGET
 from consumer.event.rules import HERE
 from consumer.ingest.decode import Position
+from serving.edges.elsewhere import Seen
 from serving.edges.steps import in_parts
 from serving.edges.strangers import Strangers
 from tests.holding import Process, Topic, hold
@@ -590,9 +591,30 @@ def test_a_forget_that_the_consumer_never_read_as_the_topic_was_made_anew_takes_
     log = topic.rows.begin_log("second", None)
     hold(process.edges, topic.rows, frozenset({2}))
     process.edges.begin(log.number, 2, 0)
+    assert process.edges.has_news(topic.rows), "the store was read to the end, but not for the user"
     process.grow()
+    assert not process.edges.has_news(topic.rows)
     assert list(process.edges.items("u")) == ["a"]
     assert "u" in process.edges.take_settled()
+
+
+def test_a_forgotten_user_who_comes_elsewhere_and_then_here_is_read_of_the_store(
+    topic: Topic,
+) -> None:
+    topic.put("u", "old", 0)
+    process = holding(topic, 0)
+    topic.put("u", "", 0, FORGET)
+    process.read()
+    topic.put("u", "elsewhere", 1)
+    topic.store(99)
+    before = process.edges.watermark
+    process.edges.see(Seen({"u": 1}, topic.rows.news(before).end(before)))
+    topic.put("u", "here", 0)
+    process.read()
+    assert process.edges.is_missing("u")
+    topic.store(99)
+    process.grow()
+    assert list(process.edges.items("u")) == ["elsewhere", "here"]
 
 
 def test_a_user_who_was_read_again_and_left_with_a_lost_partition_is_a_stranger(

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
+from consumer import path
 from process.settings import ProcessSettings
 
 SERVER = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+(%[\w.-]+)?\])(:(?P<port>\d{1,5}))?")
@@ -94,6 +95,13 @@ class ConsumerSettings(ProcessSettings):
     def dead_letter_topic(self) -> str:
         """Topic of the rejected messages."""
         return f"{self.kafka_topic}.dead"
+
+    @field_validator("edge_store")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        """The Delta library can keep a table there; else no process need wait for it."""
+        path.check(value)
+        return value
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from consumer import path
 from consumer.edge import copy as edges
-from consumer.edge import path
 from process import atomic
 from process.errors import StreamGCNError
 from serving.settings import ServingSettings

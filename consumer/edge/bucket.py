@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.store import from_url
 
-from consumer.edge import path
+from consumer import path
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig

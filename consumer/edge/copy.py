@@ -14,7 +14,8 @@ import pyarrow as pa
 from obstore.exceptions import BaseError
 from pyarrow.fs import FileSelector, PyFileSystem
 
-from consumer.edge import answers, bucket, path
+from consumer import path
+from consumer.edge import answers, bucket
 from consumer.edge.table import StoreError, Table, errors, place
 from process import atomic
 

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 from obstore.exceptions import BaseError
 
-from consumer.edge import bucket, path
+from consumer import path
+from consumer.edge import bucket
 from consumer.edge.schema import WITH_STATISTICS
 from process import atomic
 

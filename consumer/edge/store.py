@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from consumer.edge import erase, path, tidy, traces, windows
+from consumer import path
+from consumer.edge import erase, tidy, traces, windows
 from consumer.edge.conflicts import Conflicts
 from consumer.edge.files import Files
 from consumer.edge.logs import Log, Logs, WrongTopic

@@ -23,7 +23,8 @@ from deltalake.transaction import AddAction
 from obstore.exceptions import BaseError
 from pyarrow.fs import PyFileSystem
 
-from consumer.edge import answers, path
+from consumer import path
+from consumer.edge import answers
 from process.errors import StreamGCNError
 from process.settings import SettingsError
 

@@ -169,6 +169,31 @@ def test_when_a_process_is_gone_another_takes_its_users_and_counts_them_once(gro
     second.close()
 
 
+def users_with_rows(loop: Loop) -> set[str]:
+    """Those of USERS of whom the model in use has a row."""
+    recommender = loop.slot.recommender
+    return {u for u in USERS if recommender and recommender.model.number(u) >= 0}
+
+
+def users_of(*partitions: int) -> set[str]:
+    return {user for user in USERS if partition_of(user) in partitions}
+
+
+def test_of_a_model_with_a_row_for_each_user_a_process_has_the_rows_of_its_own_users_alone(
+    group: Group,
+) -> None:
+    group.one.promote(FIRST)
+    first, second = group.join((0, 1)), group.join((2, 3))
+    group.go_on("all lists", lambda: None not in group.lists(group.store, USERS))
+    assert users_with_rows(group.one) == set(USERS)
+    assert users_with_rows(first) == users_of(0, 1)
+    assert users_with_rows(second) == users_of(2, 3)
+    first.reader.assign(0)
+    second.reader.assign(1, 2, 3)
+    group.go_on("the rows to come", lambda: users_with_rows(second) == users_of(1, 2, 3))
+    group.go_on("the rows to go", lambda: users_with_rows(first) == users_of(0))
+
+
 def one_who_goes_over(group: Group) -> tuple[Loop, Loop, str, set[str]]:
     """A user of the first of two processes whose next event comes by a partition of the second.
 

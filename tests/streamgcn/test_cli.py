@@ -64,6 +64,15 @@ def test_a_wrong_setting_ends_every_command_at_once_with_code_2(command: str) ->
     assert "STREAMGCN_TOP_K='many' is refused: Input should be a valid integer" in ended.stderr
 
 
+@pytest.mark.parametrize("command", ["up", "consumer", "trainer", "serving", "status"])
+def test_a_place_that_no_edge_store_can_be_in_is_refused_before_anything_is_waited_for(
+    command: str,
+) -> None:
+    ended = streamgcn(command, EDGE_STORE="s3:/bucket/edges", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert ended.returncode == 2
+    assert "EDGE_STORE='s3:/bucket/edges' is refused" in ended.stderr
+
+
 def test_recommend_shows_the_users_list_or_the_popular_one(redis_url: str, tmp_path: Path) -> None:
     settings = {"REDIS_URL": redis_url, "REDIS_PREFIX": tmp_path.name}
     store = Store(redis_url, tmp_path.name)

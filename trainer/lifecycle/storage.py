@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from consumer.edge import path
+from consumer import path
 
 State = tuple[int, int | str]  # size in bytes, and time of change in nanoseconds or e-tag
 Target = Path | BinaryIO

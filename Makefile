@@ -73,3 +73,4 @@ bench-serving: bench-extra
 bench-scale: install
 	$(BIN)/python -m benchmarks.bench_scale
 	$(BIN)/python -m benchmarks.bench_ranks
+	$(BIN)/python -m benchmarks.bench_history --edges 10000000

@@ -12,6 +12,10 @@ Benchmark = Callable[[], Mapping[str, Any]]
 
 def run_named(benchmarks: Sequence[Benchmark]) -> None:
     """Print JSON for each, as soon as it has ended; a benchmark has the name of the function."""
-    for benchmark in benchmarks:
-        if len(sys.argv) == 1 or benchmark.__name__ in sys.argv[1:]:
-            print(json.dumps({benchmark.__name__: benchmark()}, indent=2), flush=True)
+    known = {benchmark.__name__: benchmark for benchmark in benchmarks}
+    for name in sys.argv[1:]:
+        if name not in known:
+            sys.exit(f"{name} is no benchmark of these: {', '.join(known)}")
+    for name, benchmark in known.items():
+        if len(sys.argv) == 1 or name in sys.argv[1:]:
+            print(json.dumps({name: benchmark()}, indent=2), flush=True)

@@ -19,7 +19,12 @@ NEW, NEW_USERS, NEW_ITEMS = 0.05, 1_000, 200
 
 
 class Events:
-    """Draws user and item of one event after another."""
+    """Draws user and item of one event after another.
+
+    has_new_items: whether some of the events are to new items.
+    """
+
+    has_new_items = True
 
     def __init__(self, shop: Path, sizes: Sizes) -> None:
         self._sizes = sizes
@@ -40,6 +45,6 @@ class Events:
         chance = draw.random()
         if chance < NEW:
             user = f"new{draw.randrange(NEW_USERS)}"
-        elif chance < 2 * NEW:
+        elif chance < 2 * NEW and self.has_new_items:
             item = f"new{draw.randrange(NEW_ITEMS)}"
         return user, item

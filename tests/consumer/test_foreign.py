@@ -14,8 +14,8 @@ from consumer.edge.store import EdgeStore
 from consumer.ingest.batch import Batch
 from consumer.kafka.client import Message
 from process.settings import SettingsError
+from tests.commands import run, without_settings
 from tests.consumer.test_order import edges_of, put
-from tests.rooms import Rooms
 
 ROW: dict[str, Any] = {
     "user_id": "x", "item_id": "i", "interaction": 1.0, "type": "view", "timestamp": 0,
@@ -86,12 +86,9 @@ def test_an_edge_store_may_lie_below_a_folder_of_any_other_name(name: str, tmp_p
     assert edges_of(EdgeStore(str(tmp_path / name / "edges"), "t")) == {("u", "i")}
 
 
-def test_a_process_says_which_path_is_refused_and_ends_with_2(
-    embedded: str, redis_url: str, tmp_path: Path
-) -> None:
-    rooms = Rooms(tmp_path, embedded, redis_url, EDGE_STORE=str(tmp_path / "a%2Fb" / "edges"))
-    with rooms:
-        done = rooms.run("status")
+def test_a_process_says_which_path_is_refused_and_ends_with_2(tmp_path: Path) -> None:
+    place = str(tmp_path / "a%2Fb" / "edges")
+    done = run(["status"], without_settings() | {"EDGE_STORE": place})
     assert done.returncode == 2
     assert "EDGE_STORE=" in done.stderr
     assert "%2F" in done.stderr

@@ -28,7 +28,6 @@ from trainer.graph.stored import StoredGraph
 from trainer.graph.weights import Weighing
 from trainer.group import join
 from trainer.lifecycle.candidate import candidate
-from trainer.lifecycle.manifest import Snapshot
 from trainer.lifecycle.parts import Share
 from trainer.lifecycle.snapshots import Snapshots
 from trainer.memory import give_back
@@ -94,9 +93,14 @@ def memory(ranks: Ranks, folder: Path) -> Found:
     snapshots = Snapshots(str(folder / f"models-{ranks.size}"))
     peaks = {"empty": empty, "read": _peak()}
     seconds: dict[str, float] = {}
-    live: Snapshot | None = None
+    version = ""
     for name in ("first", "again"):
-        made = candidate(stored.graph, given, snapshots, live, quiet, stored.watermark)
+        # No name here holds the live snapshot, as in the trainer.
+        made = candidate(
+            stored.graph, given, snapshots,
+            snapshots.read(version, Share(ranks)) if version else None,
+            quiet, stored.watermark,
+        )  # fmt: skip
         seconds[name] = sum(made.manifest.seconds.values())
         snapshots.add(made, ranks)
         ranks.any(True)  # all have written
@@ -105,7 +109,6 @@ def memory(ranks: Ranks, folder: Path) -> Found:
         version = ranks.said(made.manifest.version.encode()).decode()
         del made
         peaks[name] = _peak()
-        live = snapshots.read(version, Share(ranks)) if name == "first" else None
     return {
         "edges": len(stored.graph), "items": stored.graph.n_items, "peaks_mb": peaks,
         "peak_mb": _peak(), "peak_over_empty_mb": _peak() - empty,

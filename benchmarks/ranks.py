@@ -95,7 +95,7 @@ def memory(ranks: Ranks, folder: Path) -> Found:
     seconds: dict[str, float] = {}
     version = ""
     for name in ("first", "again"):
-        # No name here holds the live snapshot, as in the trainer.
+        # No name here holds the live snapshot, as in the trainer: a training lets go of it.
         made = candidate(
             stored.graph, given, snapshots,
             snapshots.read(version, Share(ranks)) if version else None,
